@@ -1,0 +1,54 @@
+"""Owns the exceptions a user can meet; each prints as one line and carries its exit code."""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_BEYOND_TOLERANCE = 1
+EXIT_USAGE = 2
+EXIT_MISSING = 3
+EXIT_DAMAGED = 4
+EXIT_INTERRUPTED = 130
+
+
+class GoldenctlError(Exception):
+    """Something the user can act on.
+
+    ``message`` says what failed, where, and what was expected and found; ``hint`` says
+    what to do next. ``str()`` is one line: control characters of untrusted names are
+    escaped, so a hostile file cannot write to the terminal.
+    """
+
+    exit_code = EXIT_USAGE
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        line = f"{self.message}; {self.hint}" if self.hint else self.message
+        return printable(line)
+
+
+class UsageError(GoldenctlError):
+    """The command was called wrongly."""
+
+
+class MissingError(GoldenctlError):
+    """Something needed is not there: InfiniCore, a compiler, torch, a checkpoint."""
+
+    exit_code = EXIT_MISSING
+
+
+class DamagedError(GoldenctlError):
+    """A file is damaged, hostile, or does not match the other file of the pair."""
+
+    exit_code = EXIT_DAMAGED
+
+
+def printable(text: str) -> str:
+    """Return ``text`` as one line with every unprintable character escaped."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )
