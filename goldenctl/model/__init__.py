@@ -1,0 +1,1 @@
+"""Owns what a checkpoint is: its config, weights, tokens, and how to make up a random one."""

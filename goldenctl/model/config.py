@@ -1,0 +1,254 @@
+"""Owns ModelConfig: ``config.json`` parsed into a frozen dataclass, or refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from goldenctl.errors import DamagedError, GoldenctlError, MissingError, UsageError
+from goldenctl.model.families import (
+    FAMILIES,
+    HARMLESS_KEYS,
+    HARMLESS_VALUES,
+    READ_KEYS,
+    Family,
+)
+from goldenctl.model.fields import SIZE_LIMITS, Fields, as_object, is_int, show
+from goldenctl.model.jsonfile import read_object
+from goldenctl.model.rope_config import RopeConfig, parse_rope, read_rope
+
+CONFIG_LIMIT_BYTES = 4 << 20
+WEIGHT_DTYPES = ("bfloat16", "float16", "float32")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A dense decoder, with Hugging Face's key names; every default is filled in.
+
+    ``attention_bias`` is the bias of q, k and v; ``attention_output_bias`` that of o_proj;
+    ``dtype`` is ``torch_dtype`` of the checkpoint (float32 when it does not say).
+    """
+
+    model_type: str
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    rms_norm_eps: float
+    max_position_embeddings: int
+    rope: RopeConfig
+    tie_word_embeddings: bool
+    attention_bias: bool
+    attention_output_bias: bool
+    mlp_bias: bool
+    qk_norm: bool
+    dtype: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a plain dict for a recipe; rope fields that are None are left out."""
+        result = dataclasses.asdict(self)
+        result["rope"] = {k: v for k, v in result["rope"].items() if v is not None}
+        return result
+
+    @staticmethod
+    def from_dict(data: object, *, where: str = "recipe") -> ModelConfig:
+        """Return the config that ``to_dict`` wrote; DamagedError when it is not one."""
+        try:
+            return _from_recipe(Fields(as_object(data, where), where), where)
+        except DamagedError:
+            raise
+        except GoldenctlError as error:
+            raise DamagedError(error.message, hint=error.hint) from error
+
+    def to_hf_dict(self) -> dict[str, Any]:
+        """Return the ``config.json`` of this model in Hugging Face's spelling."""
+        architectures = {"qwen3": "Qwen3", "qwen2": "Qwen2", "llama": "Llama", "mistral": "Mistral"}
+        result = dataclasses.asdict(self)
+        for derived in ("rope", "attention_output_bias", "qk_norm"):
+            del result[derived]
+        if FAMILIES[self.model_type].qkv_bias != "attention_bias":
+            del result["attention_bias"]
+        if FAMILIES[self.model_type].mlp_bias != "mlp_bias":
+            del result["mlp_bias"]
+        if FAMILIES[self.model_type].window == "always":
+            result["sliding_window"] = None
+        rope = {k: v for k, v in dataclasses.asdict(self.rope).items() if v is not None}
+        return {
+            "architectures": [f"{architectures[self.model_type]}ForCausalLM"],
+            **result,
+            "hidden_act": "silu",
+            "rope_parameters": rope,
+            # transformers before 5 reads these two instead
+            "rope_theta": self.rope.rope_theta,
+            "rope_scaling": None if self.rope.rope_type == "default" else rope,
+        }
+
+
+def load_config(folder: str | Path) -> ModelConfig:
+    """Return the config of the checkpoint in ``folder``.
+
+    Raises MissingError without ``config.json``, DamagedError when it is not JSON, and
+    UsageError naming the file and key for what is wrong or not supported.
+    """
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        message = f"{path}: there is no such file"
+        hint = "a checkpoint is a folder with config.json and *.safetensors"
+        raise MissingError(message, hint=hint)
+    return parse_config(read_object(path, limit_bytes=CONFIG_LIMIT_BYTES), where=str(path))
+
+
+def parse_config(data: dict[str, Any], *, where: str) -> ModelConfig:
+    """Return the config that a ``config.json`` object describes; ``where`` names it in errors."""
+    model_type = data.get("model_type")
+    family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
+    if family is None or not isinstance(model_type, str):
+        message = f"{where}: model_type {show(model_type)} is not supported"
+        raise UsageError(message, hint=f"supported are {', '.join(FAMILIES)}")
+    _refuse_unknown_keys(data, where)
+    reader = Fields({**family.defaults, **data}, where)
+    heads = reader.size("num_attention_heads")
+    hidden = reader.size("hidden_size")
+    config = ModelConfig(
+        model_type=model_type,
+        vocab_size=reader.size("vocab_size"),
+        hidden_size=hidden,
+        intermediate_size=reader.size("intermediate_size"),
+        num_hidden_layers=reader.size("num_hidden_layers"),
+        num_attention_heads=heads,
+        num_key_value_heads=reader.size("num_key_value_heads", default=heads),
+        head_dim=_head_dim(reader, hidden, heads),
+        rms_norm_eps=reader.positive("rms_norm_eps", default=1e-6),
+        max_position_embeddings=reader.size("max_position_embeddings"),
+        rope=read_rope(reader),
+        tie_word_embeddings=reader.flag("tie_word_embeddings"),
+        attention_bias=_bias(family.qkv_bias, "attention_bias", reader),
+        attention_output_bias=_bias(family.output_bias, "attention_output_bias", reader),
+        mlp_bias=_bias(family.mlp_bias, "mlp_bias", reader),
+        qk_norm=family.qk_norm,
+        dtype=_dtype(reader),
+    )
+    _check_bias_keys(reader, config, family)
+    _check_attention(config, where)
+    _refuse_sliding_window(reader, family, config)
+    return config
+
+
+def _refuse_unknown_keys(data: dict[str, Any], where: str) -> None:
+    for key, value in data.items():
+        if key in READ_KEYS or key in HARMLESS_KEYS:
+            continue
+        if key not in HARMLESS_VALUES:
+            message = f"{where}: key {show(key)} (value {show(value)}) is not known to goldenctl"
+            hint = "it may change the model; remove it from config.json if it does not"
+            raise UsageError(message, hint=hint)
+        allowed = HARMLESS_VALUES[key]
+        if not any(value == a and isinstance(value, bool) == isinstance(a, bool) for a in allowed):
+            message = f"{where}: {key} {show(value)} is not supported"
+            raise UsageError(message, hint=f"supported: {' or '.join(show(a) for a in allowed)}")
+
+
+def _head_dim(reader: Fields, hidden: int, heads: int) -> int:
+    if reader.get("head_dim") is not None:
+        return reader.size("head_dim")
+    if hidden % heads:
+        what = f"a multiple of num_attention_heads {heads} (there is no head_dim)"
+        reader.fail("hidden_size", what, hidden)
+    return hidden // heads
+
+
+def _dtype(reader: Fields) -> str:
+    key = "dtype" if reader.get("dtype") is not None else "torch_dtype"
+    value = reader.get(key)
+    if value is None:
+        return "float32"
+    name = value.removeprefix("torch.") if isinstance(value, str) else value
+    if name not in WEIGHT_DTYPES:
+        reader.fail(key, f"one of {', '.join(WEIGHT_DTYPES)}", value)
+    return str(name)
+
+
+def _bias(rule: bool | str, key: str, reader: Fields) -> bool:
+    return rule if isinstance(rule, bool) else reader.flag(rule)
+
+
+def _check_bias_keys(reader: Fields, config: ModelConfig, family: Family) -> None:
+    """Refuse a bias key that the family's modeling code ignores and that says otherwise."""
+    for key, rule in (("attention_bias", family.qkv_bias), ("mlp_bias", family.mlp_bias)):
+        if isinstance(rule, bool) and reader.flag(key, default=rule) != rule:
+            reader.refuse(key, hint=f"{config.model_type} models have it {show(rule)}")
+
+
+def _check_attention(config: ModelConfig, where: str) -> None:
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    if heads % kv_heads:
+        message = (
+            f"{where}: num_attention_heads: expected a multiple of num_key_value_heads "
+            f"{kv_heads}, got {heads}"
+        )
+        raise UsageError(message)
+    if config.head_dim % 2:
+        message = f"{where}: head_dim: expected an even number, got {config.head_dim}"
+        raise UsageError(message)
+
+
+def _refuse_sliding_window(reader: Fields, family: Family, config: ModelConfig) -> None:
+    """Refuse a window that some token of an allowed length would feel.
+
+    A window of at least ``max_position_embeddings`` tokens hides nothing and is accepted.
+    """
+    layer_types = reader.get("layer_types")
+    if layer_types is not None:
+        if not isinstance(layer_types, list):
+            reader.fail("layer_types", "an array", layer_types)
+        for kind in layer_types:
+            if kind != "full_attention":
+                message = f"{reader.where}: layer_types has {show(kind)}, which is not supported"
+                raise UsageError(message, hint="supported: full_attention")
+    if reader.get("sliding_window") is None or not _window_used(reader, family, config):
+        return
+    window = reader.size("sliding_window")
+    if window < config.max_position_embeddings:
+        hint = (
+            f"if your inputs stay within {window} tokens, set it to null in a copy of the "
+            "config.json: the model is then the same"
+        )
+        reader.refuse("sliding_window", hint=hint)
+
+
+def _window_used(reader: Fields, family: Family, config: ModelConfig) -> bool:
+    if family.window != "qwen":
+        return True  # "none": the family has no window, so one that is asked for is refused
+    if not reader.flag("use_sliding_window") or reader.get("layer_types") is not None:
+        return False
+    first = reader.get("max_window_layers")
+    if not is_int(first) or first < 0:
+        reader.fail("max_window_layers", "an integer from 0", first)
+    return bool(first < config.num_hidden_layers)
+
+
+def _from_recipe(reader: Fields, where: str) -> ModelConfig:
+    """Read what ``to_dict`` wrote: exactly its keys, and the family's facts as they are here."""
+    names = {field.name for field in dataclasses.fields(ModelConfig)}
+    if set(reader.data) != names:
+        odd = sorted(set(reader.data) ^ names)
+        message = f"{where}: missing or unknown config keys {show(', '.join(odd))}"
+        raise DamagedError(message)
+    if reader.data["model_type"] not in FAMILIES:
+        reader.refuse("model_type")
+    rope = as_object(reader.data["rope"], f"{where}: rope")
+    values: dict[str, Any] = {name: reader.size(name) for name in SIZE_LIMITS}
+    flags = ("tie_word_embeddings", "attention_bias", "attention_output_bias", "mlp_bias")
+    values.update({name: reader.flag(name) for name in (*flags, "qk_norm")})
+    values["model_type"] = reader.text("model_type")
+    values["rms_norm_eps"] = reader.positive("rms_norm_eps")
+    values["rope"] = parse_rope(Fields(rope, where, "rope."), values["max_position_embeddings"])
+    values["dtype"] = _dtype(reader)
+    config = ModelConfig(**values)
+    _check_attention(config, where)
+    return config
