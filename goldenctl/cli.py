@@ -1,0 +1,84 @@
+"""Owns the command line: the group of commands, and how every error ends.
+
+Commands live in ``goldenctl.commands``; each parses, calls one function and prints. Nothing
+heavier than click is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from goldenctl import __version__
+from goldenctl.commands.diff import diff_command
+from goldenctl.commands.doctor import doctor_command
+from goldenctl.commands.infinicore import infinicore_group
+from goldenctl.commands.inspect import inspect_command
+from goldenctl.commands.record import record_command
+from goldenctl.commands.replay import replay_command
+from goldenctl.commands.synth import synth_command
+from goldenctl.commands.verify import verify_command
+from goldenctl.errors import EXIT_INTERRUPTED, EXIT_USAGE, GoldenctlError, printable
+
+EXIT_INTERNAL = 70
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="goldenctl")
+def cli() -> None:
+    """Record a transformer's tensors in PyTorch, replay them on another engine, and find the
+    op that goes wrong first.
+
+    \b
+    Exit codes: 0 within tolerance, 1 beyond tolerance, 2 wrong usage,
+    3 something needed is missing, 4 a file is damaged or does not match,
+    130 interrupted.
+    """
+
+
+for command in (
+    synth_command,
+    record_command,
+    replay_command,
+    diff_command,
+    verify_command,
+    inspect_command,
+    infinicore_group,
+    doctor_command,
+):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line and exit; every error is one line on standard error."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line; return its exit code."""
+    try:
+        return int(cli.main(arguments, prog_name="goldenctl", standalone_mode=False) or 0)
+    except GoldenctlError as error:
+        return _fail(str(error), error.exit_code)
+    except click.ClickException as error:
+        usage = getattr(error, "ctx", None)
+        hint = f"; see {usage.command_path} --help" if usage is not None else ""
+        return _fail(printable(error.format_message().rstrip(".")) + hint, EXIT_USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted; nothing half-written was left", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if os.environ.get("GOLDENCTL_TRACEBACK"):
+            raise
+        what = printable(f"{type(error).__name__}: {error}")
+        hint = "please report it with the output of GOLDENCTL_TRACEBACK=1"
+        return _fail(f"internal error, {what}; {hint}", EXIT_INTERNAL)
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"goldenctl: {message}", err=True)
+    return code

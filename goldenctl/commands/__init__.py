@@ -1,0 +1,1 @@
+"""One module per command: it parses options, calls one function, prints."""

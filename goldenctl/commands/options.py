@@ -1,0 +1,107 @@
+"""Owns what commands share: option types, parsing of small values, progress on the terminal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from goldenctl.errors import UsageError
+
+PATH = click.Path(path_type=Path)
+DTYPE = click.Choice(["float32", "bfloat16", "float16", "float64"])
+Progress = Callable[[int, int, str], None]
+
+
+def parse_layers(text: str | None, count: int) -> frozenset[int] | None:
+    """Parse ``0-4,10`` into layer numbers; None stays None. Raises UsageError."""
+    if text is None:
+        return None
+    layers: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,6})(?:-(\d{1,6}))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if first > last:
+            msg = f"--layers {text}: {part!r} is no layer or range"
+            raise UsageError(msg, hint="try 0-4,10")
+        if last >= count:
+            msg = f"--layers {text}: layer {last} does not exist, the model has {count}"
+            raise UsageError(msg)
+        layers.update(range(first, last + 1))
+    return frozenset(layers)
+
+
+def input_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say what goes into the model."""
+    for option in (
+        click.option("--seed", default=0, show_default=True, help="Seed of --random-tokens."),
+        click.option("--random-tokens", type=int, metavar="N", help="N random token ids."),
+        click.option(
+            "--token-ids", "token_ids", multiple=True, metavar="IDS", help="Ids such as 1,2,3."
+        ),
+        click.option("--prompts-file", type=PATH, help="One prompt a line, or JSON lines."),
+        click.option("--prompt", "prompts", multiple=True, help="Text (repeatable)."),
+    ):
+        function = option(function)
+    return function
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Progress]:
+    """Show a progress bar on standard error when that is a terminal; else stay silent."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[item]}"),
+    )
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(title, total=None, item="")
+
+        def update(done: int, total: int, item: str) -> None:
+            bar.update(task, completed=done, total=total, item=escape(item))
+
+        yield update
+
+
+def human_bytes(count: int) -> str:
+    """Return a size such as ``1.5 MiB``."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
+
+
+def human_ns(ns: float) -> str:
+    """Return a duration such as ``1.5 ms``."""
+    for unit, scale in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
+        if ns >= scale:
+            return f"{ns / scale:.3g} {unit}"
+    return f"{ns:.0f} ns"
+
+
+def refuse_existing(path: Path, *, force: bool) -> None:
+    """Raise UsageError when a golden would be replaced without being told to."""
+    if path.exists() and not force:
+        msg = f"{path}: it exists already, and a golden is never changed"
+        raise UsageError(
+            msg,
+            hint="choose another name, or pass --force to replace it",
+        )
+    if path.is_dir():
+        msg = f"{path}: is a folder, expected a file name"
+        raise UsageError(msg)

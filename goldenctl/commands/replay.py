@@ -1,0 +1,141 @@
+"""``goldenctl replay``: run a golden's inputs through another engine."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from goldenctl.commands.options import DTYPE, PATH, parse_layers, progress_bar
+from goldenctl.errors import EXIT_BEYOND_TOLERANCE, UsageError
+
+
+@click.command("replay")
+@click.argument("golden", type=PATH)
+@click.argument("run", type=PATH)
+@click.option(
+    "--backend",
+    default="infinicore",
+    show_default=True,
+    metavar="NAME",
+    help="infinicore, torch, simulated, or exec:PROGRAM.",
+)
+@click.option("--model-path", type=PATH, help="The checkpoint, when it has moved.")
+@click.option(
+    "--device", default="cpu", show_default=True, help="cpu, nvidia, ascend... or TYPE:N."
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["sublayer", "op", "chain"]),
+    default="sublayer",
+    show_default=True,
+    help="Golden inputs for each sublayer, for each op, or only for the first.",
+)
+@click.option("--dtype", type=DTYPE, help="Compute dtype; the golden's unless given.")
+@click.option("--layers", metavar="LIST", help="Only these decoder layers, such as 0-4,10.")
+@click.option(
+    "--attention",
+    type=click.Choice(["eager", "sdpa"]),
+    default="eager",
+    show_default=True,
+    help="Three ops, or one fused op where the backend has it.",
+)
+@click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="Timed runs.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0.1),
+    default=600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest silence of the backend.",
+)
+@click.option("--infini-root", type=PATH, help="InfiniCore's install folder.")
+@click.option("--noise", type=click.FloatRange(0), help="Relative noise of the simulated backend.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the simulated backend.")
+def replay_command(golden: Path, run: Path, **options: object) -> int:
+    """Replay GOLDEN's inputs on a backend and write its outputs to RUN.
+
+    Ends with exit code 1 when a sublayer crashed, hung or was refused; RUN then says which.
+    """
+    return run_replay(golden, run, **options)  # type: ignore[arg-type]
+
+
+def run_replay(
+    golden: Path,
+    run: Path,
+    *,
+    backend: str = "infinicore",
+    model_path: Path | None = None,
+    device: str = "cpu",
+    mode: str = "sublayer",
+    dtype: str | None = None,
+    layers: str | None = None,
+    attention: str = "eager",
+    repeat: int = 1,
+    timeout: float = 600.0,
+    infini_root: Path | None = None,
+    noise: float | None = None,
+    seed: int = 0,
+) -> int:
+    """Replay and print what happened; return the exit code."""
+    from goldenctl.golden.file import open_golden
+    from goldenctl.replay.backend import open_backend, parse_device
+    from goldenctl.replay.replay import Options, replay, replay_simulated
+
+    source = open_golden(golden, kind="golden")
+    _refuse_golden_as_run(run)
+    parse_device(device)
+    count = source.recipe["model"]["config"]["num_hidden_layers"]
+    options = Options(
+        mode=mode,
+        dtype=dtype,
+        device=device,
+        layers=parse_layers(layers, count),
+        attention=attention,
+        repeat=repeat,
+        timeout_s=timeout,
+    )
+    started = time.monotonic()
+    if backend == "simulated":
+        summary = replay_simulated(source, run, options=options, noise=noise, seed=seed)
+        click.echo("SIMULATED: these are the golden's own tensors with noise, no engine ran")
+    else:
+        opened = open_backend(backend, infini_root=infini_root, notify=_notify)
+        folder = model_path or Path(source.recipe["model"]["path"])
+        with progress_bar("replaying") as progress:
+            summary = replay(
+                source, folder, run, backend=opened, options=options, progress=progress
+            )
+    for name in summary.failed:
+        click.echo(f"✗ {name} failed")
+    seconds = time.monotonic() - started
+    good = summary.sublayers - len(summary.failed)
+    click.echo(f"wrote {run}: {good} of {summary.sublayers} sublayers replayed in {seconds:.1f} s")
+    if summary.debug_plan:
+        click.echo(
+            f"goldenctl inspect {run} shows the failures and the command to rerun each alone"
+        )
+    return EXIT_BEYOND_TOLERANCE if summary.failed else 0
+
+
+def _refuse_golden_as_run(run: Path) -> None:
+    from goldenctl.errors import DamagedError
+    from goldenctl.golden.file import open_golden
+
+    if run.is_dir():
+        msg = f"{run}: is a folder, expected a file name"
+        raise UsageError(msg)
+    if not run.exists():
+        return
+    try:
+        kind = open_golden(run).kind
+    except DamagedError:
+        kind = "other"
+    if kind != "run":
+        msg = f"{run}: it exists and is not a run file"
+        raise UsageError(msg, hint="choose another name")
+
+
+def _notify(message: str) -> None:
+    click.echo(message, err=True)

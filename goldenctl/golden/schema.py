@@ -1,0 +1,99 @@
+"""Owns the names, attributes and frozen records of a golden file (docs/file-format.md)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from goldenctl.golden.dtypes import DTYPES
+
+FORMAT = "goldenctl"
+FORMAT_VERSION = 1
+KINDS = ("golden", "run")
+ROLES = ("constant", "input", "tap", "output")
+ALIGNMENT_BYTES = 64
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor to be stored: its place, type, shape and meaning.
+
+    ``name`` is the full path without a leading slash. ``op`` is the kind of the op that
+    yields it, empty for inputs and constants.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    dims: tuple[str, ...]
+    role: str
+    op: str = ""
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A stored tensor: a spec plus where its bytes are, in which order it was computed,
+    their digest and the time that its op took."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    dims: tuple[str, ...]
+    role: str
+    op: str
+    order: int
+    offset: int
+    nbytes: int
+    sha256: str
+    time_ns: int
+
+    @property
+    def case(self) -> str:
+        """The case's name; empty for constants."""
+        return self.name.split("/")[1] if self.name.startswith("cases/") else ""
+
+    @property
+    def step(self) -> str:
+        """``00`` for the prefill, then ``01``..; empty for what is not in a step."""
+        parts = self.name.split("/")
+        return parts[3] if len(parts) > 4 and parts[2] == "steps" else ""
+
+    @property
+    def sublayer(self) -> str:
+        """Dotted name within its step, such as ``layers.03.attention``; empty outside one."""
+        return short_name(self.name.rpartition("/")[0])
+
+    @property
+    def tap(self) -> str:
+        return self.name.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class SublayerInfo:
+    """What a file says of one sublayer: its time and, in a run, whether it failed and how."""
+
+    name: str
+    time_ns: int
+    status: str = "ok"
+    failure: dict[str, Any] | None = None
+
+
+def step_path(case: str, step: int) -> str:
+    """Return the path of a step: ``cases/default/steps/00``."""
+    return f"cases/{case}/steps/{step:02d}"
+
+
+def sublayer_path(case: str, step: int, sublayer: str) -> str:
+    """Return the path of a sublayer's group; dots of its name become folders."""
+    return f"{step_path(case, step)}/{sublayer.replace('.', '/')}"
+
+
+def short_name(path: str) -> str:
+    """Return a sublayer's dotted name from its path, empty when the path is outside a step."""
+    parts = path.split("/")
+    return ".".join(parts[4:]) if len(parts) > 4 and parts[2] == "steps" else ""

@@ -1,0 +1,114 @@
+"""Owns what a backend is: a command that speaks the plan protocol, and how it names itself."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from goldenctl.errors import MissingError, UsageError
+
+EXEC_PREFIX = "exec:"
+DEVICES = (
+    "cpu",
+    "nvidia",
+    "ascend",
+    "cambricon",
+    "metax",
+    "moore",
+    "iluvatar",
+    "kunlun",
+    "hygon",
+)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A program that executes plans, and what the run file says of it."""
+
+    name: str
+    command: tuple[str, ...]
+    description: dict[str, Any] = field(default_factory=dict)
+
+
+def open_backend(
+    spec: str, *, infini_root: Path | None = None, notify: Callable[[str], None] = lambda _: None
+) -> Backend:
+    """Return the backend that ``spec`` names: ``infinicore``, ``torch`` or ``exec:PROGRAM``.
+
+    Builds the harness on first use, telling ``notify``. Raises MissingError for what is not
+    installed and UsageError for an unknown name.
+    """
+    if spec == "infinicore":
+        return _infinicore(infini_root, notify)
+    if spec == "torch":
+        return _torch()
+    if spec.startswith(EXEC_PREFIX):
+        return _program(spec.removeprefix(EXEC_PREFIX))
+    msg = f"backend {spec!r} is not known"
+    raise UsageError(
+        msg,
+        hint="use infinicore, torch, simulated or exec:PROGRAM",
+    )
+
+
+def parse_device(text: str) -> tuple[str, int]:
+    """Split ``nvidia:1`` into its type and number; raises UsageError when it is neither."""
+    kind, _, number = text.partition(":")
+    kind = "nvidia" if kind == "cuda" else kind
+    if kind not in DEVICES or (":" in text and not number.isdecimal()):
+        msg = f"device {text!r} is not known"
+        raise UsageError(msg, hint=f"use one of {', '.join(DEVICES)}, or TYPE:N")
+    return kind, int(number or 0)
+
+
+def _infinicore(root: Path | None, notify: Callable[[str], None]) -> Backend:
+    from goldenctl.infini.find import find_install
+    from goldenctl.infini.harness import build_harness
+
+    install = find_install(root)
+    program = build_harness(install, progress=notify)
+    description = {
+        "name": "infinicore",
+        "infinicore": {
+            "root": str(install.root),
+            "source": install.source,
+            "version": install.version,
+            "digests": dict(install.digests),
+        },
+        "harness_sha256": _sha256(program),
+    }
+    return Backend("infinicore", (str(program),), description)
+
+
+def _torch() -> Backend:
+    if importlib.util.find_spec("torch") is None:
+        msg = "backend torch: the torch package is not installed"
+        raise MissingError(
+            msg,
+            hint="run: pip install 'goldenctl[record]'",
+        )
+    command = (sys.executable, "-m", "goldenctl.replay.torch_backend")
+    return Backend("torch", command, {"name": "torch"})
+
+
+def _program(text: str) -> Backend:
+    found = shutil.which(text)
+    if found is None:
+        reason = "is not executable" if Path(text).is_file() else "does not exist"
+        msg = f"backend exec:{text}: the program {reason}"
+        raise MissingError(msg)
+    path = Path(found).resolve()
+    description = {"name": "exec", "program": os.fspath(path), "sha256": _sha256(path)}
+    return Backend("exec", (os.fspath(path),), description)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,190 @@
+"""Owns the binding of a replay: which tensor of which sublayer is read from and written to
+which bytes, in each replay mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from goldenctl.errors import UsageError
+from goldenctl.golden.file import GoldenFile
+from goldenctl.golden.layout import Layout
+from goldenctl.golden.schema import TensorInfo, TensorSpec, short_name
+from goldenctl.model import graph
+from goldenctl.model.checkpoint import Checkpoint
+from goldenctl.model.config import ModelConfig
+from goldenctl.model.graph import Op, Sublayer
+from goldenctl.replay.lower import LOWERINGS
+from goldenctl.replay.plan import File, Load, PlanSublayer, Store, SublayerBuilder, View
+
+MODES = ("sublayer", "op", "chain")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is replayed: a golden, its model, and the sublayers chosen, by path, in order."""
+
+    golden: GoldenFile
+    config: ModelConfig
+    checkpoint: Checkpoint
+    sublayers: Mapping[str, Sublayer]
+
+
+def choose_sublayers(
+    golden: GoldenFile, config: ModelConfig, layers: frozenset[int] | None, *, fused: bool
+) -> dict[str, Sublayer]:
+    """Return the golden's sublayers by path, restricted to ``layers`` where they have one.
+
+    Raises UsageError when the golden holds none of them.
+    """
+    known = {s.name: s for s in graph.decoder(config, logits=golden.recipe["logits"])}
+    chosen = {}
+    for path in golden.sublayers:
+        name = short_name(path)
+        parts = name.split(".")
+        if layers is None or (parts[0] == "layers" and int(parts[1]) in layers):
+            chosen[path] = graph.with_fused_attention(known[name]) if fused else known[name]
+    if not chosen:
+        wanted = ", ".join(map(str, sorted(layers or ())))
+        msg = f"{golden.path}: it holds none of the layers {wanted}"
+        raise UsageError(msg)
+    return chosen
+
+
+def run_layout(source: Source, dtype: str) -> Layout:
+    """Lay out a run: every tap and output of the chosen sublayers, as ``dtype``."""
+    golden = source.golden
+    layout = Layout(groups=list(source.sublayers))
+    for info in golden.tensors.values():
+        path = info.name.rpartition("/")[0]
+        if path in source.sublayers and _is_computed(info, source.sublayers[path]):
+            layout.tensors.append(
+                TensorSpec(info.name, dtype, info.shape, info.dims, info.role, info.op)
+            )
+    names = {spec.name for spec in layout.tensors}
+    for link, target in golden.aliases.items():
+        if target in names and link.rpartition("/")[0] in source.sublayers:
+            layout.links[link] = target
+    return layout
+
+
+def _is_computed(info: TensorInfo, sublayer: Sublayer) -> bool:
+    """Whether a backend yields this tensor; a key or value of its own counts as its tap."""
+    return (
+        info.role in ("tap", "output")
+        and graph.CACHE_LINKS.get(info.tap, info.tap) in sublayer.taps
+    )
+
+
+class Binder:
+    """Builds plan sublayers for one replay.
+
+    ``offsets`` are the byte offsets in the run file by tensor name. In mode ``sublayer``
+    only a sublayer's input comes from the golden, in ``op`` every op's inputs do, in
+    ``chain`` a sublayer's input is what the one before it stored.
+    """
+
+    def __init__(
+        self, source: Source, *, mode: str, dtype: str, run_path: Path, offsets: Mapping[str, int]
+    ) -> None:
+        self._source = source
+        self._mode = mode
+        self._dtype = dtype
+        self._offsets = offsets
+        self._files = [
+            File(str(path), path.stat().st_size, write=write)
+            for path, write in ((source.golden.path.resolve(), False), (run_path.resolve(), True))
+        ]
+        self._file_numbers: dict[Path, int] = {}
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        return tuple(self._files)
+
+    def sublayers(self) -> tuple[PlanSublayer, ...]:
+        return tuple(self._bind(path, s) for path, s in self._source.sublayers.items())
+
+    def _bind(self, path: str, sublayer: Sublayer) -> PlanSublayer:
+        builder = SublayerBuilder(path, self._dtype)
+        yielded: dict[str, View] = {}
+        loaded: dict[str, View] = {}
+
+        def resolve(name: str) -> View:
+            if name in yielded and self._mode != "op":
+                return yielded[name]
+            if name not in loaded:
+                loaded[name] = self._load_activation(builder, path, name)
+            return loaded[name]
+
+        for op in sublayer.ops:
+            inputs = tuple(resolve(name) for name in op.inputs)
+            weights = tuple(self._load_weight(builder, loaded, name) for name in op.weights)
+            out = builder.tensor(
+                op.output, self._shape(path, sublayer, op), store=self._store(path, op.output)
+            )
+            builder.ops += LOWERINGS[op.kind](op.output, out, inputs, weights, op.attrs)
+            yielded[op.output] = out
+        return builder.build()
+
+    def _shape(self, path: str, sublayer: Sublayer, op: Op) -> tuple[int, ...]:
+        case_ids = self._source.golden.info(f"{'/'.join(path.split('/')[:2])}/token_ids")
+        sizes = graph.sizes(self._source.config, *case_ids.shape)
+        return tuple(sizes[label] for label in sublayer.dims(op.output))
+
+    def _store(self, path: str, tap: str) -> Store | None:
+        links = {tap: link for link, tap in graph.CACHE_LINKS.items()}
+        for name in (f"{path}/{tap}", f"{path}/{links.get(tap, tap)}"):
+            if name in self._offsets:
+                return Store(1, self._offsets[name])
+        return None
+
+    def _load_activation(self, builder: SublayerBuilder, path: str, name: str) -> View:
+        golden = self._source.golden
+        full_name = _activation_path(path, name)
+        if golden.aliases.get(full_name, full_name) not in golden.tensors:
+            message = f"{golden.path}: {full_name} was not recorded, --mode op needs every tap"
+            raise UsageError(message, hint="record it again with --taps op")
+        info = golden.info(full_name)
+        load = Load(0, info.offset, info.dtype)
+        if self._mode == "chain" and info.name in self._offsets:
+            load = Load(1, self._offsets[info.name], self._dtype)
+        dtype = info.dtype if info.dtype.startswith("int") else self._dtype
+        return builder.tensor(name, info.shape, dtype=dtype, load=load)
+
+    def _load_weight(self, builder: SublayerBuilder, loaded: dict[str, View], name: str) -> View:
+        if name not in loaded:
+            weight = self._source.checkpoint.tensor(name)
+            number = self._file_number(weight.path)
+            load = Load(number, weight.offset, weight.dtype)
+            loaded[name] = builder.tensor(name, weight.shape, load=load)
+        return loaded[name]
+
+    def _file_number(self, path: Path) -> int:
+        if path not in self._file_numbers:
+            self._file_numbers[path] = len(self._files)
+            self._files.append(File(str(path.resolve()), path.stat().st_size, write=False))
+        return self._file_numbers[path]
+
+
+def _activation_path(sublayer_path: str, name: str) -> str:
+    parts = sublayer_path.split("/")
+    if name in graph.CONSTANTS:
+        return f"constants/{name}"
+    if name == "token_ids":
+        return f"{'/'.join(parts[:2])}/token_ids"
+    if name == "position_ids":
+        return f"{'/'.join(parts[:4])}/position_ids"
+    return f"{sublayer_path}/{name}"
+
+
+def without_stores(sublayers: Iterable[PlanSublayer]) -> tuple[PlanSublayer, ...]:
+    """Return sublayers that write nothing: what a debugger may run again and again."""
+    return tuple(
+        PlanSublayer(
+            s.name,
+            tuple(type(t)(t.name, t.dtype, t.shape, t.load) for t in s.tensors),
+            s.ops,
+        )
+        for s in sublayers
+    )

@@ -1,0 +1,177 @@
+"""Owns the binding of a graph's ops to bytes: docs/plan-protocol.md as frozen records.
+
+A plan is built from the graph, a golden, a checkpoint's offsets and a run file's offsets.
+It knows nothing of any engine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+PROTOCOL = 1
+
+
+class File(msgspec.Struct, frozen=True):
+    """A file that tensors are loaded from or stored to; ``bytes`` is its exact size."""
+
+    path: str
+    bytes: int
+    write: bool
+
+
+class Load(msgspec.Struct, frozen=True):
+    """Bytes of ``dtype`` at ``offset`` of file number ``file``."""
+
+    file: int
+    offset: int
+    dtype: str
+
+
+class Store(msgspec.Struct, frozen=True):
+    """Where a tensor's bytes go."""
+
+    file: int
+    offset: int
+
+
+class Tensor(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A contiguous device buffer that lives for one sublayer."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    load: Load | None = None
+    store: Store | None = None
+
+
+class View(msgspec.Struct, frozen=True):
+    """Elements of tensor number ``tensor``; offset and strides count elements."""
+
+    tensor: int
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def reshape(self, *shape: int) -> View:
+        """Return a view of another shape; the view must be contiguous."""
+        assert self.strides == contiguous(self.shape)
+        return View(self.tensor, self.offset, shape, contiguous(shape))
+
+    def permute(self, *axes: int) -> View:
+        """Return the view with its axes in another order."""
+        return View(
+            self.tensor,
+            self.offset,
+            tuple(self.shape[axis] for axis in axes),
+            tuple(self.strides[axis] for axis in axes),
+        )
+
+    def expand(self, axis: int, size: int) -> View:
+        """Return the view with a new axis of ``size`` that repeats it (stride 0)."""
+        shape = (*self.shape[:axis], size, *self.shape[axis:])
+        strides = (*self.strides[:axis], 0, *self.strides[axis:])
+        return View(self.tensor, self.offset, shape, strides)
+
+    def take(self, axis: int, index: int) -> View:
+        """Return the view at one index of an axis, without that axis."""
+        return View(
+            self.tensor,
+            self.offset + index * self.strides[axis],
+            (*self.shape[:axis], *self.shape[axis + 1 :]),
+            (*self.strides[:axis], *self.strides[axis + 1 :]),
+        )
+
+    def split(self, axis: int, outer: int) -> View:
+        """Return the view with an axis split into ``outer`` and the rest."""
+        inner = self.shape[axis] // outer
+        shape = (*self.shape[:axis], outer, inner, *self.shape[axis + 1 :])
+        stride = self.strides[axis]
+        strides = (*self.strides[:axis], stride * inner, stride, *self.strides[axis + 1 :])
+        return View(self.tensor, self.offset, shape, strides)
+
+
+class PlanOp(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One launch: ``op`` over the views ``args`` writes the view ``out``."""
+
+    op: str
+    tap: str
+    out: View
+    args: tuple[View, ...]
+    epsilon: float | None = None
+    alpha: float | None = None
+    beta: float | None = None
+    algo: str | None = None
+
+
+class PlanSublayer(msgspec.Struct, frozen=True):
+    """One sublayer: its buffers and the launches over them, in order."""
+
+    name: str
+    tensors: tuple[Tensor, ...]
+    ops: tuple[PlanOp, ...]
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """Everything a backend is told."""
+
+    device: str
+    device_id: int
+    dtype: str
+    files: tuple[File, ...]
+    sublayers: tuple[PlanSublayer, ...]
+    repeat: int = 1
+    stop_on_failure: bool = False
+    protocol: int = PROTOCOL
+
+
+def contiguous(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return row-major strides in elements."""
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+def write_plan(plan: Plan, path: Path) -> None:
+    """Write a plan as JSON."""
+    path.write_bytes(msgspec.json.encode(plan))
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan; raises msgspec.ValidationError when it is not one."""
+    return msgspec.json.decode(path.read_bytes(), type=Plan)
+
+
+class SublayerBuilder:
+    """Collects the buffers of one sublayer and hands out whole views of them."""
+
+    def __init__(self, name: str, dtype: str) -> None:
+        self.name = name
+        self.dtype = dtype
+        self.ops: list[PlanOp] = []
+        self._tensors: list[Tensor] = []
+
+    def tensor(
+        self,
+        name: str,
+        shape: Sequence[int],
+        *,
+        dtype: str | None = None,
+        load: Load | None = None,
+        store: Store | None = None,
+    ) -> View:
+        """Add a buffer (of the plan's dtype unless said otherwise); return all of it."""
+        tensor = Tensor(name, dtype or self.dtype, tuple(shape), load, store)
+        self._tensors.append(tensor)
+        return View(len(self._tensors) - 1, 0, tensor.shape, contiguous(tensor.shape))
+
+    def build(self) -> PlanSublayer:
+        return PlanSublayer(self.name, tuple(self._tensors), tuple(self.ops))
+
+
+# A lowering turns one graph op into launches: (tap, out, inputs, weights, attrs) -> ops.
+Lowering = Callable[
+    [str, View, tuple[View, ...], tuple[View, ...], Mapping[str, Any]], list[PlanOp]
+]

@@ -1,0 +1,227 @@
+"""Owns a replay from golden to run file: choose, bind, execute, seal."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from goldenctl.errors import DamagedError
+from goldenctl.golden.dtypes import DTYPES
+from goldenctl.golden.file import GoldenFile
+from goldenctl.golden.schema import SublayerInfo
+from goldenctl.golden.writer import GoldenWriter
+from goldenctl.model.checkpoint import Checkpoint
+from goldenctl.model.config import ModelConfig
+from goldenctl.model.graph import FUSED_TAPS
+from goldenctl.replay.backend import Backend, parse_device
+from goldenctl.replay.bind import Binder, Source, choose_sublayers, run_layout, without_stores
+from goldenctl.replay.plan import Plan, write_plan
+from goldenctl.replay.runner import Execution, Outcome, execute
+from goldenctl.replay.simulated import describe, simulate
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a golden is replayed. ``dtype`` None means the golden's own."""
+
+    mode: str = "sublayer"
+    dtype: str | None = None
+    device: str = "cpu"
+    layers: frozenset[int] | None = None
+    attention: str = "eager"
+    repeat: int = 1
+    timeout_s: float = 600.0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a replay did: how many sublayers ran and failed, and where a debugger's plan lies."""
+
+    sublayers: int
+    failed: list[str] = field(default_factory=list)
+    debug_plan: Path | None = None
+
+
+def replay(
+    golden: GoldenFile,
+    checkpoint_path: Path,
+    run_path: Path,
+    *,
+    backend: Backend,
+    options: Options,
+    progress: Progress = lambda *_: None,
+) -> Summary:
+    """Replay a golden on a backend and write the run file.
+
+    Raises DamagedError when the checkpoint is not the one recorded, MissingError or
+    UsageError as the backend does. Sublayers that fail are in the run file, marked so.
+    """
+    source = _source(golden, checkpoint_path, options)
+    dtype = options.dtype or golden.recipe["dtype"]
+    layout = run_layout(source, dtype)
+    recipe = _recipe(source, backend.description, options, dtype)
+    with GoldenWriter(
+        run_path,
+        kind="run",
+        recipe=recipe,
+        tensors=layout.tensors,
+        links=layout.links,
+        groups=layout.groups,
+    ) as writer:
+        binder = Binder(
+            source,
+            mode=options.mode,
+            dtype=dtype,
+            run_path=writer.temporary_path,
+            offsets=writer.offsets,
+        )
+        sublayers = binder.sublayers()
+        device, device_id = parse_device(options.device)
+        plan = Plan(
+            device=device,
+            device_id=device_id,
+            dtype=dtype,
+            files=binder.files,
+            sublayers=sublayers,
+            repeat=options.repeat,
+            stop_on_failure=options.mode == "chain",
+        )
+        execution = execute(
+            backend.command,
+            plan,
+            timeout_s=options.timeout_s,
+            progress=lambda index, name: progress(index + 1, len(sublayers), name),
+        )
+        debug = _write_debug_plan(plan, execution, backend, run_path)
+        recipe["backend"] |= {"program": execution.program, "quirks": execution.quirks}
+        writer.seal(
+            recipe=recipe,
+            times_ns=_times(layout.groups, execution.outcomes),
+            sublayers=[
+                _sublayer_info(name, outcome)
+                for name, outcome in zip(layout.groups, execution.outcomes, strict=True)
+            ],
+        )
+    failed = [g for g, o in zip(layout.groups, execution.outcomes, strict=True) if o.failure]
+    return Summary(len(layout.groups), failed, debug)
+
+
+def replay_simulated(
+    golden: GoldenFile,
+    run_path: Path,
+    *,
+    options: Options,
+    noise: float | None = None,
+    seed: int = 0,
+) -> Summary:
+    """Write a run of the simulated backend; ``noise`` defaults to the dtype's epsilon."""
+    config = ModelConfig.from_dict(golden.recipe["model"]["config"])
+    chosen = choose_sublayers(golden, config, options.layers, fused=False)
+    dtype = options.dtype or golden.recipe["dtype"]
+    noise = DTYPES[dtype].eps if noise is None else noise
+    source = Source(golden, config, None, chosen)
+    layout = run_layout(source, dtype)
+    with GoldenWriter(
+        run_path,
+        kind="run",
+        recipe=_recipe(source, describe(noise, seed), options, dtype),
+        tensors=layout.tensors,
+        links=layout.links,
+        groups=layout.groups,
+    ) as writer:
+        simulate(golden, writer, noise=noise, seed=seed)
+        writer.seal(sublayers=[SublayerInfo(name, 0) for name in layout.groups], simulated=True)
+    return Summary(len(layout.groups))
+
+
+def _source(golden: GoldenFile, checkpoint_path: Path, options: Options) -> Source:
+    checkpoint = Checkpoint.open(checkpoint_path)
+    expected = golden.recipe["model"]["fingerprint"]
+    actual = checkpoint.fingerprint()
+    if actual != expected:
+        msg = (
+            f"{checkpoint_path}: not the checkpoint that {golden.path} was recorded from: "
+            f"expected fingerprint {expected}, got {actual}"
+        )
+        raise DamagedError(
+            msg,
+            hint="pass the recorded one with --model-path",
+        )
+    config = ModelConfig.from_dict(golden.recipe["model"]["config"])
+    fused = options.attention == "sdpa"
+    chosen = choose_sublayers(golden, config, options.layers, fused=fused)
+    return Source(golden, config, checkpoint, chosen)
+
+
+def _recipe(
+    source: Source, backend: Mapping[str, Any], options: Options, dtype: str
+) -> dict[str, Any]:
+    golden = source.golden
+    return {
+        "golden": {"path": str(golden.path), "content_sha256": golden.content_sha256},
+        "model": golden.recipe["model"],
+        "cases": golden.recipe["cases"],
+        "backend": dict(backend),
+        "device": options.device,
+        "mode": options.mode,
+        "dtype": dtype,
+        "attention": options.attention,
+        "repeat": options.repeat,
+        "sublayers": list(source.sublayers),
+        "not_computed": list(FUSED_TAPS) if options.attention == "sdpa" else [],
+        "faults": [],
+    }
+
+
+def _write_debug_plan(
+    plan: Plan, execution: Execution, backend: Backend, run_path: Path
+) -> Path | None:
+    """Write a plan of the failed sublayers alone and put the command for each in its failure."""
+    failed = [
+        index
+        for index, outcome in enumerate(execution.outcomes)
+        if outcome.failure and outcome.failure["reason"] != "not_run"
+    ]
+    if not failed:
+        return None
+    path = run_path.with_name(f"{run_path.name}.debug.json")
+    files = tuple(
+        type(file)(str(run_path.resolve()), file.bytes, write=False) if file.write else file
+        for file in plan.files
+    )
+    sublayers = without_stores(plan.sublayers[index] for index in failed)
+    write_plan(_debug_plan(plan, files, sublayers), path)
+    for number, index in enumerate(failed):
+        command = [*backend.command, str(path.resolve()), "--only", str(number)]
+        failure = execution.outcomes[index].failure
+        assert failure is not None
+        failure["command"] = shlex.join(command)
+    return path
+
+
+def _debug_plan(plan: Plan, files: Any, sublayers: Any) -> Plan:
+    return Plan(
+        device=plan.device,
+        device_id=plan.device_id,
+        dtype=plan.dtype,
+        files=files,
+        sublayers=sublayers,
+    )
+
+
+def _times(groups: list[str], outcomes: list[Outcome]) -> dict[str, int]:
+    return {
+        f"{group}/{tap}": ns
+        for group, outcome in zip(groups, outcomes, strict=True)
+        for tap, ns in outcome.op_ns.items()
+    }
+
+
+def _sublayer_info(name: str, outcome: Outcome) -> SublayerInfo:
+    status = "failed" if outcome.failure else "ok"
+    return SublayerInfo(name, outcome.ns, status, outcome.failure)

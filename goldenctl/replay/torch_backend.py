@@ -1,0 +1,183 @@
+"""Owns the PyTorch backend: a program that executes a plan (docs/plan-protocol.md).
+
+``python -m goldenctl.replay.torch_backend PLAN.json [--skip N] [--only N]``. Its kernels
+are the reference's, so a replay in the recorded dtype reproduces the golden; ``sdpa`` is
+PyTorch's fused attention, a second legitimate implementation.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from goldenctl import __version__
+from goldenctl.reference.ops import KERNELS
+from goldenctl.reference.record import check_device
+from goldenctl.replay.plan import Plan, PlanOp, PlanSublayer, View, read_plan
+from goldenctl.replay.plan import Tensor as Buffer
+
+_TYPES = {
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "int32": torch.int32,
+    "int64": torch.int64,
+}
+Compute = Callable[[PlanOp, Tensor, tuple[Tensor, ...]], Tensor]
+
+
+def _gemm(op: PlanOp, out: Tensor, args: tuple[Tensor, ...]) -> Tensor:
+    a, b = args
+    if op.beta:
+        return torch.addmm(out, a, b, alpha=op.alpha or 1.0, beta=op.beta)
+    product = torch.matmul(a, b)
+    return product if op.alpha == 1.0 else product * op.alpha
+
+
+def _sdpa(op: PlanOp, _out: Tensor, args: tuple[Tensor, ...]) -> Tensor:
+    q, k, v = args
+    return F.scaled_dot_product_attention(
+        q, k, v, is_causal=True, scale=op.alpha, enable_gqa=q.shape[1] != k.shape[1]
+    )
+
+
+def _rope(op: PlanOp, _out: Tensor, args: tuple[Tensor, ...]) -> Tensor:
+    x, positions, sin, cos = args
+    attrs = {"algo": op.algo}
+    return KERNELS["rope"](attrs, (x.unsqueeze(0), positions.unsqueeze(0), sin, cos), ())[0]
+
+
+_COMPUTE: dict[str, Compute] = {
+    "gather": lambda _op, _out, args: F.embedding(args[1].long(), args[0]),
+    "rms_norm": lambda op, _out, args: KERNELS["rms_norm"](
+        {"epsilon": op.epsilon}, args[:1], args[1:]
+    ),
+    "gemm": _gemm,
+    "rope": _rope,
+    "causal_softmax": lambda _op, _out, args: KERNELS["causal_softmax"]({}, args, ()),
+    "swiglu": lambda _op, _out, args: KERNELS["swiglu"]({}, args, ()),
+    "add": lambda _op, _out, args: args[0] + args[1],
+    "mul": lambda _op, _out, args: args[0] * args[1],
+    "rearrange": lambda _op, _out, args: args[0],
+    "sdpa": _sdpa,
+}
+
+
+class Executor:
+    """Executes a plan's sublayers over mapped files."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._device = plan.device if plan.device == "cpu" else f"{plan.device}:{plan.device_id}"
+        self._maps = [_map(Path(file.path), write=file.write) for file in plan.files]
+
+    def run(self, index: int) -> None:
+        """Execute one sublayer, store its tensors, and announce it."""
+        sublayer = self._plan.sublayers[index]
+        try:
+            buffers = [self._buffer(tensor) for tensor in sublayer.tensors]
+            total_ns = sum(self._launch(index, op, buffers) for op in sublayer.ops)
+            self._store(sublayer, buffers)
+        except (RuntimeError, IndexError) as error:
+            _emit(event="failed", sublayer=index, reason="status", message=_first_line(error))
+            return
+        _emit(event="sublayer_done", sublayer=index, ns=total_ns)
+
+    def _buffer(self, tensor: Buffer) -> Tensor:
+        if tensor.load is None:
+            return torch.empty(tensor.shape, dtype=_TYPES[tensor.dtype], device=self._device)
+        source = self._bytes(tensor.load.file, tensor.load.offset, tensor.shape, tensor.load.dtype)
+        return source.to(self._device, _TYPES[tensor.dtype])
+
+    def _store(self, sublayer: PlanSublayer, buffers: list[Tensor]) -> None:
+        for tensor, buffer in zip(sublayer.tensors, buffers, strict=True):
+            if tensor.store is not None:
+                where = (tensor.store.file, tensor.store.offset)
+                self._bytes(*where, tensor.shape, tensor.dtype).copy_(buffer)
+
+    def _bytes(self, file: int, offset: int, shape: tuple[int, ...], dtype: str) -> Tensor:
+        kind = _TYPES[dtype]
+        nbytes = torch.Size(shape).numel() * kind.itemsize
+        raw = torch.frombuffer(self._maps[file], dtype=torch.uint8, count=nbytes, offset=offset)
+        return raw.view(kind).view(shape)
+
+    def _launch(self, index: int, op: PlanOp, buffers: list[Tensor]) -> int:
+        _emit(event="op_start", sublayer=index, tap=op.tap)
+        out = _strided(buffers, op.out)
+        args = tuple(_strided(buffers, view) for view in op.args)
+        before = out.clone() if op.beta and self._plan.repeat > 1 else None
+        times_ns = []
+        for _ in range(self._plan.repeat + (self._plan.repeat > 1)):
+            if before is not None:
+                out.copy_(before)
+            started = self._now_ns()
+            out.copy_(_COMPUTE[op.op](op, out, args))
+            times_ns.append(self._now_ns() - started)
+        median_ns = int(statistics.median(times_ns[self._plan.repeat > 1 :]))
+        _emit(event="op_done", sublayer=index, tap=op.tap, op=op.op, ns=median_ns)
+        return median_ns
+
+    def _now_ns(self) -> int:
+        if self._plan.device != "cpu":
+            torch.cuda.synchronize()
+        return time.perf_counter_ns()
+
+
+def main(argv: list[str]) -> int:
+    """Run the program; returns its exit status."""
+    path, *rest = argv
+    options = dict(zip(rest[::2], map(int, rest[1::2]), strict=True))
+    try:
+        plan = read_plan(Path(path))
+        check_device(plan.device)
+        executor = Executor(plan)
+    except (OSError, ValueError, msgspec.MsgspecError) as error:
+        _emit(event="failed", reason="plan", message=_first_line(error))
+        return 4
+    program = f"goldenctl torch backend {__version__}, torch {torch.__version__}"
+    _emit(event="ready", protocol=plan.protocol, program=program, device=plan.device, quirks=[])
+    chosen = range(options.get("--skip", 0), len(plan.sublayers))
+    if "--only" in options:
+        chosen = range(options["--only"], options["--only"] + 1)
+    with torch.inference_mode():
+        for index in chosen:
+            executor.run(index)
+    _emit(event="finished")
+    return 0
+
+
+def _strided(buffers: list[Tensor], view: View) -> Tensor:
+    return buffers[view.tensor].as_strided(view.shape, view.strides, view.offset)
+
+
+def _map(path: Path, *, write: bool) -> mmap.mmap:
+    # Read-only files are mapped copy-on-write: torch wants a writable buffer, and nothing
+    # is ever written to it.
+    access = mmap.ACCESS_WRITE if write else mmap.ACCESS_COPY
+    with path.open("r+b" if write else "rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=access)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _emit(**event: Any) -> None:
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
