@@ -19,6 +19,8 @@ from goldenctl.model.fields import SIZE_LIMITS, Fields, as_object, is_int, show
 from goldenctl.model.jsonfile import read_object
 from goldenctl.model.rope_config import RopeConfig, parse_rope, read_rope
 
+__all__ = ["WEIGHT_DTYPES", "ModelConfig", "RopeConfig", "load_config", "parse_config"]
+
 CONFIG_LIMIT_BYTES = 4 << 20
 WEIGHT_DTYPES = ("bfloat16", "float16", "float32")
 

@@ -51,6 +51,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "llama-tiny": {
         **_TINY,
         "model_type": "llama",
+        "max_position_embeddings": 16384,
         "rms_norm_eps": 1e-5,
         "rope_theta": 500000.0,
         "rope_scaling": _LLAMA3_ROPE,

@@ -122,7 +122,8 @@ def tensor_chunks(
     step = max(1, CHUNK_ELEMENTS // width)
     offset = np.float32(1.0 if name.endswith("norm.weight") else 0.0)
     scale = np.float32(_std(config, name, width) / _SUM_STD)
-    channels = _loud_factors(config, name, width, seed)
+    channels = _column_factors(config, name, seed)
+    loud_rows = _row_factors(config, name, seed)
     for row in range(0, rows, step):
         count = min(step, rows - row)
         values = _bell(stream, count * width).reshape(count, width)
@@ -130,6 +131,8 @@ def tensor_chunks(
         values += offset
         if channels is not None:
             values *= channels
+        if loud_rows is not None:
+            values *= loud_rows[row : row + count, None]
         yield values.reshape(-1).astype(dtype.numpy)
 
 
@@ -149,21 +152,30 @@ def _std(config: ModelConfig, name: str, fan_in: int) -> float:
     return std
 
 
-def _loud_factors(
-    config: ModelConfig, name: str, width: int, seed: int
-) -> NDArray[np.float32] | None:
-    """Return the factor per residual channel for embeddings and norms: 1, or 8 for a few.
+def _column_factors(config: ModelConfig, name: str, seed: int) -> NDArray[np.float32] | None:
+    """Return a factor per input channel, for embeddings and norms.
 
-    q_norm and k_norm get 1.5 in all channels instead: attention is then not flat.
+    q_norm and k_norm get 1.5 everywhere: attention is then not flat.
     """
     if name.endswith(("q_norm.weight", "k_norm.weight")):
-        return np.full(width, 1.5, np.float32)
-    if not name.endswith(("embed_tokens.weight", "norm.weight", "layernorm.weight")):
-        return None
-    count = max(2, config.hidden_size // 256)
+        return np.full(config.head_dim, 1.5, np.float32)
+    if name.endswith("embed_tokens.weight"):
+        return _loud_channels(config, seed, 8.0)
+    return _loud_channels(config, seed, 3.0) if name.endswith("norm.weight") else None
+
+
+def _row_factors(config: ModelConfig, name: str, seed: int) -> NDArray[np.float32] | None:
+    """Return a factor per output channel: one early layer writes the massive activations."""
+    early = name == f"model.layers.{min(1, config.num_hidden_layers - 1)}.mlp.down_proj.weight"
+    return _loud_channels(config, seed, 60.0) if early else None
+
+
+def _loud_channels(config: ModelConfig, seed: int, factor: float) -> NDArray[np.float32]:
+    """Return ``[M]`` ones, but ``factor`` for the few loud channels of the residual stream."""
+    count = max(2, config.hidden_size // 512)
     picks = np.random.PCG64(_tensor_seed(seed, "loud channels")).random_raw(count)
-    factors = np.ones(width, np.float32)
-    factors[picks % np.uint64(width)] = 8.0 if name.endswith("embed_tokens.weight") else 3.0
+    factors = np.ones(config.hidden_size, np.float32)
+    factors[picks % np.uint64(config.hidden_size)] = factor
     return factors
 
 

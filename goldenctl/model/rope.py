@@ -1,0 +1,110 @@
+"""Owns the rotary frequencies and tables of every rope type, in NumPy.
+
+The formulas are those of transformers' ``modeling_rope_utils.py``, with the same order of
+float32 operations. Two things may still differ from torch by one unit in the last place:
+``theta ** x`` (correctly rounded here) and the cosine and sine (correctly rounded here, of
+the same float32 angle). A recorder that wants torch's bits computes those with torch.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from goldenctl.model.config import ModelConfig
+from goldenctl.model.rope_config import RopeConfig
+
+Float32s = NDArray[np.float32]
+_ONE = np.float32(1.0)
+
+
+def inv_freq(config: ModelConfig) -> tuple[Float32s, float]:
+    """Return the inverse frequencies, float32 ``[D/2]``, and the factor for cos and sin."""
+    rope = config.rope
+    powers = _powers(rope.rope_theta, config.head_dim)
+    if rope.rope_type == "default":
+        return _ONE / powers, 1.0
+    if rope.rope_type == "linear":
+        return _ONE / powers / np.float32(rope.factor), 1.0
+    if rope.rope_type == "llama3":
+        return _llama3(rope, _ONE / powers), 1.0
+    return _yarn(rope, powers, config.head_dim), _yarn_attention_factor(rope)
+
+
+def rope_tables(config: ModelConfig, positions_count: int) -> tuple[Float32s, Float32s]:
+    """Return (cos, sin), each float32 ``[P, D/2]``, for positions 0 to ``positions_count`` - 1.
+
+    As transformers: the position times the inverse frequency is rounded to float32, and so
+    are its cosine and sine, which are then scaled. Positions are exact up to 2**24.
+    """
+    frequencies, scaling = inv_freq(config)
+    positions = np.arange(positions_count, dtype=np.float32)
+    angles = (positions[:, None] * frequencies[None, :]).astype(np.float64)
+    scale = np.float32(scaling)
+    return np.cos(angles).astype(np.float32) * scale, np.sin(angles).astype(np.float32) * scale
+
+
+def _powers(theta: float, head_dim: int) -> Float32s:
+    """Return ``theta ** (2i / D)``, float32: each power is taken in float64, rounded once."""
+    exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+    base = np.float64(np.float32(theta))
+    return np.power(base, exponents.astype(np.float64)).astype(np.float32)
+
+
+def _llama3(rope: RopeConfig, frequencies: Float32s) -> Float32s:
+    """Slow the low frequencies by ``factor``, keep the high ones, blend those in between.
+
+    torch computes ``scalar / tensor`` as ``reciprocal(tensor) * scalar``, and so do we.
+    """
+    factor, low, high, length = _numbers(
+        rope.factor,
+        rope.low_freq_factor,
+        rope.high_freq_factor,
+        rope.original_max_position_embeddings,
+    )
+    wavelengths = _ONE / frequencies * np.float32(2 * math.pi)
+    slowed = np.where(
+        wavelengths > np.float32(length / low), frequencies / np.float32(factor), frequencies
+    )
+    blend = (_ONE / wavelengths * np.float32(length) - np.float32(low)) / np.float32(high - low)
+    blended = (_ONE - blend) * slowed / np.float32(factor) + blend * slowed
+    between = (wavelengths >= np.float32(length / high)) & (wavelengths <= np.float32(length / low))
+    return np.where(between, blended, slowed).astype(np.float32)
+
+
+def _yarn(rope: RopeConfig, powers: Float32s, head_dim: int) -> Float32s:
+    """Interpolate the low frequencies, keep the high ones, with a linear ramp in between."""
+    factor, length = _numbers(rope.factor, rope.original_max_position_embeddings)
+    first, last = (
+        head_dim * math.log(length / (rotations * 2 * math.pi)) / (2 * math.log(rope.rope_theta))
+        for rotations in (rope.beta_fast or 32, rope.beta_slow or 1)
+    )
+    if rope.truncate is not False:
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, head_dim - 1)
+    if first == last:
+        last += 0.001  # transformers: prevents a division by zero
+    steps = np.arange(head_dim // 2, dtype=np.float32) - np.float32(first)
+    kept: Float32s = _ONE - np.clip(steps / np.float32(last - first), np.float32(0), _ONE)
+    blended: Float32s = _ONE / (np.float32(factor) * powers) * (_ONE - kept) + _ONE / powers * kept
+    return blended
+
+
+def _yarn_attention_factor(rope: RopeConfig) -> float:
+    if rope.attention_factor is not None:
+        return rope.attention_factor
+    (factor,) = _numbers(rope.factor)
+
+    def mscale(weight: float) -> float:
+        return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0
+
+    if rope.mscale and rope.mscale_all_dim:
+        return mscale(rope.mscale) / mscale(rope.mscale_all_dim)
+    return mscale(1.0)
+
+
+def _numbers(*values: float | None) -> tuple[float, ...]:
+    """Return ``values`` as floats; the config's parser has made sure that none is None."""
+    return tuple(float("nan") if value is None else float(value) for value in values)

@@ -1,0 +1,236 @@
+"""Owns the inputs: prompts, token ids and random tokens become named cases."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from goldenctl.errors import DamagedError, MissingError, UsageError
+from goldenctl.model.config import ModelConfig
+from goldenctl.model.fields import is_int, show
+from goldenctl.model.jsonfile import parse_object
+
+DEFAULT_PROMPT = "Hello, this is a test input"
+PROMPTS_LIMIT_BYTES = 16 << 20
+CASES_LIMIT = 10_000
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input: ``token_ids`` is ``[batch, token]``; ``text`` its prompt, if it had one."""
+
+    name: str
+    token_ids: tuple[tuple[int, ...], ...]
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the user asked for; nothing at all means the default prompt.
+
+    ``token_ids`` are texts like ``1,2,3``, rows of a batch separated by ``;``.
+    """
+
+    prompts: Sequence[str] = ()
+    prompts_file: Path | None = None
+    token_ids: Sequence[str] = ()
+    random_tokens: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A case before its text is encoded; ``source`` names it in errors."""
+
+    source: str
+    name: str
+    text: str | None = None
+    token_ids: tuple[tuple[int, ...], ...] | None = None
+
+
+def make_cases(
+    inputs: Inputs, folder: str | Path, config: ModelConfig, *, extra_tokens: int = 0
+) -> tuple[Case, ...]:
+    """Return the cases of ``inputs``, with unique names, in the order given.
+
+    ``folder`` is the checkpoint, whose ``tokenizer.json`` encodes the prompts;
+    ``extra_tokens`` is how many tokens decode steps will add. Raises UsageError for ids or
+    lengths that the model has not, MissingError without a tokenizer.
+    """
+    drafts = _drafts(inputs, config)
+    if len(drafts) > CASES_LIMIT:
+        message = f"{len(drafts)} cases, at most {CASES_LIMIT} are possible"
+        raise UsageError(message)
+    encoded = _encode(drafts, Path(folder))
+    cases = []
+    taken: set[str] = set()
+    for draft, token_ids in zip(drafts, encoded, strict=True):
+        if draft.name in taken:
+            message = f"{draft.source}: the case name {draft.name} is taken already"
+            raise UsageError(message)
+        taken.add(draft.name)
+        _check_ids(draft.source, token_ids, config, extra_tokens)
+        cases.append(Case(draft.name, token_ids, draft.text))
+    return tuple(cases)
+
+
+def parse_ids(text: str) -> tuple[tuple[int, ...], ...]:
+    """Return ``1,2,3;4,5,6`` as ``[batch, token]`` ids; UsageError when it is not that."""
+    rows = []
+    for row in text.split(";"):
+        pieces = [piece.strip() for piece in row.split(",")]
+        if not all(piece.isascii() and piece.isdigit() and len(piece) <= 9 for piece in pieces):
+            message = f"token ids {show(text)}: expected numbers like 1,2,3"
+            raise UsageError(message, hint="separate the rows of a batch by ;")
+        rows.append(tuple(int(piece) for piece in pieces))
+    return tuple(rows)
+
+
+def random_ids(count: int, vocab_size: int, seed: int) -> tuple[int, ...]:
+    """Return ``count`` ids below ``vocab_size``: the same on every machine and NumPy version.
+
+    The 64-bit draws of PCG64, modulo the vocabulary (its bias is below 2**-40).
+    """
+    draws = np.random.PCG64(seed).random_raw(count)
+    return tuple(int(draw) for draw in draws % np.uint64(vocab_size))
+
+
+def _drafts(inputs: Inputs, config: ModelConfig) -> list[_Draft]:
+    drafts = []
+    many = len(inputs.prompts) > 1
+    for number, text in enumerate(inputs.prompts, start=1):
+        name = f"prompt-{number}" if many else "prompt"
+        drafts.append(_Draft(f"prompt {number}", name, text))
+    if inputs.prompts_file is not None:
+        drafts += _read_prompts(inputs.prompts_file)
+    many = len(inputs.token_ids) > 1
+    for number, ids in enumerate(inputs.token_ids, start=1):
+        name = f"tokens-{number}" if many else "tokens"
+        drafts.append(_Draft(f"token ids {number}", name, token_ids=parse_ids(ids)))
+    if inputs.random_tokens is not None:
+        drafts.append(_random_draft(inputs.random_tokens, inputs.seed, config))
+    return drafts or [_Draft("the default prompt", "default", DEFAULT_PROMPT)]
+
+
+def _random_draft(count: int, seed: int, config: ModelConfig) -> _Draft:
+    if not 1 <= count <= config.max_position_embeddings:
+        limit = config.max_position_embeddings
+        message = f"random tokens: expected a count from 1 to {limit}, got {count}"
+        raise UsageError(message)
+    if seed < 0:
+        message = f"seed: expected 0 or more, got {seed}"
+        raise UsageError(message)
+    ids = random_ids(count, config.vocab_size, seed)
+    return _Draft("random tokens", f"random-{seed}", token_ids=(ids,))
+
+
+def _read_prompts(path: Path) -> list[_Draft]:
+    """Read one prompt per line, or JSON lines {"name", "prompt" | "token_ids"}."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(PROMPTS_LIMIT_BYTES + 1)
+        text = data.decode("utf-8-sig")
+    except OSError as error:
+        message = f"{path}: cannot be read ({error.strerror})"
+        raise MissingError(message) from error
+    except UnicodeDecodeError as error:
+        message = f"{path}: is not UTF-8 text"
+        raise DamagedError(message) from error
+    if len(data) > PROMPTS_LIMIT_BYTES:
+        message = f"{path}: larger than the {PROMPTS_LIMIT_BYTES} bytes that are allowed"
+        raise UsageError(message)
+    lines = [(n, line.rstrip("\r")) for n, line in enumerate(text.split("\n"), start=1)]
+    lines = [(number, line) for number, line in lines if line.strip()]
+    if not lines:
+        message = f"{path}: has no prompt"
+        raise UsageError(message)
+    as_json = all(line.lstrip().startswith("{") for _, line in lines)
+    read = _json_draft if as_json else _text_draft
+    return [read(line, f"{path}: line {number}", f"line-{number}") for number, line in lines]
+
+
+def _text_draft(line: str, source: str, name: str) -> _Draft:
+    return _Draft(source, name, line)
+
+
+def _json_draft(line: str, source: str, name: str) -> _Draft:
+    item = parse_object(line.encode(), source)
+    unknown = item.keys() - {"name", "prompt", "token_ids"}
+    if unknown or ("prompt" in item) == ("token_ids" in item):
+        message = f"{source}: expected the keys name (optional) and either prompt or token_ids"
+        raise UsageError(message)
+    name = item.get("name", name)
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        message = f"{source}: name {show(name)}: expected up to 64 of a-z, 0-9, _ and -"
+        raise UsageError(message)
+    if "token_ids" in item:
+        return _Draft(source, name, token_ids=_json_ids(item["token_ids"], source))
+    if not isinstance(item["prompt"], str):
+        message = f"{source}: prompt: expected a string"
+        raise UsageError(message)
+    return _Draft(source, name, item["prompt"])
+
+
+def _json_ids(value: Any, source: str) -> tuple[tuple[int, ...], ...]:
+    rows = value if isinstance(value, list) and value and isinstance(value[0], list) else [value]
+    for row in rows:
+        if not isinstance(row, list) or not all(is_int(token) for token in row):
+            message = f"{source}: token_ids: expected a list of integers, or a list of such lists"
+            raise UsageError(message)
+    return tuple(tuple(row) for row in rows)
+
+
+def _encode(drafts: list[_Draft], folder: Path) -> list[tuple[tuple[int, ...], ...]]:
+    texts = any(draft.token_ids is None for draft in drafts)
+    tokenizer: Any = _tokenizer(folder) if texts else None
+    return [
+        (tuple(tokenizer.encode(draft.text).ids),) if draft.token_ids is None else draft.token_ids
+        for draft in drafts
+    ]
+
+
+def _tokenizer(folder: Path) -> Any:
+    """Load ``tokenizer.json``; the tokenizers package is imported only here."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        message = f"{path}: there is no such file, so a prompt cannot be encoded"
+        raise MissingError(message, hint="give --token-ids 1,2,3 instead")
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        message = "a prompt needs the tokenizers package, which is not installed"
+        hint = "pip install 'goldenctl[record]', or give --token-ids 1,2,3 instead"
+        raise MissingError(message, hint=hint) from error
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exception
+        message = f"{path}: not a tokenizer ({str(error)[:200]})"
+        raise DamagedError(message) from error
+
+
+def _check_ids(
+    source: str, token_ids: tuple[tuple[int, ...], ...], config: ModelConfig, extra_tokens: int
+) -> None:
+    lengths = {len(row) for row in token_ids}
+    if len(lengths) != 1 or 0 in lengths:
+        problem = "there are no tokens" if lengths <= {0} else "the rows differ in length"
+        message = f"{source}: {problem}"
+        raise UsageError(message)
+    length = lengths.pop() + extra_tokens
+    if length > config.max_position_embeddings:
+        message = (
+            f"{source}: {length} tokens (decode steps included), but the model has "
+            f"max_position_embeddings {config.max_position_embeddings}"
+        )
+        raise UsageError(message)
+    for row in token_ids:
+        for token in row:
+            if not 0 <= token < config.vocab_size:
+                message = f"{source}: token id {show(token)} is outside 0..{config.vocab_size - 1}"
+                raise UsageError(message)
