@@ -1,0 +1,52 @@
+# Every target works first on a fresh machine: Python >= 3.11, a C++ compiler and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo
+JOBS ?= 2
+SOURCES := goldenctl tests benchmarks
+
+.PHONY: help setup demo demo-real test lint format benchmark clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.installed  ## Make the environment in .venv
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "== making the environment (a few minutes the first time)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "goldenctl needs Python 3.11 or newer; run make PYTHON=python3.11"; exit 3; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --progress-bar off --constraint constraints.txt --editable '.[dev]' \
+		| grep -vE '^(Requirement already|Collecting|  Downloading|Looking in)' || true
+	@$(BIN)/goldenctl --version
+	@touch $@
+
+demo: setup  ## Record a small random Qwen3, replay it on InfiniCore, diff
+	@sh docs/demo.sh $(BIN) $(DEMO)/tiny synth
+
+demo-real: setup  ## The same with real trained weights (SmolLM2-135M, an 89 MiB download)
+	@sh docs/demo.sh $(BIN) $(DEMO)/smollm2 real
+
+test: setup  ## Run all tests
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+lint: setup  ## Check formatting, lint and types
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror goldenctl/harness/*.cpp goldenctl/harness/*.h
+
+format: setup  ## Format everything
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/clang-format -i goldenctl/harness/*.cpp goldenctl/harness/*.h
+
+benchmark: setup  ## Measure record and diff against their bars (about ten minutes)
+	$(BIN)/python benchmarks/diff.py
+	$(BIN)/python benchmarks/record.py
+
+clean:  ## Remove what make made
+	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

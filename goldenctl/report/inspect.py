@@ -1,0 +1,159 @@
+"""Owns the views of ``goldenctl inspect``: a file's provenance and tree, a tensor's numbers."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from goldenctl.errors import UsageError, printable
+from goldenctl.golden.file import GoldenFile
+from goldenctl.golden.schema import TensorInfo
+
+_CORNER = 4
+_LISTED_MATCHES = 4
+
+
+def file_view(golden: GoldenFile) -> RenderableType:
+    """Show provenance, sublayers with their tensors, and failures."""
+    parts: list[RenderableType] = []
+    if golden.simulated:
+        parts.append(Text("SIMULATED: no engine computed these tensors", style="bold yellow"))
+    parts += [_provenance(golden), Text(), _tree(golden)]
+    for name, info in golden.sublayers.items():
+        if info.failure is not None:
+            parts += [Text(), _failure(name, info.failure)]
+    return Group(*parts)
+
+
+def tensor_view(golden: GoldenFile, wanted: str) -> RenderableType:
+    """Show one tensor's meaning, statistics and first values.
+
+    Raises UsageError when no name or more than one ends in ``wanted``.
+    """
+    info = _find(golden, wanted)
+    table = _pairs()
+    _row(table, "tensor", info.name)
+    links = sorted(link for link, target in golden.aliases.items() if target == info.name)
+    _row(table, "also", ", ".join(links))
+    shape = ", ".join(f"{d} {s}" for d, s in zip(info.dims, info.shape, strict=True))
+    _row(table, "shape", f"[{shape}]")
+    _row(table, "dtype", f"{info.dtype}, {info.nbytes:,} bytes at offset {info.offset:,}")
+    _row(table, "role", f"{info.role}{f' of op {info.op}' if info.op else ''}")
+    _row(table, "sha256", info.sha256)
+    for key, value in _statistics(golden.map(info.name)):
+        _row(table, key, value)
+    return Group(table, Text(), Text(_corner(golden.map(info.name))))
+
+
+def _provenance(golden: GoldenFile) -> Table:
+    table = _pairs()
+    recipe = golden.recipe
+    _row(table, "file", f"{golden.path} ({golden.kind}, format {golden.format_version})")
+    _row(table, "written", f"{golden.created_utc} by goldenctl {golden.tool_version}")
+    model = recipe.get("model", {})
+    _row(table, "model", f"{model.get('config', {}).get('model_type')} from {model.get('path')}")
+    _row(table, "fingerprint", model.get("fingerprint"))
+    _row(table, "content", f"sha256 {golden.content_sha256}")
+    for key in ("reference", "backend"):
+        if isinstance(recipe.get(key), dict):
+            _row(table, key, ", ".join(_flat(recipe[key])))
+    for key in ("dtype", "taps", "logits", "device", "mode", "attention", "repeat"):
+        if key in recipe:
+            _row(table, key, recipe[key])
+    if recipe.get("faults"):
+        _row(table, "faults", ", ".join(map(str, recipe["faults"])))
+    for case in recipe.get("cases", []):
+        _row(table, "case", f"{case.get('name')}: {json.dumps(case.get('text'))}")
+    return table
+
+
+def _tree(golden: GoldenFile) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("sublayer", no_wrap=True)
+    table.add_column("dtype")
+    table.add_column("shape of output", justify="right")
+    table.add_column("tensors", overflow="fold")
+    taps: dict[str, list[TensorInfo]] = {}
+    for info in golden.tensors.values():
+        taps.setdefault(info.name.rpartition("/")[0], []).append(info)
+    for group, infos in taps.items():
+        last = infos[-1]
+        names = " ".join(info.tap for info in infos)
+        shape = "×".join(map(str, last.shape))
+        status = golden.sublayers.get(group)
+        mark = "✗ " if status is not None and status.status == "failed" else ""
+        cells = (f"{mark}{group or '/'}", last.dtype, shape, names)
+        table.add_row(*(escape(printable(cell)) for cell in cells))
+    return table
+
+
+def _failure(name: str, failure: dict[str, Any]) -> Table:
+    table = _pairs()
+    _row(table, "✗ failed", name)
+    for key in ("tap", "reason", "message", "command"):
+        _row(table, key, failure.get(key))
+    for line in str(failure.get("stderr", "")).splitlines():
+        _row(table, "stderr", line)
+    return table
+
+
+def _find(golden: GoldenFile, wanted: str) -> TensorInfo:
+    wanted = wanted.strip("/")
+    names = {**{name: name for name in golden.tensors}, **golden.aliases}
+    matches = [name for name in names if name == wanted or name.endswith(f"/{wanted}")]
+    if wanted in names:
+        matches = [wanted]
+    if len(matches) == 1:
+        return golden.info(matches[0])
+    if not matches:
+        known = sorted(Counter(name.rpartition("/")[2] for name in names))
+        message = f"{golden.path}: no tensor's name ends in {wanted}"
+        raise UsageError(message, hint=f"names end in {', '.join(known)}")
+    some = ", ".join(matches[:_LISTED_MATCHES])
+    message = f"{golden.path}: {len(matches)} tensors end in {wanted}: {some}, ..."
+    raise UsageError(message, hint="give more of the name")
+
+
+def _statistics(array: np.ndarray[Any, Any]) -> Iterator[tuple[str, str]]:
+    values = np.asarray(array, np.float64).ravel()
+    finite = values[np.isfinite(values)]
+    yield "non-finite", f"{np.isnan(values).sum()} NaN, {np.isinf(values).sum()} Inf"
+    if finite.size:
+        yield "range", f"{finite.min():.6g} .. {finite.max():.6g}"
+        yield "mean", f"{finite.mean():.6g}, standard deviation {finite.std():.6g}"
+        yield "zeros", f"{np.count_nonzero(finite == 0)} of {values.size}"
+
+
+def _corner(array: np.ndarray[Any, Any]) -> str:
+    while array.ndim > 2:
+        array = array[0]
+    corner = np.asarray(array[tuple(slice(_CORNER) for _ in array.shape)], np.float64)
+    return np.array2string(corner, precision=6, suppress_small=False)
+
+
+def _flat(mapping: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in mapping.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif value not in ("", None, []):
+            yield f"{prefix}{key} {value}"
+
+
+def _pairs() -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    return table
+
+
+def _row(table: Table, key: str, value: object) -> None:
+    if value not in ("", None):
+        table.add_row(escape(key), escape(printable(str(value))))
