@@ -1,0 +1,58 @@
+// Owns the checks that an op wrote all of its output and nothing else.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "device.h"
+
+namespace goldenctl {
+
+// What unwritten memory is filled with. NaN is a signalling NaN: arithmetic quiets it, so only
+// a copy can carry the pattern on. The finite ones serve engines that multiply old output by
+// beta = 0.
+enum class Pattern { NaN, Finite, OtherFinite };
+
+uint32_t pattern_bits(Dtype dtype, Pattern pattern);
+
+// A tensor in device memory, filled with the NaN pattern and fenced by guards before and behind.
+class FencedTensor {
+  public:
+    FencedTensor(const Engine& engine, size_t bytes, Dtype dtype);
+    char* data() const;
+    bool fences_intact(const Engine& engine) const;
+
+  private:
+    size_t bytes_;
+    std::vector<char> guard_;
+    DeviceMemory memory_;
+};
+
+// Watches the elements of one view of a tensor over a launch.
+class OutputWatch {
+  public:
+    OutputWatch(const Engine& engine, const View& view, Dtype dtype, char* tensor);
+
+    // Fills the view's elements with `pattern`, and nothing between them.
+    void poison(Pattern pattern);
+
+    // Reads back what was written; the other two speak of the last read.
+    void read();
+    std::optional<int64_t> unwritten() const;  // flat index of the first element left poisoned
+    bool stray() const;                        // true when bytes between the elements changed
+
+  private:
+    size_t extent_bytes() const { return before_.size(); }
+
+    const Engine& engine_;
+    size_t element_bytes_;
+    Dtype dtype_;
+    char* start_;                   // device address of the lowest element
+    std::vector<int64_t> offsets_;  // from the lowest element, in index order; empty: 0, 1, 2...
+    int64_t count_;
+    uint32_t pattern_ = 0;
+    std::vector<char> before_, after_;  // the extent, poisoned and after the launch
+};
+
+}  // namespace goldenctl

@@ -1,0 +1,291 @@
+#include "run.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <new>
+
+#include "errors.h"
+#include "json.h"
+#include "ops.h"
+#include "poison.h"
+
+namespace goldenctl {
+namespace {
+
+constexpr int64_t kChunkElements = int64_t{1} << 18;  // staged at once between file and device
+
+int64_t now_ns() {
+    auto now = std::chrono::steady_clock::now().time_since_epoch();
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(now).count();
+}
+
+int64_t median(std::vector<int64_t> values) {
+    std::sort(values.begin(), values.end());
+    size_t half = values.size() / 2;
+    return values.size() % 2 ? values[half] : (values[half - 1] + values[half]) / 2;
+}
+
+// The tensors of one sublayer in device memory: loaded when made, freed when it goes.
+class Residents {
+  public:
+    Residents(const Engine& engine, const Plan& plan, const Sublayer& sublayer)
+        : engine_(engine), plan_(plan), sublayer_(sublayer) {
+        for (const Tensor& tensor : sublayer.tensors) {
+            fenced_.emplace_back(engine, tensor.bytes(), tensor.dtype);
+            addresses.push_back(fenced_.back().data());
+            if (tensor.load) load(tensor, addresses.back());
+        }
+    }
+
+    void store() const {
+        for (size_t i = 0; i < addresses.size(); ++i)
+            if (sublayer_.tensors[i].store) store(sublayer_.tensors[i], addresses[i]);
+    }
+
+    void check_fences() const {
+        for (size_t i = 0; i < fenced_.size(); ++i)
+            if (!fenced_[i].fences_intact(engine_))
+                throw SublayerError("overrun", "bytes before or behind tensor " +
+                                                   quote(sublayer_.tensors[i].name) +
+                                                   " were changed");
+    }
+
+    Addresses addresses;
+
+  private:
+    void load(const Tensor& tensor, char* device) const {
+        const Storage& from = *tensor.load;
+        size_t in_bytes = dtype_bytes(from.dtype), out_bytes = dtype_bytes(tensor.dtype);
+        auto chunk = static_cast<size_t>(std::min(kChunkElements, tensor.count));
+        std::vector<char> read(chunk * in_bytes), ready(chunk * out_bytes);
+        for (int64_t at = 0; at < tensor.count; at += kChunkElements) {
+            auto count = static_cast<size_t>(std::min(kChunkElements, tensor.count - at));
+            plan_.files[from.file].read(read.data(), count * in_bytes,
+                                        from.offset + at * static_cast<int64_t>(in_bytes));
+            const char* staged = read.data();
+            if (from.dtype != tensor.dtype) {
+                convert(read.data(), from.dtype, ready.data(), tensor.dtype, count);
+                staged = ready.data();
+            }
+            engine_.copy_in(device + at * static_cast<int64_t>(out_bytes), staged,
+                            count * out_bytes);
+        }
+    }
+
+    void store(const Tensor& tensor, const char* device) const {
+        auto bytes = static_cast<int64_t>(dtype_bytes(tensor.dtype));
+        std::vector<char> ready(static_cast<size_t>(std::min(kChunkElements, tensor.count) * bytes));
+        for (int64_t at = 0; at < tensor.count; at += kChunkElements) {
+            auto size =
+                static_cast<size_t>(std::min(kChunkElements, tensor.count - at) * bytes);
+            engine_.copy_out(ready.data(), device + at * bytes, size);
+            plan_.files[tensor.store->file].write(ready.data(), size,
+                                                  tensor.store->offset + at * bytes);
+        }
+    }
+
+    const Engine& engine_;
+    const Plan& plan_;
+    const Sublayer& sublayer_;
+    std::vector<FencedTensor> fenced_;
+};
+
+// One op of a resident sublayer, launched and checked.
+class OpRun {
+  public:
+    OpRun(const Engine& engine, const Op& op, const Residents& residents, const Sublayer& sublayer,
+          bool finite_poison)
+        : engine_(engine),
+          op_(op),
+          residents_(residents),
+          dtype_(sublayer.tensors[op.out.tensor].dtype),
+          out_(residents.addresses[op.out.tensor]),
+          pattern_(finite_poison ? Pattern::Finite : Pattern::NaN),
+          launch_(prepare(engine, op, residents.addresses, sublayer.tensors)) {}
+
+    // Median nanoseconds of `repeat` launches.
+    int64_t run(int repeat) {
+        int64_t ns = op_.reads_out() ? run_in_place(repeat) : run_watched(repeat);
+        residents_.check_fences();
+        return ns;
+    }
+
+  private:
+    int64_t timed_launch() {
+        int64_t start = now_ns();
+        launch_();
+        engine_.synchronize();
+        return now_ns() - start;
+    }
+
+    template <typename Before>
+    int64_t measure(int repeat, Before before) {
+        std::vector<int64_t> times;
+        for (int i = repeat > 1 ? -1 : 0; i < repeat; ++i) {  // -1 warms up
+            before();
+            int64_t ns = timed_launch();
+            if (i >= 0) times.push_back(ns);
+        }
+        return median(std::move(times));
+    }
+
+    // An op that reads its output gets the same one at each launch.
+    int64_t run_in_place(int repeat) {
+        if (repeat == 1) return measure(1, [] {});
+        char* first = out_ + op_.out.low * static_cast<int64_t>(dtype_bytes(dtype_));
+        auto bytes = static_cast<size_t>(op_.out.high - op_.out.low + 1) * dtype_bytes(dtype_);
+        DeviceMemory saved(bytes);
+        engine_.copy_device(saved.data(), first, bytes);
+        return measure(repeat, [&] { engine_.copy_device(first, saved.data(), bytes); });
+    }
+
+    int64_t run_watched(int repeat) {
+        OutputWatch watch(engine_, op_.out, dtype_, out_);
+        int64_t ns = measure(repeat, [&] { watch.poison(pattern_); });
+        watch.read();
+        if (watch.stray())
+            throw SublayerError("overrun", "bytes between the elements of the output were changed");
+        auto suspect = watch.unwritten();
+        if (suspect && still_unwritten(watch))
+            throw SublayerError("unwritten", "element " + std::to_string(*suspect) + " of " +
+                                                 std::to_string(op_.out.count()) +
+                                                 " of the output was never written");
+        return ns;
+    }
+
+    // A result may equal the pattern by chance, or carry it on from an input; over another
+    // pattern it then differs.
+    bool still_unwritten(OutputWatch& watch) {
+        watch.poison(Pattern::OtherFinite);
+        launch_();
+        engine_.synchronize();
+        watch.read();
+        return watch.unwritten().has_value();
+    }
+
+    const Engine& engine_;
+    const Op& op_;
+    const Residents& residents_;
+    Dtype dtype_;
+    char* out_;
+    Pattern pattern_;
+    Launch launch_;
+};
+
+std::string place(size_t sublayer, const std::string& tap) {
+    return "\"sublayer\": " + std::to_string(sublayer) + ", \"tap\": " + quote(tap);
+}
+
+// Runs `attempt` and reports what it throws as a failure at `where`; false when it threw.
+template <typename Attempt>
+bool attempt_or_report(const std::string& where, Attempt attempt) {
+    std::string reason, message;
+    try {
+        attempt();
+        return true;
+    } catch (const SublayerError& error) {
+        reason = error.reason, message = error.what();
+    } catch (const std::bad_alloc&) {
+        reason = "memory", message = "out of host memory";
+    } catch (const std::exception& error) {  // InfiniCore is C++: what it throws comes through
+        reason = "status", message = std::string("the engine threw: ") + error.what();
+    }
+    emit("{\"event\": \"failed\", " + where + ", \"reason\": " + quote(reason) +
+         ", \"message\": " + quote(message) + "}");
+    return false;
+}
+
+// A contiguous view of the whole of tensor `tensor`.
+View whole(size_t tensor, std::vector<int64_t> shape) {
+    View view{tensor, 0, shape, std::vector<int64_t>(shape.size(), 1), 0, 0};
+    for (size_t i = shape.size(); i-- > 1;) view.strides[i - 1] = view.strides[i] * shape[i];
+    view.high = view.count() - 1;
+    return view;
+}
+
+// out = op(a, b) for one element each, `out` holding a NaN before; the bits of the result.
+uint32_t probe(const Engine& engine, Dtype dtype, Op op, float a, float b) {
+    std::vector<Tensor> tensors(3, Tensor{"probe", dtype, {1, 1}, 1, {}, {}});
+    std::vector<FencedTensor> memory;
+    Addresses addresses;
+    for (float value : {a, b, 0.0F}) {
+        memory.emplace_back(engine, dtype_bytes(dtype), dtype);
+        addresses.push_back(memory.back().data());
+        uint32_t bits = 0;
+        convert(&value, Dtype::Float32, &bits, dtype, 1);
+        if (addresses.size() < 3) engine.copy_in(addresses.back(), &bits, dtype_bytes(dtype));
+    }
+    op.out = whole(2, {1, 1});
+    op.args = {whole(0, {1, 1}), whole(1, {1, 1})};
+    prepare(engine, op, addresses, tensors)();
+    engine.synchronize();
+    uint32_t bits = 0;
+    engine.copy_out(&bits, addresses[2], dtype_bytes(dtype));
+    float result = 0;
+    convert(&bits, dtype, &result, Dtype::Float32, 1);
+    convert(&result, Dtype::Float32, &bits, Dtype::Float32, 1);
+    return bits;
+}
+
+}  // namespace
+
+void emit(const std::string& event_json) {
+    std::printf("%s\n", event_json.c_str());
+    std::fflush(stdout);
+}
+
+std::vector<std::string> probe_quirks(const Engine& engine, Dtype dtype) {
+    std::vector<std::string> quirks;
+    auto note = [&](const char* quirk, Op op, float a, float b, uint32_t sound_bits) {
+        try {
+            if (probe(engine, dtype, std::move(op), a, b) != sound_bits) quirks.push_back(quirk);
+        } catch (const SublayerError&) {
+            // An op that this device lacks has no quirk; the plan will meet the error itself.
+        }
+    };
+    Op gemm{};
+    gemm.kind = OpKind::Gemm, gemm.alpha = 1;
+    note("gemm_reads_output", gemm, 2, 3, 0x40C00000);  // 6
+    Op add{};
+    add.kind = OpKind::Add;
+    // 1 plus three quarters of a last place is the next number in a type that rounds to nearest.
+    if (dtype == Dtype::Bfloat16) note("rounds_to_zero", add, 1, 0x1.8p-8F, 0x3F810000);
+    if (dtype == Dtype::Float16) note("rounds_to_zero", add, 1, 0x1.8p-11F, 0x3F802000);
+    return quirks;
+}
+
+Runner::Runner(const Engine& engine, const Plan& plan, std::vector<std::string> quirks)
+    : engine_(engine),
+      plan_(plan),
+      gemm_reads_output_(std::find(quirks.begin(), quirks.end(), "gemm_reads_output") !=
+                         quirks.end()) {}
+
+bool Runner::run(size_t index) const {
+    const Sublayer& sublayer = plan_.sublayers[index];
+    std::string where = "\"sublayer\": " + std::to_string(index);
+    std::unique_ptr<Residents> residents;
+    if (!attempt_or_report(where, [&] {
+            residents = std::make_unique<Residents>(engine_, plan_, sublayer);
+        }))
+        return false;
+    int64_t total_ns = 0;
+    for (const Op& op : sublayer.ops) {
+        std::string at = place(index, op.tap);
+        std::string name = ", \"op\": " + quote(op_name(op.kind));
+        int64_t ns = 0;
+        emit("{\"event\": \"op_start\", " + at + "}");
+        if (!attempt_or_report(at + name, [&] {
+                bool finite = gemm_reads_output_ && op.kind == OpKind::Gemm;
+                ns = OpRun(engine_, op, *residents, sublayer, finite).run(plan_.repeat);
+            }))
+            return false;
+        emit("{\"event\": \"op_done\", " + at + name + ", \"ns\": " + std::to_string(ns) + "}");
+        total_ns += ns;
+    }
+    if (!attempt_or_report(where, [&] { residents->store(); })) return false;
+    emit("{\"event\": \"sublayer_done\", " + where + ", \"ns\": " + std::to_string(total_ns) + "}");
+    return true;
+}
+
+}  // namespace goldenctl
