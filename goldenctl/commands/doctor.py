@@ -90,11 +90,12 @@ def _hdf5() -> Finding:
 
 
 def _diff_kernel() -> Finding:
-    from goldenctl.diff.metrics import kernel_name
+    from goldenctl.diff.metrics import compiled
 
-    name = kernel_name()
-    remedy = "" if name == "compiled" else "slower but equal; reinstall with a C compiler"
-    return Finding("diff kernel", None if remedy else True, name, remedy)
+    if compiled():
+        return Finding("diff kernel", True, "compiled")
+    remedy = "slower, with the same numbers; reinstall where there is a C compiler"
+    return Finding("diff kernel", None, "NumPy", remedy)
 
 
 def _program(names: tuple[str, ...], use: str, remedy: str) -> Finding:
@@ -118,7 +119,7 @@ def _infinicore(root: Path | None) -> Iterator[Finding]:
 
     def count() -> str:
         listed = devices(find_install(root))
-        return ", ".join(f"{n} {kind}" for kind, n in listed.items() if n) or "none"
+        return ", ".join(f"{n} {kind}" for kind, n in listed.counts.items() if n) or "none"
 
     for topic, check in (("InfiniCore", install), ("harness", harness), ("devices", count)):
         finding = _guarded(topic, check)

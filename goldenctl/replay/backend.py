@@ -80,7 +80,8 @@ def _infinicore(root: Path | None, notify: Callable[[str], None]) -> Backend:
             "root": str(install.root),
             "source": install.source,
             "version": install.version,
-            "digests": dict(install.digests),
+            "headers": install.headers_digest,
+            "libraries": dict(install.library_digests),
         },
         "harness_sha256": _sha256(program),
     }

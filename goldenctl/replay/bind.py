@@ -23,11 +23,14 @@ MODES = ("sublayer", "op", "chain")
 
 @dataclass(frozen=True)
 class Source:
-    """What is replayed: a golden, its model, and the sublayers chosen, by path, in order."""
+    """What is replayed: a golden, its model, and the sublayers chosen, by path, in order.
+
+    ``checkpoint`` is None for a replay that computes nothing.
+    """
 
     golden: GoldenFile
     config: ModelConfig
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | None
     sublayers: Mapping[str, Sublayer]
 
 
@@ -154,6 +157,7 @@ class Binder:
 
     def _load_weight(self, builder: SublayerBuilder, loaded: dict[str, View], name: str) -> View:
         if name not in loaded:
+            assert self._source.checkpoint is not None
             weight = self._source.checkpoint.tensor(name)
             number = self._file_number(weight.path)
             load = Load(number, weight.offset, weight.dtype)

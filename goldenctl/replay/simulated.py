@@ -25,7 +25,7 @@ def simulate(golden: GoldenFile, writer: GoldenWriter, *, noise: float, seed: in
         noisy = expected * (1.0 + noise * generator.standard_normal(expected.shape))
         dtype = DTYPES[spec.dtype]
         bits = np.ascontiguousarray(noisy.astype(dtype.numpy)).view(f"u{dtype.itemsize}")
-        writer.write(name, memoryview(bits))
+        writer.write(name, memoryview(bits.tobytes()))
 
 
 def describe(noise: float, seed: int) -> Mapping[str, object]:

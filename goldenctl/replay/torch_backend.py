@@ -39,11 +39,11 @@ Compute = Callable[[PlanOp, Tensor, tuple[Tensor, ...]], Tensor]
 
 
 def _gemm(op: PlanOp, out: Tensor, args: tuple[Tensor, ...]) -> Tensor:
-    a, b = args
+    (a, b), alpha = args, 1.0 if op.alpha is None else op.alpha
     if op.beta:
-        return torch.addmm(out, a, b, alpha=op.alpha or 1.0, beta=op.beta)
+        return torch.addmm(out, a, b, alpha=alpha, beta=op.beta)
     product = torch.matmul(a, b)
-    return product if op.alpha == 1.0 else product * op.alpha
+    return product if alpha == 1.0 else product * alpha  # rounds twice, as the model does
 
 
 def _sdpa(op: PlanOp, _out: Tensor, args: tuple[Tensor, ...]) -> Tensor:
