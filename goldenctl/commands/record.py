@@ -45,6 +45,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="Keep logits of the last token, of all, or of none.",
 )
+@click.option(
+    "--oracle",
+    is_flag=False,
+    flag_value="budget",
+    default="none",
+    type=click.Choice(["none", "budget", "keep"]),
+    help="Also compute each op in a wider type: keep its rounding budget, or the truth too.",
+)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of torch.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def record_command(checkpoint: Path, golden: Path, **options: Any) -> None:
@@ -71,6 +79,7 @@ def prepare(
     taps: str = "op",
     layers: str | None = None,
     logits: str = "last",
+    oracle: str = "none",
     threads: int | None = None,
     **_: object,
 ) -> Recording:
@@ -88,7 +97,8 @@ def prepare(
     weights.check_against(config)
     inputs = Inputs(prompts, prompts_file, token_ids, random_tokens, seed)
     cases = make_cases(inputs, checkpoint, config)
-    selection = Selection(taps, parse_layers(layers, config.num_hidden_layers), logits)
+    kept_layers = parse_layers(layers, config.num_hidden_layers)
+    selection = Selection(taps, kept_layers, logits, oracle)
     try:
         import torch
 

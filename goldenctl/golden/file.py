@@ -139,7 +139,7 @@ def _read_tree(
     addresses: dict[str, int] = {}
     for name, item in _walk(file):
         if isinstance(item, h5py.Group):
-            if schema.short_name(name) and not _is_layer_folder(name):
+            if _is_sublayer(name):
                 sublayers[name] = _sublayer(name, item)
             continue
         info = _tensor(item, file_bytes)
@@ -234,9 +234,10 @@ def _sublayer(name: str, group: h5py.Group) -> SublayerInfo:
     return SublayerInfo(name, _number(group, "time_ns", 0), status, failure)
 
 
-def _is_layer_folder(name: str) -> bool:
-    """``layers`` and ``layers/NN`` only hold sublayers."""
-    return schema.short_name(name).count(".") < 2 and schema.short_name(name).startswith("layers")
+def _is_sublayer(name: str) -> bool:
+    """Whether a group is a sublayer: not ``layers``, ``layers/NN``, or one of its folders."""
+    parts = schema.short_name(name).split(".")
+    return len(parts) == (3 if parts[0] == "layers" else 1) and parts[0] != ""
 
 
 def _in_execution_order(

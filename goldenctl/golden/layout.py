@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from goldenctl.golden.schema import TensorSpec, step_path, sublayer_path
+from goldenctl.golden.dtypes import DTYPES
+from goldenctl.golden.schema import (
+    BUDGET_SCOPES,
+    BUDGET_STATISTICS,
+    TensorSpec,
+    step_path,
+    sublayer_path,
+)
 from goldenctl.model import graph
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Sublayer
@@ -17,12 +24,13 @@ class Selection:
     """What of a forward pass is kept.
 
     ``taps`` is ``op`` or ``sublayer``; ``layers`` are decoder layer numbers, None for all;
-    ``logits`` is ``last``, ``all`` or ``none``.
+    ``logits`` is ``last``, ``all`` or ``none``; ``oracle`` is ``none``, ``budget`` or ``keep``.
     """
 
     taps: str = "op"
     layers: frozenset[int] | None = None
     logits: str = "last"
+    oracle: str = "none"
 
     def keeps(self, sublayer: Sublayer) -> bool:
         parts = sublayer.name.split(".")
@@ -93,6 +101,7 @@ def _add_case(
                     _spec(f"{path}/input", dtype, sizes, sublayer.dims("input"), "input")
                 )
             _add_sublayer(layout, sublayer, path, dtype, sizes, taps=selection.taps == "op")
+            _add_oracle(layout, path, dtype, selection.oracle)
         before = sublayer
 
 
@@ -110,6 +119,34 @@ def _add_sublayer(
         layout.links.update(
             {f"{path}/{name}": f"{path}/{graph.CACHE_LINKS[name]}" for name in cache}
         )
+
+
+def _add_oracle(layout: Layout, path: str, dtype: str, oracle: str) -> None:
+    """Add the budget, and the truth if it is kept, of every tensor the sublayer yields."""
+    yielded = [
+        spec
+        for spec in layout.tensors
+        if spec.role in ("tap", "output") and spec.name.rpartition("/")[0] == path
+    ]
+    scopes = len(BUDGET_SCOPES)
+    for spec in yielded if oracle != "none" else ():
+        tap = spec.name.rpartition("/")[2]
+        shape = (scopes, *spec.shape[:-1], len(BUDGET_STATISTICS))
+        dims = ("scope", *spec.dims[:-1], "statistic")
+        layout.tensors.append(
+            TensorSpec(f"{path}/budget/{tap}", "float32", shape, dims, "budget", spec.op)
+        )
+        if oracle == "keep":
+            shape, dims = (scopes, *spec.shape), ("scope", *spec.dims)
+            wide = oracle_dtype(dtype)
+            layout.tensors.append(
+                TensorSpec(f"{path}/oracle/{tap}", wide, shape, dims, "oracle", spec.op)
+            )
+
+
+def oracle_dtype(dtype: str) -> str:
+    """The type of the truth: float32 is exact enough for 16-bit types, float64 for float32."""
+    return "float32" if DTYPES[dtype].itemsize == 2 else "float64"
 
 
 def _spec(

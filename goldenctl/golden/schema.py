@@ -11,7 +11,10 @@ from goldenctl.golden.dtypes import DTYPES
 FORMAT = "goldenctl"
 FORMAT_VERSION = 1
 KINDS = ("golden", "run")
-ROLES = ("constant", "input", "tap", "output")
+ROLES = ("constant", "input", "tap", "output", "budget", "oracle")
+# What a budget holds per row, and where the truth it is measured from starts.
+BUDGET_STATISTICS = ("l2", "max", "floor_l2", "floor_max")
+BUDGET_SCOPES = ("op", "sublayer", "chain")
 ALIGNMENT_BYTES = 64
 
 

@@ -4,8 +4,9 @@ weights at a time."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -32,6 +33,21 @@ class State:
     times_ns: dict[str, int] = field(default_factory=dict)
 
 
+class Observer(Protocol):
+    """Sees what the forward pass computes, sublayer by sublayer."""
+
+    def embedding(self, sublayer: Sublayer, state: State) -> None:
+        """After the embedding, which ``state.hidden`` is."""
+
+    def sublayer(self, sublayer: Sublayer, state: State, recorded: Mapping[str, Tensor]) -> None:
+        """After a sublayer; ``recorded`` are its input, constants and every op's output."""
+
+    def logits(
+        self, sublayer: Sublayer, state: State, hidden: Tensor, value: Tensor, first: int
+    ) -> None:
+        """After a slice of the logits: the columns from ``first`` on."""
+
+
 def start(case: Case, constants: dict[str, Tensor], device: str) -> State:
     """Return a case before its embedding; positions count from 0."""
     ids = torch.tensor(case.token_ids, dtype=torch.int32, device=device)  # [B, S]
@@ -41,19 +57,41 @@ def start(case: Case, constants: dict[str, Tensor], device: str) -> State:
 
 @torch.inference_mode()
 def run_sublayer(
-    sublayer: Sublayer, states: Sequence[State], loader: WeightLoader, sink: Sink
+    sublayer: Sublayer,
+    states: Sequence[State],
+    loader: WeightLoader,
+    sink: Sink,
+    observer: Observer | None = None,
 ) -> None:
     """Execute one sublayer for every case and hand each tensor it yields to ``sink``.
 
     Each state's ``hidden`` becomes the sublayer's output (the logits are only handed on).
+    ``observer`` sees all of a sublayer's tensors, its weights still mapped.
     """
     run = {"embedding": _run_embedding, "lm_head": _run_lm_head}.get(sublayer.name, _run_ops)
-    run(sublayer, states, loader, sink)
+    run(sublayer, states, loader, sink, observer)
     for name in sublayer.weights:
         loader.drop(name)
 
 
-def _run_ops(sublayer: Sublayer, states: Sequence[State], loader: WeightLoader, sink: Sink) -> None:
+def apply(
+    sublayer: Sublayer, op: Op, tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor]
+) -> Tensor:
+    """Compute one op of a sublayer from its named tensors and weights."""
+    inputs = tuple(_heads_merged(op, tensors[name]) for name in op.inputs)
+    value = KERNELS[op.kind](op.attrs, inputs, tuple(weights[name] for name in op.weights))
+    if op.kind == "linear" and "head_dim" in sublayer.dims(op.output):
+        return torch.unflatten(value, -1, (-1, tensors["rope_cos"].shape[-1] * 2))
+    return value
+
+
+def _run_ops(
+    sublayer: Sublayer,
+    states: Sequence[State],
+    loader: WeightLoader,
+    sink: Sink,
+    observer: Observer | None,
+) -> None:
     weights = {name: loader.load(name) for name in sublayer.weights}
     for state in states:
         path = sublayer_path(state.case.name, 0, sublayer.name)
@@ -61,17 +99,21 @@ def _run_ops(sublayer: Sublayer, states: Sequence[State], loader: WeightLoader, 
         sink(f"{path}/input", state.hidden, 0)
         for op in sublayer.ops:
             started = _now_ns(state.hidden)
-            inputs = tuple(_heads_merged(op, tensors[name]) for name in op.inputs)
-            value = KERNELS[op.kind](op.attrs, inputs, tuple(weights[name] for name in op.weights))
-            value = _heads_split(sublayer, op, value, tensors["rope_cos"].shape[-1] * 2)
+            value = apply(sublayer, op, tensors, weights)
             state.times_ns[f"{path}/{op.output}"] = _now_ns(value) - started
             tensors[op.output] = value
             sink(f"{path}/{op.output}", value, 0)
+        if observer is not None:
+            observer.sublayer(sublayer, state, tensors)
         state.hidden = tensors["output"]
 
 
 def _run_embedding(
-    sublayer: Sublayer, states: Sequence[State], loader: WeightLoader, sink: Sink
+    sublayer: Sublayer,
+    states: Sequence[State],
+    loader: WeightLoader,
+    sink: Sink,
+    observer: Observer | None,
 ) -> None:
     (op,) = sublayer.ops
     for state in states:
@@ -83,10 +125,16 @@ def _run_embedding(
         state.hidden = KERNELS[op.kind](op.attrs, (rows,), (table,))
         state.times_ns[name] = time.perf_counter_ns() - started
         sink(name, state.hidden, 0)
+        if observer is not None:
+            observer.embedding(sublayer, state)
 
 
 def _run_lm_head(
-    sublayer: Sublayer, states: Sequence[State], loader: WeightLoader, sink: Sink
+    sublayer: Sublayer,
+    states: Sequence[State],
+    loader: WeightLoader,
+    sink: Sink,
+    observer: Observer | None,
 ) -> None:
     (op,) = sublayer.ops
     (weight,) = op.weights
@@ -100,17 +148,13 @@ def _run_lm_head(
             value = KERNELS[op.kind](op.attrs, (hidden,), (rows,))
             state.times_ns[name] = state.times_ns.get(name, 0) + _now_ns(value) - started
             sink(name, value, first)
+            if observer is not None:
+                observer.logits(sublayer, state, hidden, value, first)
 
 
 def _heads_merged(op: Op, value: Tensor) -> Tensor:
     """[B, S, H, D] -> [B, S, H * D] for the linear that follows the heads."""
     return value.flatten(2) if op.kind == "linear" and value.dim() == 4 else value
-
-
-def _heads_split(sublayer: Sublayer, op: Op, value: Tensor, head_dim: int) -> Tensor:
-    """[B, S, H * D] -> [B, S, H, D] for the linears that precede the heads."""
-    split = op.kind == "linear" and "head_dim" in sublayer.dims(op.output)
-    return value.unflatten(-1, (-1, head_dim)) if split else value
 
 
 def _now_ns(value: Tensor) -> int:

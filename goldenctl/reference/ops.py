@@ -75,8 +75,9 @@ def causal_softmax(
 ) -> Tensor:
     (scores,) = inputs  # [B, H, S, T]: row i sees columns 0 .. T - S + i
     token, key_token = scores.shape[-2:]
-    mask = torch.full((token, key_token), torch.finfo(scores.dtype).min, device=scores.device)
-    mask = mask.to(scores.dtype).triu(diagonal=key_token - token + 1)
+    lowest = torch.finfo(scores.dtype).min
+    mask = torch.full((token, key_token), lowest, dtype=scores.dtype, device=scores.device)
+    mask = mask.triu(diagonal=key_token - token + 1)
     return torch.softmax(scores + mask, dim=-1, dtype=wide(scores.dtype)).to(scores.dtype)
 
 

@@ -11,7 +11,13 @@ from typing import Any
 import torch
 
 from goldenctl.errors import MissingError, UsageError
-from goldenctl.golden.layout import Layout, Selection, computed_sublayers, golden_layout
+from goldenctl.golden.layout import (
+    Layout,
+    Selection,
+    computed_sublayers,
+    golden_layout,
+    oracle_dtype,
+)
 from goldenctl.golden.schema import SublayerInfo
 from goldenctl.golden.writer import GoldenWriter
 from goldenctl.model.checkpoint import Checkpoint
@@ -19,6 +25,7 @@ from goldenctl.model.config import ModelConfig
 from goldenctl.model.rope import rope_tables
 from goldenctl.model.tokens import Case
 from goldenctl.reference.forward import Sink, State, run_sublayer, start
+from goldenctl.reference.oracle import Oracle
 from goldenctl.reference.sink import TensorSink
 from goldenctl.reference.weights import TORCH_DTYPES, WeightLoader
 
@@ -76,13 +83,25 @@ def forward(recording: Recording, sink: Sink, progress: Progress) -> dict[str, i
     for name, table in constants.items():
         sink(f"constants/{name}", table, 0)
     states = [start(case, constants, recording.device) for case in recording.cases]
+    oracle = _oracle(recording, sink)
     for state in states:
         _sink_inputs(state, sink)
     sublayers = computed_sublayers(recording.config, recording.selection)
     for index, sublayer in enumerate(sublayers):
-        run_sublayer(sublayer, states, loader, sink)
+        run_sublayer(sublayer, states, loader, sink, oracle)
         progress(index + 1, len(sublayers), sublayer.name)
+    if oracle is not None:
+        oracle.finish()
     return {name: ns for state in states for name, ns in state.times_ns.items()}
+
+
+def _oracle(recording: Recording, sink: Sink) -> Oracle | None:
+    selection, dtype = recording.selection, recording.dtype
+    if selection.oracle == "none":
+        return None
+    wide = oracle_dtype(dtype)
+    loader = WeightLoader(recording.checkpoint, wide, recording.device, through=dtype)
+    return Oracle(loader, dtype, sink, keep=selection.oracle == "keep")
 
 
 def recipe(recording: Recording) -> dict[str, Any]:
@@ -99,6 +118,7 @@ def recipe(recording: Recording) -> dict[str, Any]:
         "taps": selection.taps,
         "layers": None if selection.layers is None else sorted(selection.layers),
         "logits": selection.logits,
+        "oracle": selection.oracle,
         "reference": {
             "implementation": "torch",
             "attention": "eager",

@@ -28,9 +28,13 @@ class WeightLoader:
     valid until the same role of another layer is asked for.
     """
 
-    def __init__(self, checkpoint: Checkpoint, dtype: str, device: str) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, dtype: str, device: str, *, through: str | None = None
+    ) -> None:
+        """``through`` rounds every weight to a narrower type on the way to ``dtype``."""
         self._checkpoint = checkpoint
         self._dtype = TORCH_DTYPES[dtype]
+        self._through = TORCH_DTYPES[through or dtype]
         self._device = torch.device(device)
         self._buffers: dict[str, Tensor] = {}
 
@@ -66,7 +70,8 @@ class WeightLoader:
         if buffer is None or buffer.shape[0] < source.shape[0]:
             buffer = torch.empty(source.shape, dtype=self._dtype, device=self._device)
             self._buffers[role] = buffer
-        return buffer[: source.shape[0]].copy_(source)
+        narrow = self._through.itemsize < source.dtype.itemsize
+        return buffer[: source.shape[0]].copy_(source.to(self._through) if narrow else source)
 
 
 def _from_numpy(array: np.ndarray) -> Tensor:

@@ -1,0 +1,293 @@
+"""Owns the oracle: each op again in a wider type, and from it the rounding budget of every row.
+
+For each tensor and row (the last axis) four numbers are kept in three scopes:
+
+- ``l2``, ``max``: how far the recorded result is from the truth, ||e - o|| and max |e - o|.
+- ``floor_l2``, ``floor_max``: what rounding in the recorded type may do in any correct
+  implementation, as one standard deviation (docs/budgets.md derives it).
+
+The scopes say where the truth starts: ``op`` from the op's recorded inputs, ``sublayer`` from
+the sublayer's recorded input, ``chain`` from the token ids. In the last two a *twin* of the
+truth, to which every op adds noise of its own floor, shows what upstream rounding becomes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from goldenctl.golden.dtypes import DTYPES
+from goldenctl.golden.layout import oracle_dtype
+from goldenctl.golden.schema import BUDGET_SCOPES, sublayer_path
+from goldenctl.model.graph import CACHE_LINKS, Op, Sublayer
+from goldenctl.reference.forward import Sink, State, apply
+from goldenctl.reference.weights import TORCH_DTYPES, WeightLoader
+
+SCOPE_COUNT = len(BUDGET_SCOPES)
+_TWIN_SEED = 20_26
+# A uniform rounding error of one unit roundoff u has a standard deviation of u / sqrt(3).
+_UNIFORM = 1 / math.sqrt(3)
+_MAX_SIGMAS = 3.0
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Unit roundoffs: of the recorded type, and of the type that sums are made in."""
+
+    store: float
+    sum: float
+
+    @staticmethod
+    def of(dtype: str) -> Unit:
+        """Sums are made in float32, or in float64 for float64."""
+        store = DTYPES[dtype].eps / 2
+        return Unit(store, min(store, DTYPES["float32"].eps / 2))
+
+
+class Oracle:
+    """Follows a recording and hands every tensor's budget to ``sink``.
+
+    ``keep`` also hands on the truth of each scope, ``[scope, *shape]``.
+    """
+
+    def __init__(self, loader: WeightLoader, dtype: str, sink: Sink, *, keep: bool) -> None:
+        self._loader = loader
+        self._unit = Unit.of(dtype)
+        self._wide = TORCH_DTYPES[oracle_dtype(dtype)]
+        self._sink = sink
+        self._keep = keep
+        self._chains: dict[str, Tensor] = {}  # [2B, S, M]: truth and twin
+        self._noise = torch.Generator().manual_seed(_TWIN_SEED)
+        self._slices: dict[str, Tensor] = {}
+
+    def embedding(self, sublayer: Sublayer, state: State) -> None:
+        """The embedding is exact: its budget is zero."""
+        path = sublayer_path(state.case.name, 0, sublayer.name)
+        hidden = state.hidden
+        exact = torch.zeros(SCOPE_COUNT, *hidden.shape[:-1], 4)
+        self._sink(f"{path}/budget/output", exact, 0)
+        truth = hidden.to(self._wide)
+        self._chains[state.case.name] = torch.cat([truth, truth])
+        if self._keep:
+            self._sink(f"{path}/oracle/output", torch.stack([truth] * SCOPE_COUNT), 0)
+
+    def sublayer(self, sublayer: Sublayer, state: State, recorded: Mapping[str, Tensor]) -> None:
+        """Compute the truth of every op of a sublayer and hand on its budgets."""
+        path = sublayer_path(state.case.name, 0, sublayer.name)
+        weights = {name: self._loader.load(name) for name in sublayer.weights}
+        mine = {name: self._widened(value) for name, value in recorded.items()}
+        stacked = {name: _four(name, value) for name, value in mine.items()}
+        stacked["input"] = torch.cat(
+            [mine["input"], mine["input"], self._chains[state.case.name]]
+        )  # [4B, S, M]: truth and twin of the sublayer, of the chain
+        for op in sublayer.ops:
+            truth = apply(sublayer, op, mine, weights)
+            sigma = self._sigma(op, mine, weights, truth)
+            four = apply(sublayer, op, stacked, weights)
+            noisy = self._with_noise(op, four, stacked, weights)
+            stacked[op.output] = noisy
+            budget = self._budget(mine[op.output], truth, sigma, noisy)
+            self._hand_on(path, op.output, budget, truth, noisy)
+        self._chains[state.case.name] = stacked["output"].chunk(2)[1]
+
+    def logits(
+        self, sublayer: Sublayer, state: State, hidden: Tensor, value: Tensor, first: int
+    ) -> None:
+        """Take in the logits ``value`` of the columns from ``first`` on."""
+        (op,) = sublayer.ops
+        name = f"{sublayer_path(state.case.name, 0, sublayer.name)}/budget/output"
+        weights = {op.weights[0]: self._loader.rows(op.weights[0], first, first + value.shape[-1])}
+        chain = self._chains[state.case.name]
+        chain = chain[:, -hidden.shape[1] :]
+        mine = {"input": self._widened(hidden)}
+        stacked = {"input": torch.cat([mine["input"], mine["input"], chain])}
+        truth = apply(sublayer, op, mine, weights)
+        sigma = self._sigma(op, mine, weights, truth)
+        noisy = self._with_noise(op, apply(sublayer, op, stacked, weights), stacked, weights)
+        part = self._budget(self._widened(value), truth, sigma, noisy)
+        before = self._slices.get(name)
+        self._slices[name] = part if before is None else _joined(before, part)
+        if self._keep:
+            self._sink(name.replace("/budget/", "/oracle/"), _truths(truth, noisy), first)
+
+    def finish(self) -> None:
+        """Hand on what came in slices."""
+        for name, budget in self._slices.items():
+            self._sink(name, budget, 0)
+
+    def _widened(self, value: Tensor) -> Tensor:
+        return value.to(self._wide) if value.is_floating_point() else value
+
+    def _sigma(
+        self, op: Op, inputs: Mapping[str, Tensor], weights: Mapping[str, Tensor], truth: Tensor
+    ) -> Tensor:
+        """Standard deviation of each element's rounding error."""
+        args = tuple(inputs[name] for name in op.inputs)
+        row = ROW_NOISE[op.kind](self._unit, args, tuple(weights[n] for n in op.weights), truth)
+        spread = row / math.sqrt(truth.shape[-1])  # [..., 1]
+        store = self._unit.store * math.sqrt(ROUNDINGS.get(op.kind, 1)) * _UNIFORM
+        return torch.hypot(truth.abs() * store, spread)
+
+    def _with_noise(
+        self, op: Op, four: Tensor, inputs: Mapping[str, Tensor], weights: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Add the op's own rounding noise to the twins, numbers 1 and 3 of the four."""
+        sigma = self._sigma(op, inputs, weights, four)
+        draw = torch.randn(four.shape, generator=self._noise, dtype=torch.float32)
+        draw = draw.to(four.device, four.dtype).unflatten(0, (4, -1))
+        draw[0::2] = 0.0
+        return four + sigma * draw.flatten(0, 1)
+
+    def _budget(self, recorded: Tensor, truth: Tensor, sigma: Tensor, four: Tensor) -> Tensor:
+        """Return ``[scope, ..., 4]`` float32: l2, max, floor_l2, floor_max of every row."""
+        own = torch.stack(
+            [*_l2_max(recorded - truth), sigma.norm(dim=-1), sigma.amax(-1) * _MAX_SIGMAS], dim=-1
+        )
+        scopes = [own]
+        for pair in four.unflatten(0, (2, 2, -1)):
+            l2, largest = _l2_max(recorded - pair[0])
+            floor_l2, floor_max = _l2_max(pair[1] - pair[0])
+            # One draw of the twin may be small by luck; the op's own floor always holds.
+            floors = (torch.maximum(floor_l2, own[..., 2]), torch.maximum(floor_max, own[..., 3]))
+            scopes.append(torch.stack([l2, largest, *floors], dim=-1))
+        return torch.stack(scopes).float()
+
+    def _hand_on(self, path: str, tap: str, budget: Tensor, truth: Tensor, four: Tensor) -> None:
+        for name in (tap, *(link for link, target in CACHE_LINKS.items() if target == tap)):
+            self._sink(f"{path}/budget/{name}", budget, 0)
+            if self._keep:
+                self._sink(f"{path}/oracle/{name}", _truths(truth, four), 0)
+
+
+def _four(name: str, value: Tensor) -> Tensor:
+    """Repeat a step's tensor for the four passes; tables are shared by all."""
+    return value if name.startswith("rope_") else torch.cat([value] * 4)
+
+
+def _truths(own: Tensor, four: Tensor) -> Tensor:
+    """Return ``[scope, ...]``: the truths without their twins."""
+    pairs = four.unflatten(0, (2, 2, -1))
+    return torch.stack([own, pairs[0, 0], pairs[1, 0]])
+
+
+def _l2_max(error: Tensor) -> tuple[Tensor, Tensor]:
+    return error.norm(dim=-1), error.abs().amax(-1)
+
+
+def _joined(a: Tensor, b: Tensor) -> Tensor:
+    """Join the budgets of two column slices: norms add in squares, maxima compete."""
+    both = torch.stack([a, b])
+    joined = both.amax(0)
+    joined[..., 0::2] = both.double().pow(2).sum(0).sqrt().float()[..., 0::2]
+    return joined
+
+
+# How often a correct implementation may round to the stored type on the way: before and
+# after the norm's weight, the scores' scale, the gate's activation, the softmax's division.
+ROUNDINGS = {"rms_norm": 2, "matmul_qk": 2, "causal_softmax": 2, "swiglu": 2}
+# Row noise: the part of an op's rounding error that does not follow the size of each
+# element, as a standard deviation of the row's L2 norm, ``[..., 1]``.
+RowNoise = Callable[[Unit, tuple[Tensor, ...], tuple[Tensor, ...], Tensor], Tensor]
+
+
+def _norm(x: Tensor) -> Tensor:
+    return x.norm(dim=-1, keepdim=True)
+
+
+def _no_noise(
+    _unit: Unit, _inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...], out: Tensor
+) -> Tensor:
+    return torch.zeros_like(out[..., :1])
+
+
+def _sum_noise(unit: Unit, terms: int, terms_norm: Tensor, out: Tensor) -> Tensor:
+    """A sum of n terms in any order: its partial sums are at most of the size of the result
+    or of a random walk over the terms, and each of n roundings errs by u / sqrt(3) of one
+    (Higham and Mary, A New Approach to Probabilistic Rounding Error Analysis, 2019)."""
+    return unit.sum * math.sqrt(terms) * _UNIFORM * torch.hypot(_norm(out), terms_norm)
+
+
+def _linear_noise(
+    unit: Unit, inputs: tuple[Tensor, ...], weights: tuple[Tensor, ...], out: Tensor
+) -> Tensor:
+    (x,), weight = inputs, weights[0]
+    x = x.flatten(2)[:, -out.shape[1] :]  # [B, S, K]
+    squares = x.pow(2) @ weight.pow(2).sum(0)  # Σ_n Σ_k (x_k w_nk)², [B, S]
+    terms_norm = squares.sqrt().unsqueeze(-1)
+    noise = _sum_noise(unit, x.shape[-1], terms_norm, out.flatten(2))
+    if out.dim() == 3:
+        return noise
+    share = out.shape[-2] ** 0.5  # heads share a row's noise
+    return (noise / share).unsqueeze(-1).expand(*out.shape[:-1], 1)
+
+
+def _matmul_qk_noise(
+    unit: Unit, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...], out: Tensor
+) -> Tensor:
+    q, k = inputs  # [B, S, H, D], [B, T, K, D]; out [B, H, S, T]
+    squares = k.pow(2).sum(1).repeat_interleave(q.shape[2] // k.shape[2], dim=1)  # [B, H, D]
+    terms = torch.einsum("bshd,bhd->bhs", q.pow(2), squares).sqrt().unsqueeze(-1)
+    scale = q.shape[-1] ** -0.5
+    return _sum_noise(unit, q.shape[-1], terms * scale, out)
+
+
+def _matmul_pv_noise(
+    unit: Unit, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...], out: Tensor
+) -> Tensor:
+    probs, v = inputs  # [B, H, S, T], [B, T, K, D]; out [B, S, H, D]
+    squares = v.pow(2).sum(-1).transpose(1, 2)  # [B, K, T]
+    squares = squares.repeat_interleave(probs.shape[1] // v.shape[2], dim=1)
+    terms = torch.einsum("bhst,bht->bsh", probs.pow(2), squares).sqrt().unsqueeze(-1)
+    return _sum_noise(unit, probs.shape[-1], terms, out)
+
+
+def _rms_norm_noise(
+    unit: Unit, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...], out: Tensor
+) -> Tensor:
+    # The mean square of n terms, its root halves the relative error; every element shares it.
+    return 0.5 * unit.sum * math.sqrt(inputs[0].shape[-1]) * _UNIFORM * _norm(out)
+
+
+def _rope_noise(
+    unit: Unit, _inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...], out: Tensor
+) -> Tensor:
+    # Products may be rounded to the stored type before they are added: they are of the
+    # size of the pair, not of their sum.
+    return unit.store * _UNIFORM * _norm(out)
+
+
+def _softmax_noise(
+    unit: Unit, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...], out: Tensor
+) -> Tensor:
+    # exp(s - max) errs by u |s - max|, where that matters: weighted by the probability.
+    scores = inputs[0]
+    largest = scores.masked_fill(out == 0, -torch.inf).amax(-1, keepdim=True)
+    shift = (out * (scores - largest).masked_fill(out == 0, 0.0)).norm(dim=-1, keepdim=True)
+    return _UNIFORM * unit.sum * (shift + 4.0 * _norm(out)) + _sum_noise(
+        unit, out.shape[-1], torch.zeros_like(largest), out
+    )
+
+
+def _swiglu_noise(
+    unit: Unit, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...], out: Tensor
+) -> Tensor:
+    # exp(-g) errs by u |g|; a fast exp and the division add a few u.
+    gate = inputs[1]
+    return _UNIFORM * unit.sum * ((out * gate).norm(dim=-1, keepdim=True) + 4.0 * _norm(out))
+
+
+ROW_NOISE: dict[str, RowNoise] = {
+    "embedding": _no_noise,
+    "rms_norm": _rms_norm_noise,
+    "linear": _linear_noise,
+    "rope": _rope_noise,
+    "matmul_qk": _matmul_qk_noise,
+    "causal_softmax": _softmax_noise,
+    "matmul_pv": _matmul_pv_noise,
+    "swiglu": _swiglu_noise,
+    "add": _no_noise,
+}
