@@ -74,7 +74,7 @@ int print_devices() {
         counts += (counts.empty() ? "" : ", ") + quote(device.name) + ": " + std::to_string(count);
         if (count > 0) quirks += (quirks.empty() ? "" : ", ") + quirks_by_dtype(device.name);
     }
-    emit(std::string("{\"program\": ") + quote(kProgram) + ", \"devices\": {" + counts +
+    emit(std::string("{\"program\": ") + quote(kProgram) + ", \"counts\": {" + counts +
          "}, \"quirks\": {" + quirks +
          "}, \"rope\": " + (engine_has_rope_algo() ? "[\"neox\", \"gptj\"]" : "[\"gptj\"]") +
          ", \"mul\": " + (engine_has_mul() ? "true" : "false") + "}");

@@ -1,0 +1,1 @@
+"""Finds or builds InfiniCore, and builds and caches the harness that drives it."""

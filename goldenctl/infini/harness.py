@@ -1,0 +1,146 @@
+"""Owns the harness program of an install: built on first use, cached by all that went into it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+import goldenctl
+from goldenctl.errors import MissingError
+from goldenctl.infini.build import Progress, cmake_build, compiler, exclusive, silent
+from goldenctl.infini.find import Install, digest_files
+from goldenctl.infini.paths import harness_cache
+
+PROGRAM = "goldenctl-harness"
+SOURCES = Path(goldenctl.__file__).parent / "harness"
+DEVICES_TIMEOUT_S = 120
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What ``goldenctl-harness --devices`` says of an install.
+
+    ``counts`` is devices by type; ``quirks`` is by type and then by dtype, of the types that
+    are there; ``rope`` the algorithms its RoPE can be asked for; ``mul`` whether it has one.
+    """
+
+    program: str
+    counts: dict[str, int]
+    quirks: dict[str, dict[str, list[str]]]
+    rope: list[str]
+    mul: bool
+
+
+def build_harness(install: Install, *, sanitize: bool = False, progress: Progress = silent) -> Path:
+    """Return the harness for ``install``, building it when no earlier one fits.
+
+    ``sanitize`` adds AddressSanitizer and UndefinedBehaviorSanitizer. Safe against two
+    processes at once. Raises MissingError with the compiler's first error.
+    """
+    folder = harness_cache() / cache_key(install, sanitize=sanitize)
+    program = folder / PROGRAM
+    if program.is_file():
+        return program
+    with exclusive(folder.with_name(folder.name + ".lock"), progress):
+        if not program.is_file():
+            progress(f"building the harness for {install.root}")
+            _build_into(folder, install, sanitize, progress)
+    return program
+
+
+def cache_key(install: Install, *, sanitize: bool = False) -> str:
+    """Return 20 hex digits over sources, compiler, flags, headers and libraries."""
+    parts = [
+        goldenctl.__version__,
+        digest_files(SOURCES, _sources()),
+        _compiler_version(),
+        *(os.environ.get(flags, "") for flags in ("CXXFLAGS", "CPPFLAGS", "LDFLAGS")),
+        install.headers_digest,
+        *(str(library) for library in install.libraries),
+        "sanitize" if sanitize else "plain",
+    ]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
+
+
+def devices(install: Install, *, progress: Progress = silent) -> Devices:
+    """Ask the harness which devices ``install`` sees; raises MissingError when it cannot say."""
+    program = build_harness(install, progress=progress)
+    try:
+        done = subprocess.run(
+            [program, "--devices"],
+            capture_output=True,
+            timeout=DEVICES_TIMEOUT_S,
+            encoding="utf-8",
+            errors="replace",
+            check=True,
+        )
+        return msgspec.json.decode(done.stdout, type=Devices)
+    except subprocess.CalledProcessError as error:
+        last = (error.stderr.strip().splitlines() or ["no message"])[-1]
+        message = f"{program} --devices ended with status {error.returncode}: {last}"
+    except (OSError, subprocess.TimeoutExpired, msgspec.DecodeError) as error:
+        message = f"{program} --devices gave no answer: {error}"
+    raise MissingError(message, hint=f"check the InfiniCore install {install.root}")
+
+
+def status_lines(install: Install, *, progress: Progress = silent) -> list[tuple[str, str]]:
+    """Return ``(what, value)`` rows on an install, its harness and its devices."""
+    found = devices(install, progress=progress)
+    present = [f"{name} ({count})" for name, count in found.counts.items() if count > 0]
+    quirks = [
+        f"{device} {dtype}: {', '.join(names)}"
+        for device, by_dtype in found.quirks.items()
+        for dtype, names in by_dtype.items()
+        if names
+    ]
+    return [
+        ("root", str(install.root)),
+        ("found by", install.source),
+        ("version", install.version or "not stated"),
+        ("headers", install.headers_digest),
+        *install.library_digests.items(),
+        ("harness", str(build_harness(install))),
+        ("program", found.program),
+        ("devices", ", ".join(present) or "none"),
+        ("rope", ", ".join(found.rope)),
+        ("mul", "yes" if found.mul else "no"),
+        ("quirks", "; ".join(quirks) or "none"),
+    ]
+
+
+def _sources() -> list[Path]:
+    return sorted(p for p in SOURCES.iterdir() if p.suffix in {".cpp", ".h", ".txt"})
+
+
+def _compiler_version() -> str:
+    path = compiler()
+    done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+    return f"{path}\n{done.stdout}"
+
+
+def _build_into(folder: Path, install: Install, sanitize: bool, progress: Progress) -> None:
+    log = folder.with_name(folder.name + ".log")
+    log.unlink(missing_ok=True)
+    defines = {
+        "INFINI_ROOT": str(install.root),
+        "GOLDENCTL_SANITIZE": "ON" if sanitize else "OFF",
+        "GOLDENCTL_VERSION": goldenctl.__version__,
+    }
+    what = f"building the harness for {install.root}"
+    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as scratch:
+        build = Path(scratch) / "build"
+        cmake_build(SOURCES, build, defines, what=what, log=log, progress=progress)
+        ready = Path(scratch) / "ready"
+        ready.mkdir()
+        shutil.move(build / PROGRAM, ready / PROGRAM)
+        if folder.exists():  # left by a process that was killed
+            shutil.rmtree(folder)
+        ready.rename(folder)
+    log.unlink(missing_ok=True)
