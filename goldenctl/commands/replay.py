@@ -50,6 +50,13 @@ from goldenctl.errors import EXIT_BEYOND_TOLERANCE, UsageError
     metavar="SECONDS",
     help="Longest silence of the backend.",
 )
+@click.option(
+    "--inject",
+    "faults",
+    multiple=True,
+    metavar="FAULT[@PLACE]",
+    help="Put in a fault, such as no_norm@layers.03.attention.q_norm (repeatable).",
+)
 @click.option("--infini-root", type=PATH, help="InfiniCore's install folder.")
 @click.option("--noise", type=click.FloatRange(0), help="Relative noise of the simulated backend.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the simulated backend.")
@@ -75,12 +82,14 @@ def run_replay(
     repeat: int = 1,
     timeout: float = 600.0,
     infini_root: Path | None = None,
+    faults: tuple[str, ...] = (),
     noise: float | None = None,
     seed: int = 0,
 ) -> int:
     """Replay and print what happened; return the exit code."""
     from goldenctl.golden.file import open_golden
     from goldenctl.replay.backend import open_backend, parse_device
+    from goldenctl.replay.faults import parse_injection
     from goldenctl.replay.replay import Options, replay, replay_simulated
 
     source = open_golden(golden, kind="golden")
@@ -95,6 +104,7 @@ def run_replay(
         attention=attention,
         repeat=repeat,
         timeout_s=timeout,
+        faults=tuple(parse_injection(text) for text in faults),
     )
     started = time.monotonic()
     if backend == "simulated":

@@ -236,3 +236,15 @@ def sizes(config: ModelConfig, batch: int, token: int, past: int = 0) -> dict[st
         "position": past + token,
         "rotary": config.head_dim // 2,
     }
+
+
+def recorded_path(sublayer: str, name: str) -> str:
+    """Return where a golden holds a tensor that an op of the sublayer at this path reads."""
+    parts = sublayer.split("/")
+    if name in CONSTANTS:
+        return f"constants/{name}"
+    if name == "token_ids":
+        return f"{'/'.join(parts[:2])}/token_ids"
+    if name == "position_ids":
+        return f"{'/'.join(parts[:4])}/position_ids"
+    return f"{sublayer}/{name}"

@@ -15,6 +15,7 @@ from torch import Tensor
 from goldenctl.golden.schema import sublayer_path
 from goldenctl.model.graph import Op, Sublayer
 from goldenctl.model.tokens import Case
+from goldenctl.reference.faulty import compute
 from goldenctl.reference.ops import KERNELS
 from goldenctl.reference.weights import WeightLoader
 
@@ -79,7 +80,7 @@ def apply(
 ) -> Tensor:
     """Compute one op of a sublayer from its named tensors and weights."""
     inputs = tuple(_heads_merged(op, tensors[name]) for name in op.inputs)
-    value = KERNELS[op.kind](op.attrs, inputs, tuple(weights[name] for name in op.weights))
+    value = compute(op.kind, op.attrs, inputs, tuple(weights[name] for name in op.weights))
     if op.kind == "linear" and "head_dim" in sublayer.dims(op.output):
         return torch.unflatten(value, -1, (-1, tensors["rope_cos"].shape[-1] * 2))
     return value

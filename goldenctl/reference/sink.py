@@ -70,7 +70,7 @@ class TensorSink:
 
     def _store(self, name: str, value: Tensor, first_column: int) -> None:
         spec = self._writer.tensors[name]
-        array = _bits(value)
+        array = bits(value)
         if array.shape == spec.shape:
             data = memoryview(array).cast("B")
             self._writer.write(name, data)
@@ -82,7 +82,7 @@ class TensorSink:
             self._writer.write(name, memoryview(columns).cast("B"), at_byte)
 
 
-def _bits(value: Tensor) -> np.ndarray:
+def bits(value: Tensor) -> np.ndarray:
     """Return the tensor's memory as NumPy, bfloat16 as its 16-bit patterns."""
     value = value.detach().contiguous()
     return (value.view(torch.uint16) if value.dtype == torch.bfloat16 else value).numpy()

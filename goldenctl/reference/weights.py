@@ -53,7 +53,7 @@ class WeightLoader:
     def gather(self, name: str, ids: np.ndarray) -> Tensor:
         """Return ``[len(ids), M]``: only these rows of a table are read."""
         table = self._checkpoint.map(name)
-        rows = _from_numpy(np.ascontiguousarray(table[ids]))
+        rows = from_numpy(np.ascontiguousarray(table[ids]))
         return rows.to(self._device, self._dtype)
 
     def drop(self, name: str) -> None:
@@ -61,7 +61,7 @@ class WeightLoader:
         self._checkpoint.drop(name)
 
     def _mapped(self, name: str) -> Tensor:
-        return _from_numpy(self._checkpoint.map(name))
+        return from_numpy(self._checkpoint.map(name))
 
     def _convert(self, role: str, source: Tensor) -> Tensor:
         if source.dtype == self._dtype and self._device.type == "cpu":
@@ -74,7 +74,7 @@ class WeightLoader:
         return buffer[: source.shape[0]].copy_(source.to(self._through) if narrow else source)
 
 
-def _from_numpy(array: np.ndarray) -> Tensor:
+def from_numpy(array: np.ndarray) -> Tensor:
     """Wrap a mapped array without a copy; the tensor must only be read."""
     is_bfloat16 = array.dtype.name == "bfloat16"
     bits = array.view(np.uint16) if is_bfloat16 else array

@@ -3,22 +3,28 @@ which bytes, in each replay mode."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from goldenctl.errors import UsageError
+from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.layout import Layout
-from goldenctl.golden.schema import TensorInfo, TensorSpec, short_name
+from goldenctl.golden.schema import ALIGNMENT_BYTES, TensorInfo, TensorSpec, short_name
 from goldenctl.model import graph
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Op, Sublayer
+from goldenctl.replay.derived import derived_table, is_derived
 from goldenctl.replay.lower import LOWERINGS
 from goldenctl.replay.plan import File, Load, PlanSublayer, Store, SublayerBuilder, View
 
 MODES = ("sublayer", "op", "chain")
+# Computes a faulty op: (path of the sublayer, sublayer, op) -> its output.
+Emulate = Callable[[str, Sublayer, Op], "np.ndarray"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,25 @@ def _is_computed(info: TensorInfo, sublayer: Sublayer) -> bool:
     )
 
 
+class Patches:
+    """A side file with the tables and emulated outputs of faulty ops.
+
+    ``emulate`` computes an op whose fault no engine has; it is called only for those.
+    """
+
+    def __init__(self, path: Path, emulate: Emulate) -> None:
+        self.path = path
+        self.emulated = emulate
+
+    def append(self, array: np.ndarray) -> int:
+        """Append an array's bytes; return their offset, a multiple of 64."""
+        with self.path.open("ab") as file:
+            file.write(b"\0" * (-file.tell() % ALIGNMENT_BYTES))
+            offset = file.tell()
+            file.write(np.ascontiguousarray(array).tobytes())
+        return offset
+
+
 class Binder:
     """Builds plan sublayers for one replay.
 
@@ -89,12 +114,20 @@ class Binder:
     """
 
     def __init__(
-        self, source: Source, *, mode: str, dtype: str, run_path: Path, offsets: Mapping[str, int]
+        self,
+        source: Source,
+        *,
+        mode: str,
+        dtype: str,
+        run_path: Path,
+        offsets: Mapping[str, int],
+        patches: Patches,
     ) -> None:
         self._source = source
         self._mode = mode
         self._dtype = dtype
         self._offsets = offsets
+        self._patches = patches
         self._files = [
             File(str(path), path.stat().st_size, write=write)
             for path, write in ((source.golden.path.resolve(), False), (run_path.resolve(), True))
@@ -103,7 +136,11 @@ class Binder:
 
     @property
     def files(self) -> tuple[File, ...]:
-        return tuple(self._files)
+        """Every file of the plan; complete once ``sublayers`` was called."""
+        return tuple(
+            File(file.path, Path(file.path).stat().st_size, write=file.write)
+            for file in self._files
+        )
 
     def sublayers(self) -> tuple[PlanSublayer, ...]:
         return tuple(self._bind(path, s) for path, s in self._source.sublayers.items())
@@ -123,10 +160,14 @@ class Binder:
         for op in sublayer.ops:
             inputs = tuple(resolve(name) for name in op.inputs)
             weights = tuple(self._load_weight(builder, loaded, name) for name in op.weights)
-            out = builder.tensor(
-                op.output, self._shape(path, sublayer, op), store=self._store(path, op.output)
-            )
-            builder.ops += LOWERINGS[op.kind](op.output, out, inputs, weights, op.attrs)
+            shape = self._shape(path, sublayer, op)
+            out = builder.tensor(op.output, shape, store=self._store(path, op.output))
+            if "fault" in op.attrs:
+                load = self._patch(self._patches.emulated(path, sublayer, op))
+                patch = builder.tensor(f"{op.output}#emulated", shape, load=load)
+                builder.ops += LOWERINGS["copy"](op.output, out, (patch,), (), {})
+            else:
+                builder.ops += LOWERINGS[op.kind](op.output, out, inputs, weights, op.attrs)
             yielded[op.output] = out
         return builder.build()
 
@@ -142,9 +183,20 @@ class Binder:
                 return Store(1, self._offsets[name])
         return None
 
+    def _patch(self, array: np.ndarray) -> Load:
+        """Put bytes beside the golden's; they are in the plan's dtype."""
+        self._patches.path.touch()
+        number = self._file_number(self._patches.path)
+        return Load(number, self._patches.append(array), self._dtype)
+
     def _load_activation(self, builder: SublayerBuilder, path: str, name: str) -> View:
         golden = self._source.golden
-        full_name = _activation_path(path, name)
+        if is_derived(name):
+            positions = golden.info("constants/rope_cos").shape[0]
+            table = derived_table(name, self._source.config, positions)
+            rounded = table.astype(DTYPES[self._dtype].numpy)
+            return builder.tensor(name, table.shape, load=self._patch(rounded))
+        full_name = graph.recorded_path(path, name)
         if golden.aliases.get(full_name, full_name) not in golden.tensors:
             message = f"{golden.path}: {full_name} was not recorded, --mode op needs every tap"
             raise UsageError(message, hint="record it again with --taps op")
@@ -169,17 +221,6 @@ class Binder:
             self._file_numbers[path] = len(self._files)
             self._files.append(File(str(path.resolve()), path.stat().st_size, write=False))
         return self._file_numbers[path]
-
-
-def _activation_path(sublayer_path: str, name: str) -> str:
-    parts = sublayer_path.split("/")
-    if name in graph.CONSTANTS:
-        return f"constants/{name}"
-    if name == "token_ids":
-        return f"{'/'.join(parts[:2])}/token_ids"
-    if name == "position_ids":
-        return f"{'/'.join(parts[:4])}/position_ids"
-    return f"{sublayer_path}/{name}"
 
 
 def without_stores(sublayers: Iterable[PlanSublayer]) -> tuple[PlanSublayer, ...]:

@@ -32,7 +32,8 @@ def _linear(tap: str, out: View, inputs: Views, weights: Views, attrs: Attrs) ->
     (x,), (weight, *bias) = inputs, weights
     x = x.take(1, x.shape[1] - 1) if attrs.get("last_token") else _linear_rows(x)
     out = out.reshape(x.shape[0], weight.shape[0])
-    gemm = PlanOp("gemm", tap, out, (x, weight.permute(1, 0)), alpha=1.0, beta=float(len(bias)))
+    matrix = weight if attrs.get("transposed") else weight.permute(1, 0)
+    gemm = PlanOp("gemm", tap, out, (x, matrix), alpha=1.0, beta=float(len(bias)))
     copies = [PlanOp("rearrange", tap, out, (b.expand(0, x.shape[0]),)) for b in bias]
     return [*copies, gemm]
 
@@ -108,4 +109,5 @@ LOWERINGS: dict[str, Lowering] = {
     "sdpa": _sdpa,
     "swiglu": _elementwise("swiglu"),
     "add": _elementwise("add"),
+    "copy": _elementwise("rearrange"),
 }

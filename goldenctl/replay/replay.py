@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import shlex
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from goldenctl.errors import DamagedError
+import numpy as np
+
+from goldenctl.errors import DamagedError, MissingError
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import SublayerInfo
 from goldenctl.golden.writer import GoldenWriter
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import ModelConfig
-from goldenctl.model.graph import FUSED_TAPS
+from goldenctl.model.graph import FUSED_TAPS, Op, Sublayer
 from goldenctl.replay.backend import Backend, parse_device
-from goldenctl.replay.bind import Binder, Source, choose_sublayers, run_layout, without_stores
+from goldenctl.replay.bind import (
+    Binder,
+    Patches,
+    Source,
+    choose_sublayers,
+    run_layout,
+    without_stores,
+)
+from goldenctl.replay.faults import Injection, inject
 from goldenctl.replay.plan import Plan, write_plan
 from goldenctl.replay.runner import Execution, Outcome, execute
 from goldenctl.replay.simulated import describe, simulate
@@ -36,6 +47,7 @@ class Options:
     attention: str = "eager"
     repeat: int = 1
     timeout_s: float = 600.0
+    faults: tuple[Injection, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,20 +77,24 @@ def replay(
     dtype = options.dtype or golden.recipe["dtype"]
     layout = run_layout(source, dtype)
     recipe = _recipe(source, backend.description, options, dtype)
-    with GoldenWriter(
-        run_path,
-        kind="run",
-        recipe=recipe,
-        tensors=layout.tensors,
-        links=layout.links,
-        groups=layout.groups,
-    ) as writer:
+    with (
+        tempfile.TemporaryDirectory(prefix="goldenctl-") as folder,
+        GoldenWriter(
+            run_path,
+            kind="run",
+            recipe=recipe,
+            tensors=layout.tensors,
+            links=layout.links,
+            groups=layout.groups,
+        ) as writer,
+    ):
         binder = Binder(
             source,
             mode=options.mode,
             dtype=dtype,
             run_path=writer.temporary_path,
             offsets=writer.offsets,
+            patches=_patches(source, dtype, folder),
         )
         sublayers = binder.sublayers()
         device, device_id = parse_device(options.device)
@@ -155,7 +171,21 @@ def _source(golden: GoldenFile, checkpoint_path: Path, options: Options) -> Sour
     config = ModelConfig.from_dict(golden.recipe["model"]["config"])
     fused = options.attention == "sdpa"
     chosen = choose_sublayers(golden, config, options.layers, fused=fused)
-    return Source(golden, config, checkpoint, chosen)
+    return Source(golden, config, checkpoint, inject(chosen, options.faults, config))
+
+
+def _patches(source: Source, dtype: str, folder: str) -> Patches:
+    def emulate(path: str, sublayer: Sublayer, op: Op) -> np.ndarray:
+        try:
+            from goldenctl.reference.patch import Emulator
+        except ImportError as error:
+            message = f"fault {op.attrs['fault']} is emulated in torch, which is not installed"
+            raise MissingError(message, hint="run: pip install 'goldenctl[record]'") from error
+        assert source.checkpoint is not None
+        emulator = Emulator(source.golden, source.config, source.checkpoint, dtype)
+        return emulator.bits(path, sublayer, op)
+
+    return Patches(Path(folder) / "patches", emulate)
 
 
 def _recipe(
@@ -174,7 +204,7 @@ def _recipe(
         "repeat": options.repeat,
         "sublayers": list(source.sublayers),
         "not_computed": list(FUSED_TAPS) if options.attention == "sdpa" else [],
-        "faults": [],
+        "faults": [str(injection) for injection in options.faults],
     }
 
 
