@@ -1,0 +1,5 @@
+"""``python -m goldenctl``."""
+
+from goldenctl.cli import main
+
+main()

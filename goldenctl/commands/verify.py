@@ -1,0 +1,50 @@
+"""``goldenctl verify``: record, replay and diff in one go."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import click
+
+from goldenctl.commands.options import DTYPE, PATH
+
+DEFAULT_MODEL = Path("/home/shared/models/Qwen3-1.7B")
+
+
+@click.command("verify")
+@click.option(
+    "--model-path", type=PATH, default=DEFAULT_MODEL, show_default=True, help="The checkpoint."
+)
+@click.option("--device", default="cpu", show_default=True, help="The backend's device.")
+@click.option("--output", type=PATH, help="Write the report as JSON.")
+@click.option("--test-input", metavar="TEXT", help="The prompt.")
+@click.option("--backend", default="infinicore", show_default=True, help="As for replay.")
+@click.option("--dtype", type=DTYPE, default="float32", show_default=True, help="Compute dtype.")
+@click.option("--tolerance", default="default", show_default=True, help="As for diff.")
+@click.option("--keep", type=PATH, help="Keep golden.h5 and run.h5 in this folder.")
+def verify_command(
+    model_path: Path,
+    device: str,
+    output: Path | None,
+    test_input: str | None,
+    backend: str,
+    dtype: str,
+    tolerance: str,
+    keep: Path | None,
+) -> int:
+    """Record a checkpoint in PyTorch, replay it on a backend, and diff the two."""
+    from goldenctl.commands.diff import run_diff
+    from goldenctl.commands.record import prepare, run_recording
+    from goldenctl.commands.replay import run_replay
+
+    prompts = (test_input,) if test_input is not None else ()
+    recording = prepare(model_path, prompts=prompts, dtype=dtype)
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="goldenctl-") as scratch:
+        folder = keep or Path(scratch)
+        golden, run = folder / "golden.h5", folder / "run.h5"
+        run_recording(recording, golden)
+        run_replay(golden, run, backend=backend, device=device)
+        return run_diff(golden, run, tolerance=tolerance, json_path=output)

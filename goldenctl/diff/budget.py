@@ -1,0 +1,77 @@
+"""Owns the verdict by rounding budget: each row's error against what correct rounding does.
+
+The rule (docs/budgets.md): with b the recorded result's own distance from the truth, f the
+rounding floor and B = max(b, f, pooled), a correct result a obeys ||a - o|| <= 2 B and
+max |a - o| <= 4 B_max. Only e is at hand, so by the triangle inequality the test is
+||a - e|| <= b + 2 B; where the truth o was kept, it is the rule itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from goldenctl.diff._partial import RowErrors
+from goldenctl.diff.tolerance import Check
+
+L2_FACTOR = 2.0
+MAX_FACTOR = 4.0
+Rows = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One scope of a tensor's recorded budget, one entry per row."""
+
+    l2: Rows
+    max: Rows
+    floor_l2: Rows
+    floor_max: Rows
+
+    @staticmethod
+    def of(stored: NDArray[Any], scope: int) -> Budget:
+        """Take one scope of the stored ``[scope, ..., statistic]``."""
+        rows = np.asarray(stored[scope], np.float64).reshape(-1, stored.shape[-1])
+        return Budget(*rows.T)
+
+
+def check_budget(rows: RowErrors, budget: Budget, *, from_truth: bool) -> tuple[list[Check], int]:
+    """Judge every row; return the worst row's checks and that row's number.
+
+    ``rows`` are errors from the truth when ``from_truth``, else from the recorded result.
+    """
+    norms = np.sqrt(rows.expected_squared)
+    l2 = np.sqrt(rows.error_squared)
+    l2_limit = L2_FACTOR * _widened(np.maximum(budget.l2, budget.floor_l2), norms)
+    max_limit = MAX_FACTOR * _widened(np.maximum(budget.max, budget.floor_max), norms)
+    if not from_truth:
+        l2_limit, max_limit = l2_limit + budget.l2, max_limit + budget.max
+    l2_share, max_share = _shares(l2, l2_limit), _shares(rows.max_error, max_limit)
+    worst = int(np.argmax(np.maximum(l2_share, max_share)))
+    checks = [
+        Check("row_l2", float(l2.max()), float(l2_limit[l2_share.argmax()]), float(l2_share.max())),
+        Check(
+            "row_max",
+            float(rows.max_error[max_share.argmax()]),
+            float(max_limit[max_share.argmax()]),
+            float(max_share.max()),
+        ),
+    ]
+    return checks, worst
+
+
+def _widened(budget: Rows, norms: Rows) -> Rows:
+    """At least the tensor's own relative budget: one row may be exact by luck."""
+    total = float(np.sum(norms**2))
+    pooled = float(np.sqrt(np.sum(budget**2) / total)) if total > 0 else 0.0
+    return np.maximum(budget, pooled * norms)
+
+
+def _shares(error: Rows, limit: Rows) -> Rows:
+    """error / limit per row; 0 / 0 is 0. NaN becomes Inf, so that it cannot hide."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.where(error == 0.0, 0.0, error / limit)
+    return np.where(np.isnan(share), np.inf, share)

@@ -1,0 +1,242 @@
+"""Owns the comparison of a run with its golden: pair, score, judge, in execution order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from goldenctl.diff._partial import RowErrors
+from goldenctl.diff.budget import Budget, check_budget
+from goldenctl.diff.metrics import Metrics, score, score_logits
+from goldenctl.diff.report import (
+    PASSED,
+    Provenance,
+    Report,
+    SublayerResult,
+    TensorResult,
+    worst_share,
+)
+from goldenctl.diff.tolerance import Check, Policy, chain_limits, check_limits
+from goldenctl.errors import DamagedError, UsageError
+from goldenctl.golden.dtypes import DTYPES
+from goldenctl.golden.file import GoldenFile
+from goldenctl.golden.schema import BUDGET_SCOPES, TensorInfo, short_name
+
+Progress = Callable[[int, int, str], None]
+_COMPARED_ROLES = ("tap", "output")
+
+
+def compare(
+    golden: GoldenFile,
+    run: GoldenFile,
+    policy: Policy,
+    *,
+    progress: Progress = lambda *_: None,
+) -> Report:
+    """Score and judge every tensor that the run should hold.
+
+    Raises DamagedError when the run belongs to another golden or its bytes do not match
+    their digests, UsageError when the files are not a pair of this kind.
+    """
+    _check_pair(golden, run)
+    judge = _Judge(golden, run, policy)
+    names = [name for name in _replayed(golden, run) if name in golden.sublayers]
+    sublayers = []
+    for number, name in enumerate(names):
+        sublayers.append(judge.sublayer(name))
+        progress(number + 1, len(names), short_name(name))
+    expected = {t.name for s in sublayers for t in s.tensors}
+    extra = [_extra(info) for info in _outputs(run) if info.name not in expected]
+    return Report(
+        golden=_provenance(golden),
+        run=_provenance(run),
+        policy=policy.name,
+        mode=str(run.recipe.get("mode", "sublayer")),
+        sublayers=tuple(sublayers),
+        extra=tuple(extra),
+        simulated=run.simulated or golden.simulated,
+        faults=tuple(map(str, run.recipe.get("faults", ()))),
+    )
+
+
+class _Judge:
+    """Judges one run's tensors by the budget where there is one, else by the policy."""
+
+    def __init__(self, golden: GoldenFile, run: GoldenFile, policy: Policy) -> None:
+        self._golden = golden
+        self._run = run
+        self._policy = policy
+        self._mode = str(run.recipe.get("mode", "sublayer"))
+        self._not_computed = tuple(run.recipe.get("not_computed", ()))
+        self._by_sublayer: dict[str, list[TensorInfo]] = {}
+        for info in _outputs(golden):
+            self._by_sublayer.setdefault(info.name.rpartition("/")[0], []).append(info)
+
+    def sublayer(self, name: str) -> SublayerResult:
+        failure = None
+        ran = self._run.sublayers.get(name)
+        if ran is not None and ran.status != "ok":
+            failure = ran.failure or {}
+        tensors = tuple(self._tensor(i, failure) for i in self._by_sublayer.get(name, ()))
+        wrong = [t for t in tensors if not t.ok and t.state != "not_computed"]
+        return SublayerResult(
+            name=name,
+            state="crashed" if failure is not None else "failed" if wrong else PASSED,
+            first_wrong=wrong[0].tap if wrong else "",
+            share=worst_share(list(tensors)),
+            tensors=tensors,
+            expected_ns=self._golden.sublayers[name].time_ns,
+            actual_ns=ran.time_ns if ran is not None else 0,
+            failure=failure,
+        )
+
+    def _tensor(self, info: TensorInfo, failure: dict[str, Any] | None) -> TensorResult:
+        actual = self._run.tensors.get(info.name)
+        if info.tap in self._not_computed:
+            return _result(info, "not_computed", message="the backend fuses this op away")
+        if failure is not None:
+            where = f" at {failure['tap']}" if "tap" in failure else ""
+            said = f"{failure.get('reason')}{where}: {failure.get('message')}"
+            return _result(info, "crashed", message=said, share=float("inf"))
+        if actual is None:
+            return _result(info, "missing", message="not in the run", share=float("inf"))
+        if actual.shape != info.shape:
+            said = f"expected shape {list(info.shape)}, got {list(actual.shape)}"
+            return _result(info, "shape_mismatch", actual, message=said, share=float("inf"))
+        if not DTYPES[actual.dtype].is_float or not DTYPES[info.dtype].is_float:
+            said = f"expected dtype {info.dtype}, got {actual.dtype}"
+            return _result(info, "dtype_mismatch", actual, message=said, share=float("inf"))
+        return self._scored(info, actual)
+
+    def _scored(self, info: TensorInfo, actual: TensorInfo) -> TensorResult:
+        got, expected = self._run.map(info.name), self._golden.map(info.name)
+        if hashlib.sha256(memoryview(got.view(np.uint8)).cast("B")).hexdigest() != actual.sha256:
+            message = f"{self._run.path}: {info.name} does not match its digest"
+            raise DamagedError(message, hint="the file was changed after the replay")
+        rows = RowErrors.of(expected) if expected.size else None
+        metrics = score(got, expected, atol=0.0, rtol=_rtol(info, actual), rows=rows)
+        rule, checks, worst_row = self._checks(info, actual, metrics, rows)
+        share = max((check.share for check in checks), default=float("inf"))
+        finite = metrics.mismatches == 0 and metrics.nan_actual == 0 and metrics.compared > 0
+        ok = finite and all(check.share <= 1.0 for check in checks) and bool(checks)
+        is_logits = info.sublayer == "lm_head"
+        return _result(
+            info,
+            PASSED if ok else "failed",
+            actual,
+            rule=rule,
+            share=share if finite else float("inf"),
+            checks=tuple(checks),
+            metrics=metrics,
+            logits=score_logits(got, expected) if is_logits else None,
+            worst=_place(info, metrics, worst_row),
+            message="" if finite else _non_finite(metrics),
+        )
+
+    def _checks(
+        self, info: TensorInfo, actual: TensorInfo, metrics: Metrics, rows: RowErrors | None
+    ) -> tuple[str, list[Check], int | None]:
+        """Return the rule's name, its checks, and the worst row where rows were judged."""
+        folder, _, tap = info.name.rpartition("/")
+        stored = f"{folder}/budget/{tap}"
+        scope = BUDGET_SCOPES.index(self._mode) if self._mode in BUDGET_SCOPES else None
+        usable = stored in self._golden.tensors and actual.dtype == info.dtype
+        if self._policy.budget and usable and scope is not None and rows is not None:
+            budget = Budget.of(self._golden.map(stored), scope)
+            truth = f"{folder}/oracle/{tap}"
+            if truth not in self._golden.tensors:
+                return "budget", *check_budget(rows, budget, from_truth=False)
+            exact = self._golden.map(truth)[scope]
+            from_truth = RowErrors.of(exact)
+            score(self._run.map(info.name), exact, atol=0.0, rtol=0.0, rows=from_truth)
+            return "truth", *check_budget(from_truth, budget, from_truth=True)
+        coarser = max((info.dtype, actual.dtype), key=lambda name: DTYPES[name].eps)
+        limits = self._policy.limits(coarser, info.op)
+        if self._mode == "chain" and self._policy.budget:
+            limits = chain_limits(limits)
+        if coarser != info.dtype and limits.rel_l2 == 0.0:
+            limits = self._policy.limits(coarser, "add")  # an exact copy, rounded once
+        return self._policy.name, list(check_limits(metrics, limits)), None
+
+
+def _check_pair(golden: GoldenFile, run: GoldenFile) -> None:
+    if golden.kind != "golden":
+        message = f"{golden.path}: expected a golden as the first file, got a {golden.kind} file"
+        raise UsageError(message, hint="goldenctl diff GOLDEN RUN")
+    recorded = run.recipe.get("golden", {})
+    if run.kind == "run" and recorded.get("content_sha256") != golden.content_sha256:
+        message = f"{run.path}: was replayed from another golden ({recorded.get('path')})"
+        raise DamagedError(message, hint=f"replay {golden.path} again")
+
+
+def _replayed(golden: GoldenFile, run: GoldenFile) -> list[str]:
+    names = run.recipe.get("sublayers")
+    return list(golden.sublayers) if run.kind == "golden" or names is None else list(names)
+
+
+def _outputs(file: GoldenFile) -> list[TensorInfo]:
+    return [info for info in file.tensors.values() if info.role in _COMPARED_ROLES]
+
+
+def _rtol(info: TensorInfo, actual: TensorInfo) -> float:
+    """Elements further off than four epsilons of the coarser type count as outside."""
+    return 4 * max(DTYPES[info.dtype].eps, DTYPES[actual.dtype].eps)
+
+
+def _result(
+    info: TensorInfo, state: str, actual: TensorInfo | None = None, **rest: Any
+) -> TensorResult:
+    return TensorResult(
+        name=info.name,
+        sublayer=info.name.rpartition("/")[0],
+        tap=info.tap,
+        op=info.op,
+        dtype=info.dtype,
+        shape=info.shape,
+        actual_shape=actual.shape if actual is not None else None,
+        state=state,
+        expected_ns=info.time_ns,
+        actual_ns=actual.time_ns if actual is not None else 0,
+        **rest,
+    )
+
+
+def _extra(info: TensorInfo) -> TensorResult:
+    return _result(info, "extra", info, message="not in the golden", share=float("inf"))
+
+
+def _place(info: TensorInfo, metrics: Metrics, worst_row: int | None) -> str:
+    """Name the worst element, or the worst row, by its indices: ``token 3, head 2``."""
+    index = metrics.first_mismatch
+    if index is None:
+        index = metrics.worst_index
+    if index is None:
+        return ""
+    if worst_row is not None and metrics.mismatches == 0:
+        shape, dims, index = info.shape[:-1], info.dims[:-1], worst_row
+    else:
+        shape, dims = info.shape, info.dims
+    where = np.unravel_index(index, shape) if shape else ()
+    return ", ".join(f"{dim} {int(i)}" for dim, i in zip(dims, where, strict=True))
+
+
+def _non_finite(metrics: Metrics) -> str:
+    return (
+        f"{metrics.nan_actual} NaN and {metrics.inf_actual} Inf, expected "
+        f"{metrics.nan_expected} and {metrics.inf_expected}"
+    )
+
+
+def _provenance(file: GoldenFile) -> Provenance:
+    return Provenance(
+        path=str(file.path),
+        kind=file.kind,
+        created_utc=file.created_utc,
+        tool_version=file.tool_version,
+        content_sha256=file.content_sha256,
+        recipe=json.loads(json.dumps(file.recipe)),
+    )

@@ -1,0 +1,52 @@
+"""Owns judging a stored report again under another policy, without the tensors."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from goldenctl.diff.report import PASSED, Report, SublayerResult, TensorResult, worst_share
+from goldenctl.diff.tolerance import Policy, chain_limits, check_limits
+
+_BY_BUDGET = ("budget", "truth")
+
+
+def rejudge(report: Report, policy: Policy) -> Report:
+    """Return the report as ``policy`` judges its metrics.
+
+    Where the policy puts budgets first, verdicts by budget stand: they need the tensors.
+    """
+    sublayers = tuple(_sublayer(s, policy, report.mode) for s in report.sublayers)
+    return replace(report, policy=policy.name, sublayers=sublayers)
+
+
+def _sublayer(sublayer: SublayerResult, policy: Policy, mode: str) -> SublayerResult:
+    tensors = tuple(_tensor(t, policy, mode) for t in sublayer.tensors)
+    wrong = [t for t in tensors if not t.ok and t.state != "not_computed"]
+    state = sublayer.state if sublayer.state == "crashed" else "failed" if wrong else PASSED
+    return replace(
+        sublayer,
+        state=state,
+        tensors=tensors,
+        first_wrong=wrong[0].tap if wrong else "",
+        share=worst_share(list(tensors)),
+    )
+
+
+def _tensor(tensor: TensorResult, policy: Policy, mode: str) -> TensorResult:
+    if tensor.metrics is None or (policy.budget and tensor.rule in _BY_BUDGET):
+        return tensor
+    limits = policy.limits(tensor.dtype, tensor.op)
+    if mode == "chain" and policy.budget:
+        limits = chain_limits(limits)
+    checks = tuple(check_limits(tensor.metrics, limits))
+    m = tensor.metrics
+    finite = m.mismatches == 0 and m.nan_actual == 0 and m.compared > 0
+    share = max((check.share for check in checks), default=float("inf"))
+    ok = finite and bool(checks) and all(check.share <= 1.0 for check in checks)
+    return replace(
+        tensor,
+        state=PASSED if ok else "failed",
+        rule=policy.name,
+        checks=checks,
+        share=share if finite else float("inf"),
+    )

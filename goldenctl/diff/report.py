@@ -1,0 +1,113 @@
+"""Owns the report: the one object that every renderer reads (docs/report-schema.md)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+
+from goldenctl.diff.metrics import LogitMetrics, Metrics
+from goldenctl.diff.tolerance import Check
+
+REPORT_VERSION = 1
+PASSED = "passed"
+# States that are neither a pass nor a failure: the backend said beforehand that it has not
+# computed the tensor.
+NEUTRAL = ("not_computed",)
+WARN_SHARE = 0.8
+
+
+class TensorResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One tensor's scores and verdict.
+
+    ``state`` is passed, failed, missing, extra, shape_mismatch, dtype_mismatch, crashed or
+    not_computed. ``rule`` names what judged it (``budget``, ``truth`` or the policy), ``share``
+    is the part of its tolerance used, over 1 when it fails.
+    """
+
+    name: str
+    sublayer: str
+    tap: str
+    op: str
+    dtype: str
+    shape: tuple[int, ...]
+    actual_shape: tuple[int, ...] | None = None
+    state: str
+    rule: str = ""
+    share: float = 0.0
+    checks: tuple[Check, ...] = ()
+    metrics: Metrics | None = None
+    logits: LogitMetrics | None = None
+    worst: str = ""
+    message: str = ""
+    expected_ns: int = 0
+    actual_ns: int = 0
+
+    @property
+    def ok(self) -> bool:
+        return self.state == PASSED
+
+
+class SublayerResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One sublayer: the first of its tensors that is wrong, and its worst."""
+
+    name: str
+    state: str
+    first_wrong: str = ""
+    share: float = 0.0
+    tensors: tuple[TensorResult, ...] = ()
+    expected_ns: int = 0
+    actual_ns: int = 0
+    failure: dict[str, Any] | None = None
+
+
+class Provenance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a file came from."""
+
+    path: str
+    kind: str
+    created_utc: str
+    tool_version: str
+    content_sha256: str
+    recipe: dict[str, Any]
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A run judged against its golden."""
+
+    golden: Provenance
+    run: Provenance
+    policy: str
+    mode: str
+    sublayers: tuple[SublayerResult, ...]
+    extra: tuple[TensorResult, ...] = ()
+    simulated: bool = False
+    faults: tuple[str, ...] = ()
+
+    @property
+    def tensors(self) -> list[TensorResult]:
+        return [t for s in self.sublayers for t in s.tensors] + list(self.extra)
+
+    @property
+    def compared(self) -> list[TensorResult]:
+        return [t for t in self.tensors if t.state not in NEUTRAL]
+
+    @property
+    def ok(self) -> bool:
+        """Every tensor passed, and there was at least one."""
+        return bool(self.compared) and all(tensor.ok for tensor in self.compared)
+
+    @property
+    def exit_code(self) -> int:
+        return 0 if self.ok else 1
+
+    @property
+    def first_wrong(self) -> TensorResult | None:
+        """The first tensor in execution order that is not right."""
+        return next((tensor for tensor in self.compared if not tensor.ok), None)
+
+
+def worst_share(results: list[TensorResult]) -> float:
+    """The largest share of tolerance used; NaN counts as Inf."""
+    return max((math.inf if math.isnan(r.share) else r.share for r in results), default=0.0)

@@ -1,0 +1,171 @@
+"""Owns the tolerances for tensors without a budget: a table by dtype and op, a named profile,
+or a user's file (docs/tolerances.md gives the reasons)."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from goldenctl.diff.metrics import Metrics
+from goldenctl.errors import UsageError
+from goldenctl.golden.dtypes import DTYPES
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a tensor must satisfy; None is not asked for.
+
+    ``rel_l2``, ``mse`` and ``max_ulp`` are upper bounds, ``cosine`` a lower one. ``peak``
+    bounds max |a-e| / max |e|, ``scale`` bounds |s - 1| of the best fit a = s·e.
+    """
+
+    rel_l2: float | None = None
+    cosine: float | None = None
+    mse: float | None = None
+    max_ulp: float | None = None
+    peak: float | None = None
+    scale: float | None = None
+
+
+class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A named set of tolerances. ``budget`` says whether recorded budgets come first.
+
+    ``table`` is keyed ``dtype/op``, ``dtype/*``, ``*/op`` or ``*/*``, the first found holds.
+    """
+
+    name: str
+    table: dict[str, Limits]
+    budget: bool = False
+
+    def limits(self, dtype: str, op: str) -> Limits:
+        """Return the limits for an op's output in ``dtype``; raises UsageError for none."""
+        for key in (f"{dtype}/{op}", f"{dtype}/*", f"*/{op}", "*/*"):
+            if key in self.table:
+                return self.table[key]
+        message = f"tolerance {self.name}: it says nothing of {dtype} outputs of {op}"
+        raise UsageError(message, hint='add a table ["*/*"]')
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One limit held against a tensor. ``share`` is the part of the tolerance used: within
+    it up to 1; NaN and Inf are not."""
+
+    metric: str
+    value: float
+    limit: float
+    share: float
+
+
+# Relative L2 error allowed, in epsilons of the dtype: what correct kernels measured in
+# sublayer replay, where errors of the ops before are inherited, times about two.
+_EPSILONS = {
+    "rms_norm": 2.0,
+    "rope": 2.0,
+    "matmul_qk": 3.0,
+    "swiglu": 3.0,
+    "linear": 4.0,
+    "causal_softmax": 4.0,
+    "matmul_pv": 4.0,
+    "sdpa": 4.0,
+    "add": 4.0,
+}
+# A sum of n terms in float32 errs by up to sqrt(n) roundoffs when it is made in one go: a
+# 16-bit result hides that, a float32 one does not.
+_SUM_FACTOR = {"bfloat16": 1.0, "float16": 1.0, "float32": 16.0, "float64": 16.0}
+CHAIN_FACTOR = 8.0
+
+
+def default_policy() -> Policy:
+    """Budgets where they were recorded, else the table by dtype and op."""
+    table = {}
+    for dtype, factor in _SUM_FACTOR.items():
+        eps = DTYPES[dtype].eps
+        for op, count in _EPSILONS.items():
+            limit = count * factor * eps
+            table[f"{dtype}/{op}"] = Limits(rel_l2=limit, peak=2 * limit, scale=factor * eps)
+        table[f"{dtype}/embedding"] = Limits(rel_l2=0.0)
+    return Policy("default", table, budget=True)
+
+
+CLASSIC = Policy("classic", {"*/*": Limits(cosine=0.99, mse=1e-4, rel_l2=0.01)})
+
+
+def load_policy(text: str) -> Policy:
+    """Return the policy ``default``, ``classic`` or that of a TOML file.
+
+    Raises UsageError naming the file and the key that is wrong.
+    """
+    if text == "default":
+        return default_policy()
+    if text == "classic":
+        return CLASSIC
+    path = Path(text)
+    if not path.is_file():
+        message = f"--tolerance {text}: there is no such file"
+        raise UsageError(message, hint="use default, classic, or a TOML file")
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = msgspec.convert(raw, dict[str, Limits])
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        message = f"{path}: not a tolerance file: {error}"
+        raise UsageError(message, hint='expected tables such as ["bfloat16/rope"]') from error
+    for key, limits in table.items():
+        _check_entry(path, key, limits)
+    return Policy(path.name, table)
+
+
+def chain_limits(limits: Limits) -> Limits:
+    """Loosen limits for a chain replay, where every op before adds its error."""
+    grown = {
+        name: value * CHAIN_FACTOR
+        for name, value in msgspec.structs.asdict(limits).items()
+        if value is not None and name != "cosine"
+    }
+    return Limits(**{**grown, "cosine": limits.cosine})
+
+
+def check_limits(metrics: Metrics, limits: Limits) -> Iterator[Check]:
+    """Hold every limit that is asked for against the metrics."""
+    upper = {
+        "rel_l2": metrics.rel_l2,
+        "mse": metrics.mse,
+        "max_ulp": float(metrics.max_ulp),
+        "peak": _ratio(metrics.max_abs_error, metrics.max_expected),
+        "scale": scale_error(metrics),
+    }
+    for name, value in upper.items():
+        limit = getattr(limits, name)
+        if limit is not None:
+            yield Check(name, value, limit, _ratio(value, limit))
+    if limits.cosine is not None:
+        share = _ratio(1.0 - metrics.cosine, 1.0 - limits.cosine)
+        yield Check("cosine", metrics.cosine, limits.cosine, share)
+
+
+def scale_error(metrics: Metrics) -> float:
+    """|s - 1| of the best fit a = s·e: noise leaves it near 0, a wrong scale does not."""
+    if metrics.rel_l2 == 0.0:
+        return 0.0
+    return abs(metrics.cosine * _ratio(metrics.norm_actual, metrics.norm_expected) - 1.0)
+
+
+def _ratio(value: float, limit: float) -> float:
+    """value / limit; 0 / 0 is 0, anything else over 0 is Inf."""
+    if limit == 0.0:
+        return 0.0 if value == 0.0 else math.inf
+    return value / limit
+
+
+def _check_entry(path: Path, key: str, limits: Limits) -> None:
+    dtype, slash, op = key.partition("/")
+    known_op = op in ("*", "embedding", *_EPSILONS)
+    if not slash or dtype not in ("*", *DTYPES) or not known_op:
+        message = f"{path}: {key!r} is not DTYPE/OP"
+        raise UsageError(message, hint="such as bfloat16/rope, float32/* or */*")
+    values = [v for v in msgspec.structs.asdict(limits).values() if v is not None]
+    if not values or not all(math.isfinite(value) and value >= 0 for value in values):
+        message = f"{path}: {key!r} needs at least one limit, each finite and not negative"
+        raise UsageError(message)

@@ -1,0 +1,136 @@
+"""Owns a report as JSON (docs/report-schema.md): written, read again, judged again.
+
+Beside the report's own fields stand those of the program that this tool grew from, so that
+its readers go on working. Numbers that are not finite are the strings NaN, Inf and -Inf.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from goldenctl.diff.report import PASSED, REPORT_VERSION, Report, SublayerResult, TensorResult
+from goldenctl.errors import DamagedError, UsageError
+
+_LEGACY = (
+    "model_path",
+    "test_input",
+    "overall_success",
+    "total_layers_tested",
+    "layers_passed",
+    "layers_failed",
+    "layer_results",
+)
+_NON_FINITE = {"NaN": math.nan, "Inf": math.inf, "-Inf": -math.inf}
+_LIMIT_BYTES = 512 << 20
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """Return the report as plain data, ready for ``json.dumps``."""
+    body = msgspec.to_builtins(report)
+    first = report.first_wrong
+    data = {
+        "report_version": REPORT_VERSION,
+        "ok": report.ok,
+        "first_wrong": first.name if first else None,
+        **body,
+        **_legacy_fields(report),
+    }
+    encoded: dict[str, Any] = _encode(data)
+    return encoded
+
+
+def save_report(report: Report, path: Path) -> None:
+    """Write the report, in one step; raises UsageError when the path cannot be written."""
+    text = json.dumps(to_json(report), indent=1, allow_nan=False) + "\n"
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        message = f"{path}: cannot be written: {error.strerror}"
+        raise UsageError(message) from error
+
+
+def load_report(path: Path) -> Report:
+    """Read a report; raises UsageError without the file, DamagedError when it is not one."""
+    if not path.is_file():
+        message = f"{path}: there is no such file"
+        raise UsageError(message)
+    if path.stat().st_size > _LIMIT_BYTES:
+        message = f"{path}: {path.stat().st_size:,} bytes are more than a report has"
+        raise DamagedError(message)
+    try:
+        data = json.loads(path.read_bytes())
+        version = data.pop("report_version", None) if isinstance(data, dict) else None
+        if version != REPORT_VERSION:
+            message = f"{path}: report version is {version}, expected {REPORT_VERSION}"
+            raise DamagedError(message)
+        for key in ("ok", "first_wrong", *_LEGACY):
+            data.pop(key, None)
+        return msgspec.convert(_decode(data), Report)
+    except (ValueError, RecursionError, msgspec.ValidationError) as error:
+        message = f"{path}: not a report: {error}"
+        raise DamagedError(message, hint="write it again with diff --json") from error
+
+
+def _legacy_fields(report: Report) -> dict[str, Any]:
+    cases = report.run.recipe.get("cases") or [{}]
+    passed = sum(s.state == PASSED for s in report.sublayers)
+    return {
+        "model_path": (report.run.recipe.get("model") or {}).get("path"),
+        "test_input": cases[0].get("text"),
+        "overall_success": report.ok,
+        "total_layers_tested": len(report.sublayers),
+        "layers_passed": passed,
+        "layers_failed": len(report.sublayers) - passed,
+        "layer_results": [_legacy_layer(n, s) for n, s in enumerate(report.sublayers)],
+    }
+
+
+def _legacy_layer(index: int, sublayer: SublayerResult) -> dict[str, Any]:
+    """One sublayer by its output: the tensor whose tap is ``output``."""
+    last: TensorResult | None = sublayer.tensors[-1] if sublayer.tensors else None
+    metrics = last.metrics if last else None
+    wrong = next((t for t in sublayer.tensors if t.tap == sublayer.first_wrong), None)
+    return {
+        "layer_index": index,
+        "layer_name": sublayer.name,
+        "input_shape": None,
+        "output_shape": list(last.shape) if last else None,
+        "mse": metrics.mse if metrics else None,
+        "max_abs_error": metrics.max_abs_error if metrics else None,
+        "mean_abs_error": metrics.mean_abs_error if metrics else None,
+        "cosine_similarity": metrics.cosine if metrics else None,
+        "relative_error": metrics.rel_l2 if metrics else None,
+        "pass_threshold": sublayer.state == PASSED,
+        "error_message": (wrong.message or f"{wrong.tap} is beyond tolerance") if wrong else None,
+    }
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Inf" if value > 0 else "-Inf"
+    if isinstance(value, dict):
+        return {key: _encode(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encode(item) for item in value]
+    return value
+
+
+def _decode(value: Any) -> Any:
+    """Turn the strings of numbers back, outside of recipes and other free text."""
+    if isinstance(value, dict):
+        return {
+            key: item if key in ("recipe", "failure") else _decode(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_decode(item) for item in value]
+    return _NON_FINITE.get(value, value) if isinstance(value, str) else value
