@@ -14,6 +14,7 @@ import click
 from goldenctl import __version__
 from goldenctl.commands.diff import diff_command
 from goldenctl.commands.doctor import doctor_command
+from goldenctl.commands.faults import faults_command
 from goldenctl.commands.infinicore import infinicore_group
 from goldenctl.commands.inspect import inspect_command
 from goldenctl.commands.record import record_command
@@ -45,6 +46,7 @@ for command in (
     diff_command,
     verify_command,
     inspect_command,
+    faults_command,
     infinicore_group,
     doctor_command,
 ):

@@ -1,0 +1,22 @@
+"""``goldenctl faults``: the bugs that replay can inject."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("faults")
+def faults_command() -> None:
+    """List the faults that replay --inject knows, and which ops each can befall."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from goldenctl.replay.faults import FAULTS
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("fault", "what is wrong", "ops"):
+        table.add_column(title, overflow="fold")
+    for fault in FAULTS.values():
+        ops = "any" if len(fault.kinds) > 3 else ", ".join(fault.kinds)
+        table.add_row(fault.name, fault.title, ops)
+    Console(highlight=False, markup=False).print(table)
