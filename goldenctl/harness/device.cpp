@@ -11,22 +11,34 @@ namespace {
 
 const char* status_name(infiniStatus_t status) {
     switch (status) {
-        case INFINI_STATUS_SUCCESS: return "INFINI_STATUS_SUCCESS";
-        case INFINI_STATUS_INTERNAL_ERROR: return "INFINI_STATUS_INTERNAL_ERROR";
-        case INFINI_STATUS_NOT_IMPLEMENTED: return "INFINI_STATUS_NOT_IMPLEMENTED";
-        case INFINI_STATUS_BAD_PARAM: return "INFINI_STATUS_BAD_PARAM";
-        case INFINI_STATUS_NULL_POINTER: return "INFINI_STATUS_NULL_POINTER";
+        case INFINI_STATUS_SUCCESS:
+            return "INFINI_STATUS_SUCCESS";
+        case INFINI_STATUS_INTERNAL_ERROR:
+            return "INFINI_STATUS_INTERNAL_ERROR";
+        case INFINI_STATUS_NOT_IMPLEMENTED:
+            return "INFINI_STATUS_NOT_IMPLEMENTED";
+        case INFINI_STATUS_BAD_PARAM:
+            return "INFINI_STATUS_BAD_PARAM";
+        case INFINI_STATUS_NULL_POINTER:
+            return "INFINI_STATUS_NULL_POINTER";
         case INFINI_STATUS_DEVICE_TYPE_NOT_SUPPORTED:
             return "INFINI_STATUS_DEVICE_TYPE_NOT_SUPPORTED";
-        case INFINI_STATUS_DEVICE_NOT_FOUND: return "INFINI_STATUS_DEVICE_NOT_FOUND";
-        case INFINI_STATUS_DEVICE_NOT_INITIALIZED: return "INFINI_STATUS_DEVICE_NOT_INITIALIZED";
+        case INFINI_STATUS_DEVICE_NOT_FOUND:
+            return "INFINI_STATUS_DEVICE_NOT_FOUND";
+        case INFINI_STATUS_DEVICE_NOT_INITIALIZED:
+            return "INFINI_STATUS_DEVICE_NOT_INITIALIZED";
         case INFINI_STATUS_DEVICE_ARCHITECTURE_NOT_SUPPORTED:
             return "INFINI_STATUS_DEVICE_ARCHITECTURE_NOT_SUPPORTED";
-        case INFINI_STATUS_BAD_TENSOR_DTYPE: return "INFINI_STATUS_BAD_TENSOR_DTYPE";
-        case INFINI_STATUS_BAD_TENSOR_SHAPE: return "INFINI_STATUS_BAD_TENSOR_SHAPE";
-        case INFINI_STATUS_BAD_TENSOR_STRIDES: return "INFINI_STATUS_BAD_TENSOR_STRIDES";
-        case INFINI_STATUS_INSUFFICIENT_WORKSPACE: return "INFINI_STATUS_INSUFFICIENT_WORKSPACE";
-        default: return "an unknown status";
+        case INFINI_STATUS_BAD_TENSOR_DTYPE:
+            return "INFINI_STATUS_BAD_TENSOR_DTYPE";
+        case INFINI_STATUS_BAD_TENSOR_SHAPE:
+            return "INFINI_STATUS_BAD_TENSOR_SHAPE";
+        case INFINI_STATUS_BAD_TENSOR_STRIDES:
+            return "INFINI_STATUS_BAD_TENSOR_STRIDES";
+        case INFINI_STATUS_INSUFFICIENT_WORKSPACE:
+            return "INFINI_STATUS_INSUFFICIENT_WORKSPACE";
+        default:
+            return "an unknown status";
     }
 }
 
@@ -39,10 +51,14 @@ std::string message(infiniStatus_t status, const char* call) {
 
 const std::vector<DeviceType>& device_types() {
     static const std::vector<DeviceType> types{
-        {"cpu", INFINI_DEVICE_CPU},           {"nvidia", INFINI_DEVICE_NVIDIA},
-        {"cambricon", INFINI_DEVICE_CAMBRICON}, {"ascend", INFINI_DEVICE_ASCEND},
-        {"metax", INFINI_DEVICE_METAX},       {"moore", INFINI_DEVICE_MOORE},
-        {"iluvatar", INFINI_DEVICE_ILUVATAR}, {"kunlun", INFINI_DEVICE_KUNLUN},
+        {"cpu", INFINI_DEVICE_CPU},
+        {"nvidia", INFINI_DEVICE_NVIDIA},
+        {"cambricon", INFINI_DEVICE_CAMBRICON},
+        {"ascend", INFINI_DEVICE_ASCEND},
+        {"metax", INFINI_DEVICE_METAX},
+        {"moore", INFINI_DEVICE_MOORE},
+        {"iluvatar", INFINI_DEVICE_ILUVATAR},
+        {"kunlun", INFINI_DEVICE_KUNLUN},
 #if defined(GOLDENCTL_HAS_HYGON)
         {"hygon", INFINI_DEVICE_HYGON},
 #elif defined(GOLDENCTL_HAS_SUGON)
@@ -110,7 +126,8 @@ void Engine::copy_out(void* host, const void* device, size_t bytes) const {
 }
 
 void Engine::copy_device(void* target, const void* source, size_t bytes) const {
-    check(infinirtMemcpy(target, source, bytes, INFINIRT_MEMCPY_D2D), "infinirtMemcpy on the device");
+    check(infinirtMemcpy(target, source, bytes, INFINIRT_MEMCPY_D2D),
+          "infinirtMemcpy on the device");
 }
 
 void Engine::synchronize() const {

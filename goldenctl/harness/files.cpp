@@ -29,7 +29,7 @@ int open_regular(const std::string& path, int flags, struct stat& status) {
 
 File::File(std::string path, int64_t bytes, bool write)
     : path_(std::move(path)), bytes_(bytes), write_(write) {
-    struct stat status {};
+    struct stat status{};
     descriptor_ = open_regular(path_, write ? O_RDWR : O_RDONLY, status);
     if (status.st_size == bytes) return;
     ::close(descriptor_);
@@ -70,7 +70,7 @@ void File::write(const void* source, size_t bytes, int64_t offset) const {
 }
 
 std::string read_text(const std::string& path, size_t limit) {
-    struct stat status {};
+    struct stat status{};
     int descriptor = open_regular(path, O_RDONLY, status);
     ::close(descriptor);
     if (static_cast<uint64_t>(status.st_size) > limit)

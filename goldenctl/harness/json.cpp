@@ -26,6 +26,17 @@ size_t utf8_length(std::string_view text) {
     return overlong || outside ? 0 : length;
 }
 
+// The code point of one well-formed sequence.
+uint32_t code_point(std::string_view sequence) {
+    uint32_t code = 0;
+    for (char character : sequence) {
+        auto byte = static_cast<unsigned char>(character);
+        if (sequence.size() == 1) return byte;
+        code = byte >= 0xC0 ? byte & (0x7Fu >> sequence.size()) : code << 6 | (byte & 0x3F);
+    }
+    return code;
+}
+
 void append_utf8(std::string& text, uint32_t code) {
     auto put = [&](uint32_t byte) { text.push_back(static_cast<char>(byte)); };
     if (code < 0x80) {
@@ -78,16 +89,22 @@ class Parser {
         skip_space();
         Json json;
         switch (peek()) {
-            case '{': return object(depth);
-            case '[': return array(depth);
+            case '{':
+                return object(depth);
+            case '[':
+                return array(depth);
             case '"':
                 json.kind = Json::Kind::String;
                 json.text = string();
                 return json;
-            case 't': return word("true", Json::Kind::Boolean);
-            case 'f': return word("false", Json::Kind::Boolean);
-            case 'n': return word("null", Json::Kind::Null);
-            default: return number();
+            case 't':
+                return word("true", Json::Kind::Boolean);
+            case 'f':
+                return word("false", Json::Kind::Boolean);
+            case 'n':
+                return word("null", Json::Kind::Null);
+            default:
+                return number();
         }
     }
 
@@ -226,17 +243,24 @@ Json parse_json(std::string_view text) { return Parser(text).document(); }
 
 std::string quote(std::string_view text) {
     std::string quoted = "\"";
+    auto escape = [&](uint32_t unit) {
+        char escaped[8];
+        std::snprintf(escaped, sizeof escaped, "\\u%04x", unit & 0xFFFF);
+        quoted += escaped;
+    };
     while (!text.empty()) {
-        unsigned byte = static_cast<unsigned char>(text[0]);
         size_t length = utf8_length(text);
-        if (byte == '"' || byte == '\\') {
+        uint32_t code = code_point(text.substr(0, length));
+        if (length == 0) {
+            escape(0xDC00 + static_cast<unsigned char>(text[0]));
+        } else if (code == '"' || code == '\\') {
             quoted.append("\\").push_back(text[0]);
-        } else if (length == 0 || byte < 0x20 || byte == 0x7F) {
-            char escaped[8];
-            std::snprintf(escaped, sizeof escaped, "\\u%04x", length == 0 ? 0xDC00 + byte : byte);
-            quoted += escaped;
+        } else if (code >= 0x20 && code < 0x7F) {
+            quoted.push_back(text[0]);
+        } else if (code < 0x10000) {
+            escape(code);
         } else {
-            quoted.append(text.substr(0, length));
+            escape(0xD800 + ((code - 0x10000) >> 10)), escape(0xDC00 + (code & 0x3FF));
         }
         text.remove_prefix(length == 0 ? 1 : length);
     }

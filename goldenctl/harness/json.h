@@ -25,7 +25,7 @@ struct Json {
 // \udc80..\udcff stands for one byte that is not UTF-8, as in Python's file names.
 Json parse_json(std::string_view text);
 
-// Returns `text` as a JSON string literal, on one line whatever the bytes are.
+// Returns `text` as a JSON string literal of printable ASCII, whatever the bytes are.
 std::string quote(std::string_view text);
 
 }  // namespace goldenctl

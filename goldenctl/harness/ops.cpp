@@ -107,9 +107,9 @@ Launch binary(const Bound& bound, const char* name,
 Launch rms_norm(const Bound& bound) {
     const View &out = bound.op.out, &x = bound.op.args[0], &w = bound.op.args[1];
     infiniopRMSNormDescriptor_t raw = nullptr;
-    check(infiniopCreateRMSNormDescriptor(
-              bound.engine.handle(), &raw, bound.describe(out).get(), bound.describe(x).get(),
-              bound.describe(w).get(), static_cast<float>(bound.op.epsilon)),
+    check(infiniopCreateRMSNormDescriptor(bound.engine.handle(), &raw, bound.describe(out).get(),
+                                          bound.describe(x).get(), bound.describe(w).get(),
+                                          static_cast<float>(bound.op.epsilon)),
           "infiniopCreateRMSNormDescriptor");
     auto desc = own(raw, infiniopDestroyRMSNormDescriptor);
     Workspace space(desc, infiniopGetRMSNormWorkspaceSize);
@@ -151,10 +151,9 @@ Launch gemm(const Bound& bound) {
     const View &out = bound.op.out, &a = bound.op.args[0], &b = bound.op.args[1];
     size_t rank = std::min<size_t>(out.shape.size(), 3);
     infiniopGemmDescriptor_t raw = nullptr;
-    check(infiniopCreateGemmDescriptor(bound.engine.handle(), &raw,
-                                       bound.describe(as_matrix(out), rank).get(),
-                                       bound.describe(as_matrix(a), rank).get(),
-                                       bound.describe(as_matrix(b), rank).get()),
+    check(infiniopCreateGemmDescriptor(
+              bound.engine.handle(), &raw, bound.describe(as_matrix(out), rank).get(),
+              bound.describe(as_matrix(a), rank).get(), bound.describe(as_matrix(b), rank).get()),
           "infiniopCreateGemmDescriptor");
     auto desc = own(raw, infiniopDestroyGemmDescriptor);
     Workspace space(desc, infiniopGetGemmWorkspaceSize);
@@ -183,11 +182,11 @@ infiniStatus_t create_rope(infiniStatus_t (*create)(infiniopHandle_t, infiniopRo
 // Without `algo` (before 2025-09) the op pairs neighbours, which is GPT-J: its manual defines
 // y[2i] and y[2i + 1] from x[2i] and x[2i + 1]. That GPT-NeoX cannot be asked for is said, and
 // not answered with the other rotation.
-[[maybe_unused]] infiniStatus_t create_rope(infiniStatus_t (*create)(infiniopHandle_t, infiniopRoPEDescriptor_t*,
-                                                    TensorDesc, TensorDesc, TensorDesc, TensorDesc,
-                                                    TensorDesc),
-                           infiniopHandle_t handle, infiniopRoPEDescriptor_t* desc,
-                           const std::array<EngineTensor, 5>& t, bool neox) {
+[[maybe_unused]] infiniStatus_t create_rope(
+    infiniStatus_t (*create)(infiniopHandle_t, infiniopRoPEDescriptor_t*, TensorDesc, TensorDesc,
+                             TensorDesc, TensorDesc, TensorDesc),
+    infiniopHandle_t handle, infiniopRoPEDescriptor_t* desc, const std::array<EngineTensor, 5>& t,
+    bool neox) {
     if (neox)
         throw SublayerError("unsupported",
                             "this InfiniCore's RoPE has no algo parameter and means gptj, "
@@ -276,11 +275,16 @@ Launch prepare(const Engine& engine, const Op& op, const Addresses& addresses,
                const std::vector<Tensor>& tensors) {
     Bound bound(engine, op, addresses, tensors);
     switch (op.kind) {
-        case OpKind::Gather: return gather(bound);
-        case OpKind::RmsNorm: return rms_norm(bound);
-        case OpKind::Gemm: return gemm(bound);
-        case OpKind::Rope: return rope(bound);
-        case OpKind::CausalSoftmax: return causal_softmax(bound);
+        case OpKind::Gather:
+            return gather(bound);
+        case OpKind::RmsNorm:
+            return rms_norm(bound);
+        case OpKind::Gemm:
+            return gemm(bound);
+        case OpKind::Rope:
+            return rope(bound);
+        case OpKind::CausalSoftmax:
+            return causal_softmax(bound);
         case OpKind::Swiglu:
             return binary(bound, "infiniopSwiGLU", infiniopCreateSwiGLUDescriptor,
                           infiniopGetSwiGLUWorkspaceSize, infiniopSwiGLU,
@@ -288,9 +292,12 @@ Launch prepare(const Engine& engine, const Op& op, const Addresses& addresses,
         case OpKind::Add:
             return binary(bound, "infiniopAdd", infiniopCreateAddDescriptor,
                           infiniopGetAddWorkspaceSize, infiniopAdd, infiniopDestroyAddDescriptor);
-        case OpKind::Mul: return mul(bound);
-        case OpKind::Rearrange: return rearrange(bound);
-        case OpKind::Sdpa: break;
+        case OpKind::Mul:
+            return mul(bound);
+        case OpKind::Rearrange:
+            return rearrange(bound);
+        case OpKind::Sdpa:
+            break;
     }
     throw SublayerError("unsupported",
                         std::string(op_name(op.kind)) + " is not among this backend's ops");

@@ -50,9 +50,7 @@ class Fields {
     const std::string& string(const char* key) {
         return get(key, Json::Kind::String, "a string").text;
     }
-    bool boolean(const char* key) {
-        return get(key, Json::Kind::Boolean, "true or false").boolean;
-    }
+    bool boolean(const char* key) { return get(key, Json::Kind::Boolean, "true or false").boolean; }
     const std::vector<Json>& array(const char* key) {
         return get(key, Json::Kind::Array, "an array").items;
     }
@@ -85,8 +83,8 @@ class Fields {
         std::vector<int64_t> values;
         for (const Json& item : items) {
             if (item.kind != Json::Kind::Integer || item.integer < low)
-                fail(where_ + "." + key, "expected integers" +
-                                             std::string(low == 1 ? " of at least 1" : ""));
+                fail(where_ + "." + key,
+                     "expected integers" + std::string(low == 1 ? " of at least 1" : ""));
             values.push_back(item.integer);
         }
         return values;
@@ -125,16 +123,16 @@ Storage read_storage(const Json& json, const std::string& where, const Plan& pla
                      const Tensor& tensor, bool store) {
     Fields fields(json, where);
     Storage storage{};
-    storage.file = static_cast<size_t>(
-        fields.integer("file", 0, static_cast<int64_t>(plan.files.size()) - 1));
+    storage.file =
+        static_cast<size_t>(fields.integer("file", 0, static_cast<int64_t>(plan.files.size()) - 1));
     storage.offset = fields.integer("offset", 0, kMaxInt);
     storage.dtype = store ? tensor.dtype : fields.dtype("dtype");
     fields.finish();
     const File& file = plan.files[storage.file];
     if (store && !file.writable()) fail(where, "stores into a file that is not for writing");
     if (!can_convert(storage.dtype, tensor.dtype))
-        fail(where, std::string(dtype_name(storage.dtype)) + " cannot become " +
-                        dtype_name(tensor.dtype));
+        fail(where,
+             std::string(dtype_name(storage.dtype)) + " cannot become " + dtype_name(tensor.dtype));
     int64_t bytes = tensor.count * static_cast<int64_t>(dtype_bytes(storage.dtype));
     if (bytes > file.bytes() || storage.offset > file.bytes() - bytes)
         fail(where, "bytes " + std::to_string(storage.offset) + " + " + std::to_string(bytes) +
@@ -235,12 +233,18 @@ class OpChecker {
         if (sublayer_.tensors[op_.out.tensor].dtype != dtype_)
             fail(where_ + ".out", std::string("expected ") + dtype_name(dtype_));
         switch (op_.kind) {
-            case OpKind::Gather: return gather();
-            case OpKind::RmsNorm: return rms_norm();
-            case OpKind::Gemm: return gemm();
-            case OpKind::Rope: return rope();
-            case OpKind::CausalSoftmax: return causal_softmax();
-            case OpKind::Sdpa: return sdpa();
+            case OpKind::Gather:
+                return gather();
+            case OpKind::RmsNorm:
+                return rms_norm();
+            case OpKind::Gemm:
+                return gemm();
+            case OpKind::Rope:
+                return rope();
+            case OpKind::CausalSoftmax:
+                return causal_softmax();
+            case OpKind::Sdpa:
+                return sdpa();
             default:
                 for (size_t i = 0; i < op_.args.size(); ++i) shape(i, op_.out.shape);
         }
@@ -358,8 +362,8 @@ Op read_op(const Json& json, const std::string& where, const Sublayer& sublayer,
     const auto& args = fields.array("args");
     size_t expected = kOps[static_cast<size_t>(op.kind)].args;
     if (args.size() != expected)
-        fail(where + ".args", "expected " + std::to_string(expected) + " views, got " +
-                                  std::to_string(args.size()));
+        fail(where + ".args",
+             "expected " + std::to_string(expected) + " views, got " + std::to_string(args.size()));
     for (size_t i = 0; i < args.size(); ++i)
         op.args.push_back(read_view(args[i], indexed(where, "args", i), sublayer));
     if (op.kind == OpKind::RmsNorm) op.epsilon = fields.number("epsilon");
@@ -456,8 +460,7 @@ Plan read_plan(const std::string& path) {
     plan.dtype = fields.dtype("dtype");
     if (plan.dtype == Dtype::Float64 || !is_float(plan.dtype))
         fail("plan.dtype", "expected float32, bfloat16 or float16");
-    plan.repeat =
-        fields.has("repeat") ? static_cast<int>(fields.integer("repeat", 1, 1 << 20)) : 1;
+    plan.repeat = fields.has("repeat") ? static_cast<int>(fields.integer("repeat", 1, 1 << 20)) : 1;
     plan.stop_on_failure = fields.has("stop_on_failure") && fields.boolean("stop_on_failure");
     const auto& files = fields.array("files");
     for (size_t i = 0; i < files.size(); ++i)

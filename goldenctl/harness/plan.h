@@ -37,18 +37,7 @@ struct View {
     int64_t count() const;
 };
 
-enum class OpKind {
-    Gather,
-    RmsNorm,
-    Gemm,
-    Rope,
-    CausalSoftmax,
-    Swiglu,
-    Add,
-    Mul,
-    Rearrange,
-    Sdpa
-};
+enum class OpKind { Gather, RmsNorm, Gemm, Rope, CausalSoftmax, Swiglu, Add, Mul, Rearrange, Sdpa };
 
 const char* op_name(OpKind kind);
 

@@ -69,13 +69,13 @@ OutputWatch::OutputWatch(const Engine& engine, const View& view, Dtype dtype, ch
 }
 
 void OutputWatch::poison(Pattern pattern) {
-    pattern_ = pattern_bits(dtype_, pattern);
+    uint32_t bits = pattern_bits(dtype_, pattern);
     if (offsets_.empty()) {
         fill(before_, dtype_, pattern);
     } else {
         engine_.copy_out(before_.data(), start_, extent_bytes());
         for (int64_t offset : offsets_)
-            std::memcpy(&before_[static_cast<size_t>(offset) * element_bytes_], &pattern_,
+            std::memcpy(&before_[static_cast<size_t>(offset) * element_bytes_], &bits,
                         element_bytes_);
     }
     engine_.copy_in(start_, before_.data(), extent_bytes());
@@ -83,14 +83,15 @@ void OutputWatch::poison(Pattern pattern) {
 
 void OutputWatch::read() { engine_.copy_out(after_.data(), start_, extent_bytes()); }
 
-std::optional<int64_t> OutputWatch::unwritten() const {
+std::vector<int64_t> OutputWatch::holding(Pattern pattern) const {
+    uint32_t bits = pattern_bits(dtype_, pattern);
+    std::vector<int64_t> found;
     for (int64_t i = 0; i < count_; ++i) {
         int64_t offset = offsets_.empty() ? i : offsets_[static_cast<size_t>(i)];
-        if (std::memcmp(&after_[static_cast<size_t>(offset) * element_bytes_], &pattern_,
-                        element_bytes_) == 0)
-            return i;
+        const char* element = &after_[static_cast<size_t>(offset) * element_bytes_];
+        if (std::memcmp(element, &bits, element_bytes_) == 0) found.push_back(i);
     }
-    return std::nullopt;
+    return found;
 }
 
 bool OutputWatch::stray() const {

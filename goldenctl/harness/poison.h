@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <vector>
 
 #include "device.h"
@@ -39,8 +38,8 @@ class OutputWatch {
 
     // Reads back what was written; the other two speak of the last read.
     void read();
-    std::optional<int64_t> unwritten() const;  // flat index of the first element left poisoned
-    bool stray() const;                        // true when bytes between the elements changed
+    std::vector<int64_t> holding(Pattern pattern) const;  // flat indices, ascending
+    bool stray() const;  // true when bytes between the elements changed
 
   private:
     size_t extent_bytes() const { return before_.size(); }
@@ -51,7 +50,6 @@ class OutputWatch {
     char* start_;                   // device address of the lowest element
     std::vector<int64_t> offsets_;  // from the lowest element, in index order; empty: 0, 1, 2...
     int64_t count_;
-    uint32_t pattern_ = 0;
     std::vector<char> before_, after_;  // the extent, poisoned and after the launch
 };
 

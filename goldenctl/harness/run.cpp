@@ -75,10 +75,10 @@ class Residents {
 
     void store(const Tensor& tensor, const char* device) const {
         auto bytes = static_cast<int64_t>(dtype_bytes(tensor.dtype));
-        std::vector<char> ready(static_cast<size_t>(std::min(kChunkElements, tensor.count) * bytes));
+        std::vector<char> ready(
+            static_cast<size_t>(std::min(kChunkElements, tensor.count) * bytes));
         for (int64_t at = 0; at < tensor.count; at += kChunkElements) {
-            auto size =
-                static_cast<size_t>(std::min(kChunkElements, tensor.count - at) * bytes);
+            auto size = static_cast<size_t>(std::min(kChunkElements, tensor.count - at) * bytes);
             engine_.copy_out(ready.data(), device + at * bytes, size);
             plan_.files[tensor.store->file].write(ready.data(), size,
                                                   tensor.store->offset + at * bytes);
@@ -146,22 +146,24 @@ class OpRun {
         watch.read();
         if (watch.stray())
             throw SublayerError("overrun", "bytes between the elements of the output were changed");
-        auto suspect = watch.unwritten();
-        if (suspect && still_unwritten(watch))
-            throw SublayerError("unwritten", "element " + std::to_string(*suspect) + " of " +
-                                                 std::to_string(op_.out.count()) +
-                                                 " of the output was never written");
+        auto suspects = watch.holding(pattern_);
+        if (!suspects.empty()) judge(watch, suspects);
         return ns;
     }
 
-    // A result may equal the pattern by chance, or carry it on from an input; over another
-    // pattern it then differs.
-    bool still_unwritten(OutputWatch& watch) {
+    // A result may be the pattern's own bits, carried on from an input or by chance: over another
+    // pattern it then comes out the same. An element that does not was not written before.
+    void judge(OutputWatch& watch, const std::vector<int64_t>& suspects) {
         watch.poison(Pattern::OtherFinite);
         launch_();
         engine_.synchronize();
         watch.read();
-        return watch.unwritten().has_value();
+        auto again = watch.holding(pattern_);
+        for (int64_t suspect : suspects)
+            if (!std::binary_search(again.begin(), again.end(), suspect))
+                throw SublayerError("unwritten", "element " + std::to_string(suspect) + " of " +
+                                                     std::to_string(op_.out.count()) +
+                                                     " of the output was never written");
     }
 
     const Engine& engine_;
@@ -265,9 +267,8 @@ bool Runner::run(size_t index) const {
     const Sublayer& sublayer = plan_.sublayers[index];
     std::string where = "\"sublayer\": " + std::to_string(index);
     std::unique_ptr<Residents> residents;
-    if (!attempt_or_report(where, [&] {
-            residents = std::make_unique<Residents>(engine_, plan_, sublayer);
-        }))
+    if (!attempt_or_report(
+            where, [&] { residents = std::make_unique<Residents>(engine_, plan_, sublayer); }))
         return false;
     int64_t total_ns = 0;
     for (const Op& op : sublayer.ops) {

@@ -1,0 +1,162 @@
+"""Invalid plans: each is refused with one clear line before anything runs."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from harness_plans import Plan, run_plan
+
+Document = dict[str, Any]
+
+
+def base(tmp_path: Path) -> Document:
+    """Return a valid plan with a gemm, an add and a rope."""
+    plan = Plan(tmp_path)
+    layer = plan.sublayer()
+    layer.load("a", np.ones((2, 4), np.float32))
+    layer.load("b", np.ones((4, 6), np.float32))
+    layer.store("c", [2, 6])
+    layer.op("gemm", "c", "a", "b", alpha=1, beta=0)
+    layer.load("x", np.ones((2, 1, 4), np.float32))
+    layer.load("positions", np.zeros(2, np.int32))
+    layer.load("table", np.ones((3, 2), np.float32))
+    layer.store("y", [2, 1, 4])
+    layer.op("rope", "y", "x", "positions", "table", "table", algo="neox")
+    return plan.document()
+
+
+def at(path: str, value: object) -> Callable[[Document], None]:
+    """Return a change that sets the place ``path`` (keys and indices, by dots) to ``value``."""
+
+    def change(document: Document) -> None:
+        *parents, last = path.split(".")
+        place: Any = document
+        for key in parents:
+            place = place[int(key) if key.isdigit() else key]
+        if value is None:
+            del place[last]
+        else:
+            place[int(last) if last.isdigit() else last] = value
+
+    return change
+
+
+S, GEMM, ROPE = "sublayers.0", "sublayers.0.ops.0", "sublayers.0.ops.1"
+BIG = 2**62
+INVALID = [
+    ("protocol", at("protocol", 2), "plan.protocol: expected 1, got 2"),
+    ("no protocol", at("protocol", None), 'plan: lacks "protocol"'),
+    ("unknown key", at("colour", "red"), "plan: unknown key among"),
+    ("dtype", at("dtype", "float64"), "plan.dtype: expected float32, bfloat16 or float16"),
+    ("dtype name", at("dtype", "fp8"), 'plan.dtype: unknown dtype "fp8"'),
+    ("repeat", at("repeat", 0), "plan.repeat: 0 is not within 1 .."),
+    ("boolean", at("stop_on_failure", 1), "plan.stop_on_failure: expected true or false"),
+    ("device_id", at("device_id", 1.5), "plan.device_id: expected an integer"),
+    ("files", at("files", {}), "plan.files: expected an array"),
+    ("path", at("files.0.path", "/nowhere/x"), "cannot be opened: No such file"),
+    ("nul", at("files.0.path", "/a\0b"), "not a file name"),
+    ("folder", at("files.0.path", "/"), "not a regular file"),
+    ("device", at("files.0.path", "/dev/zero"), "not a regular file"),
+    ("file size", at("files.0.bytes", 5), "expected 5 bytes, got"),
+    ("file key", at("files.0.mode", 1), "files[0]: unknown key among"),
+    ("sublayer key", at(f"{S}.kind", 1), "sublayers[0]: unknown key among"),
+    ("tensor dtype", at(f"{S}.tensors.0.dtype", "bfloat16"), "tensors[0].dtype: expected float32"),
+    ("zero", at(f"{S}.tensors.0.shape", [0, 4]), "expected integers of at least 1"),
+    ("negative", at(f"{S}.tensors.0.shape", [-2, 4]), "expected integers of at least 1"),
+    ("huge", at(f"{S}.tensors.0.shape", [BIG, 4]), "is too large"),
+    ("rank", at(f"{S}.tensors.0.shape", [1] * 9), "expected 1 to 8 dimensions, got 9"),
+    ("load file", at(f"{S}.tensors.0.load.file", 2), "load.file: 2 is not within 0 .. 1"),
+    ("load end", at(f"{S}.tensors.0.load.offset", 10**6), "are beyond the file's"),
+    ("load overflow", at(f"{S}.tensors.0.load.offset", 2**63 - 1), "are beyond the file's"),
+    ("load dtype", at(f"{S}.tensors.0.load.dtype", "int32"), "int32 cannot become float32"),
+    ("store there", at(f"{S}.tensors.2.store.file", 0), "a file that is not for writing"),
+    ("both", at(f"{S}.tensors.0.store", {"file": 1, "offset": 0}), 'both "load" and "store"'),
+    ("op", at(f"{GEMM}.op", "conv"), 'ops[0].op: unknown op "conv"'),
+    ("op key", at(f"{GEMM}.epsilon", 1), "ops[0]: unknown key among"),
+    ("alpha", at(f"{GEMM}.alpha", None), 'ops[0]: lacks "alpha"'),
+    ("alpha text", at(f"{GEMM}.alpha", "1"), "ops[0].alpha: expected a number"),
+    ("arity", at(f"{GEMM}.args", []), "ops[0].args: expected 2 views, got 0"),
+    ("tensor", at(f"{GEMM}.out.tensor", 9), "out.tensor: 9 is not within 0 .. 6"),
+    ("bounds", at(f"{GEMM}.out.offset", 1), 'leave tensor "c" of 12 elements'),
+    ("below", at(f"{GEMM}.args.0.strides", [-4, 1]), 'leave tensor "a"'),
+    ("stride", at(f"{GEMM}.args.0.strides", [BIG, 1]), 'leave tensor "a"'),
+    ("overflow", at(f"{GEMM}.args.0.strides", [2**63 - 1, 2**63 - 1]), 'leave tensor "a"'),
+    ("strides", at(f"{GEMM}.args.0.strides", [1]), "shape has 2 dimensions, strides 1"),
+    ("out twice", at(f"{GEMM}.out.strides", [0, 1]), "writes one element twice"),
+    ("inner", at(f"{GEMM}.args.1.shape", [3, 6]), "expected shape [4, 6], got [3, 6]"),
+    ("algo", at(f"{ROPE}.algo", "llama"), "algo: expected neox or gptj"),
+    ("positions", at(f"{ROPE}.args.1.tensor", 0), "expected int32, got float32"),
+    ("sin", at(f"{ROPE}.args.2.shape", [2, 2]), "expected shape [2, 2], got [3, 2]"),
+    ("table", at(f"{ROPE}.args.2.strides", [1, 2]), "expected a contiguous table"),
+    ("unwritten", at(f"{GEMM}.beta", 1), "before anything has written it"),
+    ("stored", at(f"{S}.ops", []), "is stored, but no op writes it"),
+    ("null", at(f"{S}.tensors", "x"), "tensors: expected an array"),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [row[1:] for row in INVALID], ids=[r[0] for r in INVALID]
+)
+def test_invalid_plan(
+    tmp_path: Path, harness: Path, change: Callable[[Document], None], message: str
+) -> None:
+    document = copy.deepcopy(base(tmp_path))
+    change(document)
+    (tmp_path / "plan.json").write_text(json.dumps(document))
+    ran = run_plan(harness, tmp_path / "plan.json")
+    assert ran.status == 4
+    (event,) = ran.events
+    assert (event["event"], event["reason"]) == ("failed", "plan")
+    assert message in event["message"]
+    assert len(ran.stderr.splitlines()) == 1
+
+
+TEXTS = [
+    ("empty", b"", "not JSON at byte 0"),
+    ("array", b"[]", "plan: expected an object"),
+    ("deep", b"[" * 100000, "nested deeper than 32"),
+    ("duplicate", b'{"protocol": 1, "protocol": 1}', 'duplicate key "protocol"'),
+    ("tail", b"{} x", "text after the end"),
+    ("comma", b'{"a": 1,}', "expected a string"),
+    ("zero", b'{"a": 01}', "leading zero"),
+    ("range", b'{"protocol": 99999999999999999999}', "number out of range"),
+    ("nan", b'{"a": NaN}', "expected a value"),
+    ("control", b'{"a\n": 1}', "control character"),
+    ("utf-8", b'{"\xc3(": 1}', "string is not UTF-8"),
+    ("overlong", b'{"\xc0\x80": 1}', "string is not UTF-8"),
+    ("surrogate", b'{"\\ud800x": 1}', "half of a surrogate pair"),
+    ("escape", b'{"\\x": 1}', "unknown escape"),
+    ("open", b'{"a', "string without an end"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), [row[1:] for row in TEXTS], ids=[r[0] for r in TEXTS])
+def test_not_json(tmp_path: Path, harness: Path, text: bytes, message: str) -> None:
+    (tmp_path / "plan.json").write_bytes(text)
+    ran = run_plan(harness, tmp_path / "plan.json")
+    assert ran.status == 4
+    assert message in ran.failure["message"]
+
+
+def test_names_and_paths_of_any_bytes(tmp_path: Path, harness: Path) -> None:
+    """A path that is not UTF-8 is Python's surrogate escape; a hostile tap stays one line."""
+    folder = tmp_path / "b\udcff ü \U0001f9ea"
+    folder.mkdir()
+    document = base(folder)
+    document["sublayers"][0]["ops"][0]["tap"] = 'tap"\n\x1b[31m\u2028é\U0001f9ea'
+    (tmp_path / "plan.json").write_text(json.dumps(document))
+    ran = run_plan(harness, tmp_path / "plan.json")
+    assert ran.status == 0
+    assert ran.events[1]["tap"] == document["sublayers"][0]["ops"][0]["tap"]
+
+
+def test_no_plan(tmp_path: Path, harness: Path) -> None:
+    ran = run_plan(harness, tmp_path / "none.json")
+    assert ran.status == 4
+    assert "cannot be opened" in ran.failure["message"]
