@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import ml_dtypes
@@ -182,6 +183,21 @@ def test_a_later_sublayer_reads_what_an_earlier_stored(tmp_path: Path, harness: 
     layer.store("y", [3])
     layer.op("add", "y", "x", "x")
     assert plan.run(harness).outputs["chained/y"].tolist() == [0, 4, 8]
+
+
+def test_a_failed_write_is_io(tmp_path: Path, harness: Path) -> None:
+    """A file size limit of 0 stands for the full disk; Python's processes ignore SIGXFSZ."""
+    plan = doubling(tmp_path, count=1)
+    (tmp_path / "plan.json").write_text(json.dumps(plan.document()))
+    limit = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); "
+    command = [sys.executable, "-c", limit + "os.execv(sys.argv[1], sys.argv[1:])"]
+    done = subprocess.run(
+        [*command, harness, tmp_path / "plan.json"], capture_output=True, text=True, check=False
+    )
+    failed = json.loads(done.stdout.splitlines()[-2])
+    assert (done.returncode, failed["sublayer"], failed["reason"]) == (0, 0, "io")
+    assert failed["message"].endswith("write failed: File too large")
+    assert "tap" not in failed
 
 
 @pytest.mark.parametrize("repeat", [1, 2, 5])
