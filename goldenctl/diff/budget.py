@@ -1,9 +1,10 @@
 """Owns the verdict by rounding budget: each row's error against what correct rounding does.
 
 The rule (docs/budgets.md): with b the recorded result's own distance from the truth, f the
-rounding floor and B = max(b, f, pooled), a correct result a obeys ||a - o|| <= 2 B and
-max |a - o| <= 4 B_max. Only e is at hand, so by the triangle inequality the test is
-||a - e|| <= b + 2 B; where the truth o was kept, it is the rule itself.
+rounding floor and B = max(b, f, pooled), a correct result a obeys ||a - o|| <= 2 (1 + c) B
+and max |a - o| <= 4 B_max, where c in 0..1 says how much of the row's error one element
+carries. Only e is at hand, so by the triangle inequality the test is ||a - e|| <= b +
+2 (1 + c) B; where the truth o was kept, it is the rule itself.
 """
 
 from __future__ import annotations
@@ -45,8 +46,10 @@ def check_budget(rows: RowErrors, budget: Budget, *, from_truth: bool) -> tuple[
     """
     norms = np.sqrt(rows.expected_squared)
     l2 = np.sqrt(rows.error_squared)
-    l2_limit = L2_FACTOR * _widened(np.maximum(budget.l2, budget.floor_l2), norms)
-    max_limit = MAX_FACTOR * _widened(np.maximum(budget.max, budget.floor_max), norms)
+    typical_l2 = _widened(np.maximum(budget.l2, budget.floor_l2), norms)
+    typical_max = _widened(np.maximum(budget.max, budget.floor_max), norms)
+    l2_limit = L2_FACTOR * (1.0 + _concentration(typical_max, typical_l2)) * typical_l2
+    max_limit = MAX_FACTOR * typical_max
     if not from_truth:
         l2_limit, max_limit = l2_limit + budget.l2, max_limit + budget.max
     l2_share, max_share = _shares(l2, l2_limit), _shares(rows.max_error, max_limit)
@@ -61,6 +64,12 @@ def check_budget(rows: RowErrors, budget: Budget, *, from_truth: bool) -> tuple[
         ),
     ]
     return checks, worst
+
+
+def _concentration(largest: Rows, l2: Rows) -> Rows:
+    """0 where many elements share a row's error, 1 where one carries it: the norm of many
+    errors hardly varies, that of one has the tails of a Gaussian."""
+    return np.clip(np.divide(largest, l2, out=np.zeros_like(l2), where=l2 > 0), 0.0, 1.0)
 
 
 def _widened(budget: Rows, norms: Rows) -> Rows:

@@ -122,25 +122,38 @@ class Oracle:
     def _widened(self, value: Tensor) -> Tensor:
         return value.to(self._wide) if value.is_floating_point() else value
 
+    def _noise_sizes(
+        self, op: Op, inputs: Mapping[str, Tensor], weights: Mapping[str, Tensor], truth: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Standard deviations: of each element's last rounding, and of the row's noise."""
+        args = tuple(inputs[name] for name in op.inputs)
+        row = ROW_NOISE[op.kind](self._unit, args, tuple(weights[n] for n in op.weights), truth)
+        store = self._unit.store * math.sqrt(ROUNDINGS.get(op.kind, 1)) * _UNIFORM
+        return truth.abs() * store, row
+
     def _sigma(
         self, op: Op, inputs: Mapping[str, Tensor], weights: Mapping[str, Tensor], truth: Tensor
     ) -> Tensor:
         """Standard deviation of each element's rounding error."""
-        args = tuple(inputs[name] for name in op.inputs)
-        row = ROW_NOISE[op.kind](self._unit, args, tuple(weights[n] for n in op.weights), truth)
-        spread = row / math.sqrt(truth.shape[-1])  # [..., 1]
-        store = self._unit.store * math.sqrt(ROUNDINGS.get(op.kind, 1)) * _UNIFORM
-        return torch.hypot(truth.abs() * store, spread)
+        element, row = self._noise_sizes(op, inputs, weights, truth)
+        return torch.hypot(element, row / math.sqrt(truth.shape[-1]))
 
     def _with_noise(
         self, op: Op, four: Tensor, inputs: Mapping[str, Tensor], weights: Mapping[str, Tensor]
     ) -> Tensor:
         """Add the op's own rounding noise to the twins, numbers 1 and 3 of the four."""
-        sigma = self._sigma(op, inputs, weights, four)
-        draw = torch.randn(four.shape, generator=self._noise, dtype=torch.float32)
-        draw = draw.to(four.device, four.dtype).unflatten(0, (4, -1))
-        draw[0::2] = 0.0
-        return four + sigma * draw.flatten(0, 1)
+        element, row = self._noise_sizes(op, inputs, weights, four)
+        if op.kind in SHARED_NOISE:  # one error of exactly one deviation for the whole row
+            sign = self._draw(row).sign()
+            noise = element * self._draw(four) + four * sign * row / _norm(four).clamp_min(1e-300)
+        else:
+            noise = torch.hypot(element, row / math.sqrt(four.shape[-1])) * self._draw(four)
+        noise.unflatten(0, (4, -1))[0::2] = 0.0
+        return four + noise
+
+    def _draw(self, like: Tensor) -> Tensor:
+        draw = torch.randn(like.shape, generator=self._noise, dtype=torch.float32)
+        return draw.to(like.device, like.dtype)
 
     def _budget(self, recorded: Tensor, truth: Tensor, sigma: Tensor, four: Tensor) -> Tensor:
         """Return ``[scope, ..., 4]`` float32: l2, max, floor_l2, floor_max of every row."""
@@ -189,6 +202,9 @@ def _joined(a: Tensor, b: Tensor) -> Tensor:
 # How often a correct implementation may round to the stored type on the way: before and
 # after the norm's weight, the scores' scale, the gate's activation, the softmax's division.
 ROUNDINGS = {"rms_norm": 2, "matmul_qk": 2, "causal_softmax": 2, "swiglu": 2}
+# Ops whose row noise is one factor on the whole row, from the sum that they divide by: it comes
+# through a linear layer whole, where independent errors would average out.
+SHARED_NOISE = ("rms_norm", "causal_softmax")
 # Row noise: the part of an op's rounding error that does not follow the size of each
 # element, as a standard deviation of the row's L2 norm, ``[..., 1]``.
 RowNoise = Callable[[Unit, tuple[Tensor, ...], tuple[Tensor, ...], Tensor], Tensor]
