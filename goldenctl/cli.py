@@ -12,6 +12,7 @@ import sys
 import click
 
 from goldenctl import __version__
+from goldenctl.commands.blame import blame_command
 from goldenctl.commands.diff import diff_command
 from goldenctl.commands.doctor import doctor_command
 from goldenctl.commands.faults import faults_command
@@ -44,6 +45,7 @@ for command in (
     record_command,
     replay_command,
     diff_command,
+    blame_command,
     verify_command,
     inspect_command,
     faults_command,

@@ -34,9 +34,10 @@ def status_command(infini_root: Path | None) -> None:
 
 @infinicore_group.command("install")
 @click.option("--prefix", type=PATH, help="Where to install; a folder of our own unless given.")
-def install_command(prefix: Path | None) -> None:
+@click.option("--sdist", type=PATH, help="The source package, fetched elsewhere.")
+def install_command(prefix: Path | None, sdist: Path | None) -> None:
     """Build the pinned InfiniCore's CPU libraries from its source package."""
     from goldenctl.infini.provision import install
 
-    done = install(prefix, progress=lambda line: click.echo(line, err=True))
+    done = install(prefix, sdist=sdist, progress=lambda line: click.echo(line, err=True))
     click.echo(f"InfiniCore is at {done.root}")

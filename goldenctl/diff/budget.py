@@ -44,14 +44,9 @@ def check_budget(rows: RowErrors, budget: Budget, *, from_truth: bool) -> tuple[
 
     ``rows`` are errors from the truth when ``from_truth``, else from the recorded result.
     """
-    norms = np.sqrt(rows.expected_squared)
     l2 = np.sqrt(rows.error_squared)
-    typical_l2 = _widened(np.maximum(budget.l2, budget.floor_l2), norms)
-    typical_max = _widened(np.maximum(budget.max, budget.floor_max), norms)
-    l2_limit = L2_FACTOR * (1.0 + _concentration(typical_max, typical_l2)) * typical_l2
-    max_limit = MAX_FACTOR * typical_max
-    if not from_truth:
-        l2_limit, max_limit = l2_limit + budget.l2, max_limit + budget.max
+    norms = np.sqrt(rows.expected_squared)
+    l2_limit, max_limit = row_limits(budget, norms, from_truth=from_truth)
     l2_share, max_share = _shares(l2, l2_limit), _shares(rows.max_error, max_limit)
     worst = int(np.argmax(np.maximum(l2_share, max_share)))
     checks = [
@@ -64,6 +59,18 @@ def check_budget(rows: RowErrors, budget: Budget, *, from_truth: bool) -> tuple[
         ),
     ]
     return checks, worst
+
+
+def row_limits(budget: Budget, norms: Rows, *, from_truth: bool) -> tuple[Rows, Rows]:
+    """Return each row's limits of L2 and of the largest error; ``norms`` are of the expected
+    rows."""
+    typical_l2 = _widened(np.maximum(budget.l2, budget.floor_l2), norms)
+    typical_max = _widened(np.maximum(budget.max, budget.floor_max), norms)
+    l2_limit = L2_FACTOR * (1.0 + _concentration(typical_max, typical_l2)) * typical_l2
+    max_limit = MAX_FACTOR * typical_max
+    if from_truth:
+        return l2_limit, max_limit
+    return l2_limit + budget.l2, max_limit + budget.max
 
 
 def _concentration(largest: Rows, l2: Rows) -> Rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,9 +24,14 @@ class Emulator:
         self, golden: GoldenFile, config: ModelConfig, checkpoint: Checkpoint, dtype: str
     ) -> None:
         self._golden = golden
-        self._config = config
+        self.config = config
         self._dtype = TORCH_DTYPES[dtype]
         self._loader = WeightLoader(checkpoint, dtype, "cpu")
+
+    def values(self, path: str, sublayer: Sublayer, op: Op) -> np.ndarray:
+        """Return the op's output as NumPy numbers."""
+        found = self.bits(path, sublayer, op)
+        return found.view(ml_dtypes.bfloat16) if self._dtype == torch.bfloat16 else found
 
     @torch.inference_mode()
     def bits(self, path: str, sublayer: Sublayer, op: Op) -> np.ndarray:
@@ -43,6 +49,6 @@ class Emulator:
     def _tensor(self, path: str, name: str) -> Tensor:
         if is_derived(name):
             positions = self._golden.info("constants/rope_cos").shape[0]
-            return torch.from_numpy(derived_table(name, self._config, positions)).to(self._dtype)
+            return torch.from_numpy(derived_table(name, self.config, positions)).to(self._dtype)
         value = from_numpy(self._golden.map(recorded_path(path, name)))
         return value.to(self._dtype) if value.is_floating_point() else value

@@ -25,6 +25,8 @@ DEVICES = (
     "iluvatar",
     "kunlun",
     "hygon",
+    "qy",
+    "ali",
 )
 
 

@@ -110,7 +110,8 @@ class Binder:
 
     ``offsets`` are the byte offsets in the run file by tensor name. In mode ``sublayer``
     only a sublayer's input comes from the golden, in ``op`` every op's inputs do, in
-    ``chain`` a sublayer's input is what the one before it stored.
+    ``chain`` a sublayer's input is what the one before it stored. ``grafts`` name tensors
+    that are taken from the golden instead of being computed.
     """
 
     def __init__(
@@ -122,12 +123,14 @@ class Binder:
         run_path: Path,
         offsets: Mapping[str, int],
         patches: Patches,
+        grafts: frozenset[str] = frozenset(),
     ) -> None:
         self._source = source
         self._mode = mode
         self._dtype = dtype
         self._offsets = offsets
         self._patches = patches
+        self._grafts = grafts
         self._files = [
             File(str(path), path.stat().st_size, write=write)
             for path, write in ((source.golden.path.resolve(), False), (run_path.resolve(), True))
@@ -162,12 +165,12 @@ class Binder:
             weights = tuple(self._load_weight(builder, loaded, name) for name in op.weights)
             shape = self._shape(path, sublayer, op)
             out = builder.tensor(op.output, shape, store=self._store(path, op.output))
-            if "fault" in op.attrs:
-                load = self._patch(self._patches.emulated(path, sublayer, op))
-                patch = builder.tensor(f"{op.output}#emulated", shape, load=load)
-                builder.ops += LOWERINGS["copy"](op.output, out, (patch,), (), {})
-            else:
+            replacement = self._replacement(path, sublayer, op)
+            if replacement is None:
                 builder.ops += LOWERINGS[op.kind](op.output, out, inputs, weights, op.attrs)
+            else:
+                source = builder.tensor(f"{op.output}#replaced", shape, load=replacement)
+                builder.ops += LOWERINGS["copy"](op.output, out, (source,), (), {})
             yielded[op.output] = out
         return builder.build()
 
@@ -181,6 +184,16 @@ class Binder:
         for name in (f"{path}/{tap}", f"{path}/{links.get(tap, tap)}"):
             if name in self._offsets:
                 return Store(1, self._offsets[name])
+        return None
+
+    def _replacement(self, path: str, sublayer: Sublayer, op: Op) -> Load | None:
+        """Where an op's output comes from when it is not computed: a graft or an emulation."""
+        name = f"{path}/{op.output}"
+        if name in self._grafts:
+            info = self._source.golden.info(name)
+            return Load(0, info.offset, info.dtype)
+        if "fault" in op.attrs:
+            return self._patch(self._patches.emulated(path, sublayer, op))
         return None
 
     def _patch(self, array: np.ndarray) -> Load:

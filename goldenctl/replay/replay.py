@@ -48,6 +48,7 @@ class Options:
     repeat: int = 1
     timeout_s: float = 600.0
     faults: tuple[Injection, ...] = ()
+    grafts: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def replay(
             run_path=writer.temporary_path,
             offsets=writer.offsets,
             patches=_patches(source, dtype, folder),
+            grafts=options.grafts,
         )
         sublayers = binder.sublayers()
         device, device_id = parse_device(options.device)
@@ -205,6 +207,7 @@ def _recipe(
         "sublayers": list(source.sublayers),
         "not_computed": list(FUSED_TAPS) if options.attention == "sdpa" else [],
         "faults": [str(injection) for injection in options.faults],
+        "grafts": sorted(options.grafts),
     }
 
 

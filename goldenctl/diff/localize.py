@@ -1,0 +1,89 @@
+"""Owns the question which ops are wrong by themselves, and which only inherit an error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from goldenctl.diff.report import PASSED, Report, SublayerResult, TensorResult
+from goldenctl.model.graph import CACHE_LINKS, Sublayer
+
+AMPLIFIES = 2.0
+"""A sublayer that makes an inherited error at least this many times larger amplifies it."""
+
+
+@dataclass(frozen=True)
+class Depth:
+    """One sublayer's part in how an error grows: relative L2 errors of its output.
+
+    ``local`` from golden input, ``inherited`` what came in by the chain, ``chained`` what
+    went out. ``word`` is culprit, victim, amplifier, healed or empty.
+    """
+
+    name: str
+    local: float
+    inherited: float
+    chained: float
+    word: str
+
+    @property
+    def amplification(self) -> float:
+        return self.chained / self.inherited if self.inherited > 0 else float("nan")
+
+
+def culprits(report: Report, graph: Mapping[str, Sublayer]) -> list[TensorResult]:
+    """Return, in execution order, every op that is wrong although its inputs are right.
+
+    ``graph`` maps each sublayer's path to its ops. In mode ``op`` that is every wrong op. In
+    mode ``sublayer`` an op behind a wrong one may be hidden; with only sublayer taps the
+    whole sublayer stands for its ops. Crashed sublayers are culprits at their failing op.
+    """
+    found = []
+    for sublayer in report.sublayers:
+        found += _culprits_of(sublayer, graph[sublayer.name], every=report.mode == "op")
+    return found
+
+
+def _culprits_of(sublayer: SublayerResult, ops: Sublayer, *, every: bool) -> list[TensorResult]:
+    wrong = {CACHE_LINKS.get(t.tap, t.tap): t for t in sublayer.tensors if _is_wrong(t)}
+    if sublayer.failure is not None:
+        return list(wrong.values())[:1]
+    return [
+        wrong[op.output]
+        for op in ops.ops
+        if op.output in wrong and (every or not any(name in wrong for name in op.inputs))
+    ]
+
+
+def _is_wrong(tensor: TensorResult) -> bool:
+    return not tensor.ok and tensor.state != "not_computed"
+
+
+def depths(local: Report, chain: Report, culprit_sublayers: set[str]) -> list[Depth]:
+    """Join a sublayer replay and a chain replay into each sublayer's part."""
+    isolated = {s.name: s for s in local.sublayers}
+    result: list[Depth] = []
+    inherited, inherited_ok = 0.0, True
+    for sublayer in chain.sublayers:
+        if sublayer.name.endswith("/embedding"):
+            inherited, inherited_ok = 0.0, True
+        error, ok = _output_error(sublayer)
+        own, _ = _output_error(isolated[sublayer.name])
+        if sublayer.name in culprit_sublayers:
+            word = "culprit"
+        elif not inherited_ok and ok:
+            word = "healed"
+        elif not ok and error >= AMPLIFIES * inherited > 0:
+            word = "amplifier"
+        else:
+            word = "" if ok else "victim"
+        result.append(Depth(sublayer.name, own, inherited, error, word))
+        inherited, inherited_ok = error, ok
+    return result
+
+
+def _output_error(sublayer: SublayerResult) -> tuple[float, bool]:
+    last = sublayer.tensors[-1] if sublayer.tensors else None
+    if last is None or last.metrics is None or last.metrics.mismatches:
+        return float("inf"), False
+    return last.metrics.rel_l2, last.state == PASSED

@@ -1,0 +1,187 @@
+"""Owns the diagnosis of a wrong op: which fault, applied to the reference on the recorded
+inputs, yields what the backend wrote.
+
+A cause is named only when it was reproduced: with the fault, the reference comes as near
+to the backend's output as correct rounding comes to the golden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from goldenctl.diff._partial import RowErrors
+from goldenctl.diff.budget import Budget, row_limits
+from goldenctl.diff.metrics import score
+from goldenctl.diff.signature import describe_error
+from goldenctl.diff.tolerance import default_policy
+from goldenctl.golden.dtypes import DTYPES
+from goldenctl.golden.file import GoldenFile
+from goldenctl.golden.schema import BUDGET_SCOPES
+from goldenctl.model.graph import CACHE_LINKS, Op, Sublayer
+from goldenctl.reference.patch import Emulator
+from goldenctl.replay.faults import FAULTS, Context, Fault, faulty_op
+
+Values = NDArray[np.generic]
+_PAIR_EXPLAINS = 0.5  # a fault that explains this much may be one of two
+_TIED = 3.0  # residuals within this factor of the best cannot be told apart
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One or two faults, and what of the error is left when they are assumed.
+
+    ``explained`` is 1 - ||a - f||² / ||a - e||²; ``reproduced`` tells whether the rest is
+    within rounding.
+    """
+
+    faults: tuple[Fault, ...]
+    explained: float
+    residual: float
+    reproduced: bool
+
+    @property
+    def title(self) -> str:
+        return " and ".join(fault.title for fault in self.faults)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is known of one culprit: the faults that reproduce it (more than one when this
+    input cannot tell them apart), and what the error looks like when none does."""
+
+    name: str
+    causes: tuple[Hypothesis, ...]
+    looks_like: tuple[str, ...]
+
+    @property
+    def summary(self) -> str:
+        if self.causes:
+            titles = " or ".join(f"'{cause.title}'" for cause in self.causes)
+            return f"{self.causes[0].explained:.1%} of the error is explained by {titles}"
+        seen = "; ".join(self.looks_like) or "like no pattern that is known here"
+        return f"not explained by a known fault; the error looks like: {seen}"
+
+
+class Diagnoser:
+    """Tests the catalogue of faults on culprits of one golden, in replay mode ``op``."""
+
+    def __init__(
+        self, golden: GoldenFile, emulator: Emulator, *, faults: Sequence[Fault] | None = None
+    ) -> None:
+        self._golden = golden
+        self._emulator = emulator
+        self._faults = tuple(FAULTS.values()) if faults is None else tuple(faults)
+
+    def diagnose(self, path: str, sublayer: Sublayer, tap: str, actual: Values) -> Diagnosis:
+        """Explain ``actual``, the backend's output of the op that yields ``tap``."""
+        op = sublayer.producer(CACHE_LINKS.get(tap, tap))
+        case = _Case(self, path, sublayer, op, tap, actual)
+        causes = tuple(case.reproduced())
+        info = self._golden.info(f"{path}/{tap}")
+        looks = () if causes else case.looks_like(info.dims, info.dtype)
+        return Diagnosis(f"{path}/{tap}", causes, tuple(looks))
+
+    @property
+    def golden(self) -> GoldenFile:
+        return self._golden
+
+    @property
+    def emulator(self) -> Emulator:
+        return self._emulator
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        return self._faults
+
+
+class _Case:
+    """One culprit under diagnosis."""
+
+    def __init__(
+        self,
+        owner: Diagnoser,
+        path: str,
+        sublayer: Sublayer,
+        op: Op,
+        tap: str,
+        actual: Values,
+    ) -> None:
+        self._owner = owner
+        self._path, self._sublayer, self._op = path, sublayer, op
+        self._context = Context(owner.emulator.config, sublayer)
+        self._actual = actual
+        self._name = f"{path}/{tap}"
+        self._expected = owner.golden.map(self._name)
+        stored = f"{path}/budget/{tap}"
+        self._budget = None
+        if stored in owner.golden.tensors:
+            self._budget = Budget.of(owner.golden.map(stored), BUDGET_SCOPES.index("op"))
+
+    def reproduced(self) -> Iterator[Hypothesis]:
+        """Yield the faults that reproduce the output, best first, all that tie with it."""
+        singles = [h for fault in self._owner.faults if (h := self._test((fault,)))]
+        found = [h for h in singles if h.reproduced] or list(self._pairs(singles))
+        found.sort(key=lambda h: h.residual)
+        for hypothesis in found:
+            if hypothesis.residual <= _TIED * found[0].residual + 1e-12:
+                yield hypothesis
+
+    def looks_like(self, dims: tuple[str, ...], dtype: str) -> list[str]:
+        return describe_error(self._actual, self._expected, dims, dtype)
+
+    def _pairs(self, singles: list[Hypothesis]) -> Iterator[Hypothesis]:
+        if not any(h.explained >= _PAIR_EXPLAINS for h in singles):
+            return
+        for first, second in combinations(singles, 2):
+            if max(first.explained, second.explained) < _PAIR_EXPLAINS:
+                continue
+            hypothesis = self._test((*first.faults, *second.faults))
+            if hypothesis is not None and hypothesis.reproduced:
+                yield hypothesis
+
+    def _test(self, faults: tuple[Fault, ...]) -> Hypothesis | None:
+        """Apply faults to the reference; None where they do not fit this op."""
+        op = self._op
+        for fault in faults:
+            changed = faulty_op(fault, op, self._context)
+            if changed is None:
+                return None
+            if "fault" in op.attrs and changed.attrs.get("fault") != op.attrs["fault"]:
+                return None  # two emulations of one op
+            op = changed
+        faulty = self._owner.emulator.values(self._path, self._sublayer, op)
+        faulty = faulty.reshape(self._expected.shape)
+        return self._weigh(faults, faulty)
+
+    def _weigh(self, faults: tuple[Fault, ...], faulty: Values) -> Hypothesis:
+        rows = RowErrors.of(faulty)
+        metrics = score(self._actual, faulty, atol=0.0, rtol=0.0, rows=rows)
+        before = score(self._actual, self._expected, atol=0.0, rtol=0.0)
+        residual = metrics.rel_l2 if np.isfinite(metrics.rel_l2) else np.inf
+        error = before.mse * before.compared
+        left = metrics.mse * metrics.compared
+        explained = 1.0 - left / error if error > 0 else float(metrics.mismatches == 0)
+        same_masks = metrics.mismatches == 0
+        return Hypothesis(
+            faults, explained, float(residual), same_masks and self._within(rows, residual)
+        )
+
+    def _within(self, rows: RowErrors, residual: float) -> bool:
+        """Whether what is left is rounding: by the budget, scaled to the faulty result."""
+        if self._budget is None:
+            limits = default_policy().limits(self._expected.dtype.name, self._op.kind)
+            return residual <= (limits.rel_l2 or DTYPES[self._expected.dtype.name].eps)
+        l2_limit, _ = row_limits(self._budget, self._row_norms(), from_truth=False)
+        expected = np.maximum(self._row_norms(), 1e-300)
+        grown = np.maximum(1.0, np.sqrt(rows.expected_squared) / expected)
+        return bool(np.all(np.sqrt(rows.error_squared) <= l2_limit * grown))
+
+    def _row_norms(self) -> NDArray[np.float64]:
+        rows = RowErrors.of(self._expected)
+        score(self._expected, self._expected, atol=0.0, rtol=0.0, rows=rows)
+        return np.sqrt(rows.expected_squared)

@@ -1,0 +1,149 @@
+"""Owns the search for culprits: isolated replays, a chain, a graft, and what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from goldenctl.diff.judge import compare
+from goldenctl.diff.localize import Depth, culprits, depths
+from goldenctl.diff.report import Report, TensorResult
+from goldenctl.diff.tolerance import Policy
+from goldenctl.errors import GoldenctlError
+from goldenctl.golden.file import GoldenFile, open_golden
+from goldenctl.model.checkpoint import Checkpoint
+from goldenctl.model.config import ModelConfig
+from goldenctl.model.graph import CACHE_LINKS, Sublayer
+from goldenctl.replay.backend import Backend
+from goldenctl.replay.bind import choose_sublayers
+from goldenctl.replay.replay import Options, replay
+
+if TYPE_CHECKING:
+    from goldenctl.reference.diagnose import Diagnosis
+
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Graft:
+    """A chain replay with the golden's tensors in place of the culprits': how many of the
+    sublayers that were wrong are right again, and the last token's most likely next token
+    (golden, without the graft, with it; None without logits)."""
+
+    wrong_before: int
+    wrong_after: int
+    top1: tuple[int, int, int] | None
+
+
+@dataclass(frozen=True)
+class Blame:
+    """Everything a replay in all modes says of a backend."""
+
+    local: Report
+    chain: Report
+    culprits: tuple[TensorResult, ...]
+    depths: tuple[Depth, ...]
+    diagnoses: tuple[Diagnosis, ...]
+    graft: Graft | None
+    note: str = ""
+
+
+class Investigation:
+    """Runs the replays that blame needs, in a folder of its own."""
+
+    def __init__(
+        self,
+        golden: GoldenFile,
+        checkpoint_path: Path,
+        *,
+        backend: Backend,
+        options: Options,
+        policy: Policy,
+        folder: Path,
+        notify: Notify,
+    ) -> None:
+        self._golden = golden
+        self._checkpoint_path = checkpoint_path
+        self._backend = backend
+        self._options = options
+        self._policy = policy
+        self._folder = folder
+        self._notify = notify
+        config = ModelConfig.from_dict(golden.recipe["model"]["config"])
+        self._config = config
+        self._graph: dict[str, Sublayer] = choose_sublayers(
+            golden, config, options.layers, fused=False
+        )
+
+    def run(self) -> Blame:
+        """Replay by sublayer, by op where taps allow, and as a chain; then diagnose and graft."""
+        local = self._replayed("sublayer")
+        found = culprits(local, self._graph)
+        note = ""
+        if found and self._golden.recipe["taps"] == "op":
+            by_op = self._replayed("op")
+            found = culprits(by_op, self._graph) or found
+        elif found:
+            note = "only sublayer taps were recorded: record with --taps op to find the op"
+        chain = self._replayed("chain")
+        diagnoses, lack = self._diagnosed(found) if found and not note else ((), "")
+        return Blame(
+            local=local,
+            chain=chain,
+            culprits=tuple(found),
+            depths=tuple(depths(local, chain, {t.sublayer for t in found})),
+            diagnoses=diagnoses,
+            graft=self._grafted(chain, found) if found and not note else None,
+            note=note or lack,
+        )
+
+    def _replayed(self, mode: str, grafts: frozenset[str] = frozenset()) -> Report:
+        name = "graft" if grafts else mode
+        self._notify(f"replaying in mode {name}")
+        path = self._folder / f"{name}.h5"
+        options = replace(self._options, mode=mode, grafts=grafts)
+        replay(self._golden, self._checkpoint_path, path, backend=self._backend, options=options)
+        return compare(self._golden, open_golden(path), self._policy)
+
+    def _diagnosed(self, found: list[TensorResult]) -> tuple[tuple[Diagnosis, ...], str]:
+        try:
+            from goldenctl.reference.diagnose import Diagnoser
+            from goldenctl.reference.patch import Emulator
+        except ImportError:
+            return (), "diagnosis needs torch: pip install 'goldenctl[record]'"
+        run = open_golden(self._folder / "op.h5")
+        checkpoint = Checkpoint.open(self._checkpoint_path)
+        emulator = Emulator(self._golden, self._config, checkpoint, self._golden.recipe["dtype"])
+        diagnoser = Diagnoser(self._golden, emulator)
+        result = []
+        for culprit in found:
+            if culprit.metrics is not None:
+                self._notify(f"diagnosing {culprit.name}")
+                sublayer = self._graph[culprit.sublayer]
+                actual = run.map(culprit.name)
+                result.append(diagnoser.diagnose(culprit.sublayer, sublayer, culprit.tap, actual))
+        return tuple(result), ""
+
+    def _grafted(self, chain: Report, found: list[TensorResult]) -> Graft | None:
+        names = frozenset(f"{t.sublayer}/{CACHE_LINKS.get(t.tap, t.tap)}" for t in found)
+        try:
+            after = self._replayed("chain", names)
+        except GoldenctlError as error:
+            self._notify(f"the graft could not be replayed: {error}")
+            return None
+        return Graft(_wrong(chain), _wrong(after), self._top1())
+
+    def _top1(self) -> tuple[int, int, int] | None:
+        heads = [name for name in self._graph if name.endswith("/lm_head")]
+        if not heads:
+            return None
+        name = f"{heads[0]}/output"
+        files = (self._golden, *(open_golden(self._folder / f"{m}.h5") for m in ("chain", "graft")))
+        first, second, third = (int(f.map(name)[0, -1].argmax()) for f in files)
+        return first, second, third
+
+
+def _wrong(report: Report) -> int:
+    return sum(s.state != "passed" for s in report.sublayers)
