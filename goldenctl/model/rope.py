@@ -1,9 +1,12 @@
 """Owns the rotary frequencies and tables of every rope type, in NumPy.
 
 The formulas are those of transformers' ``modeling_rope_utils.py``, with the same order of
-float32 operations. Two things may still differ from torch by one unit in the last place:
-``theta ** x`` (correctly rounded here) and the cosine and sine (correctly rounded here, of
-the same float32 angle). A recorder that wants torch's bits computes those with torch.
+float32 operations. Two things may still differ from torch in the last place: ``theta ** x``
+and the cosine and sine of an angle, which are correctly rounded here. Measured with torch
+2.13 on 210 configurations: the frequencies have the same bits in 164 and are off by at most
+two units in the others (Qwen3: one of 64, by one unit), cosine and sine of one angle are off
+by at most one unit, two where they are scaled. A unit in a frequency grows with the position:
+1.9e-6 in Qwen3's cosine at position 40,959. Whoever wants torch's bits computes with torch.
 """
 
 from __future__ import annotations

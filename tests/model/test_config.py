@@ -1,0 +1,237 @@
+"""Which configs are read, with which defaults, and which are refused, and how."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from goldenctl.errors import DamagedError, GoldenctlError, MissingError, UsageError
+from goldenctl.model.config import ModelConfig, load_config, parse_config
+from goldenctl.model.presets import PRESETS, preset_config
+
+QWEN3_06B: dict[str, Any] = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "bos_token_id": 151643,
+    "eos_token_id": 151645,
+    "head_dim": 128,
+    "hidden_act": "silu",
+    "hidden_size": 1024,
+    "initializer_range": 0.02,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 40960,
+    "max_window_layers": 28,
+    "model_type": "qwen3",
+    "num_attention_heads": 16,
+    "num_hidden_layers": 28,
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": None,
+    "rope_theta": 1000000,
+    "sliding_window": None,
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.51.0",
+    "use_cache": True,
+    "use_sliding_window": False,
+    "vocab_size": 151936,
+}
+LLAMA: dict[str, Any] = {"model_type": "llama"}
+MISTRAL: dict[str, Any] = {"model_type": "mistral", "sliding_window": None}
+
+
+def test_published_config_equals_preset() -> None:
+    assert parse_config(QWEN3_06B, where="c") == preset_config("qwen3-0.6b")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_round_trips(preset: str) -> None:
+    config = preset_config(preset)
+    assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert parse_config(json.loads(json.dumps(config.to_hf_dict())), where="c") == config
+
+
+@pytest.mark.parametrize("family", ["qwen3", "qwen2", "llama", "mistral"])
+def test_defaults_are_those_of_transformers(family: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    overrides = {"sliding_window": None} if family == "mistral" else {}
+    theirs = transformers.AutoConfig.for_model(family, **overrides)
+    ours = parse_config({"model_type": family, **overrides}, where="c")
+    for key in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"):
+        assert getattr(ours, key) == getattr(theirs, key), key
+    for key in ("num_attention_heads", "num_key_value_heads", "max_position_embeddings"):
+        assert getattr(ours, key) == getattr(theirs, key), key
+    assert ours.rms_norm_eps == theirs.rms_norm_eps
+    assert ours.tie_word_embeddings == theirs.tie_word_embeddings
+    assert ours.rope.rope_theta == theirs.rope_parameters["rope_theta"]
+    head_dim = getattr(theirs, "head_dim", theirs.hidden_size // theirs.num_attention_heads)
+    assert ours.head_dim == head_dim
+    full = json.loads(theirs.to_json_string(use_diff=False))
+    assert parse_config(full, where="c") == ours
+
+
+@pytest.mark.parametrize("key", ["type", "rope_type"])
+def test_old_and_new_rope_spelling_agree(key: str) -> None:
+    scaling = {"factor": 4.0, "original_max_position_embeddings": 32768}
+    old = {**QWEN3_06B, "rope_scaling": {key: "yarn", **scaling}}
+    new = {k: v for k, v in QWEN3_06B.items() if k not in ("rope_theta", "rope_scaling")}
+    new["rope_parameters"] = {"rope_type": "yarn", "rope_theta": 1e6, **scaling}
+    assert parse_config(old, where="c") == parse_config(new, where="c")
+
+
+class Expect(NamedTuple):
+    """``base`` with ``change`` is refused with exactly this ``message``."""
+
+    base: dict[str, Any]
+    change: dict[str, Any]
+    message: str
+
+
+POSITIVE = "expected a number above 0 and up to 1e+12, got"
+REFUSED = [
+    Expect({}, {}, "model_type null is not supported; supported are qwen3, qwen2, llama, mistral"),
+    Expect({"model_type": "gemma3"}, {}, 'model_type "gemma3" is not supported; supported are'),
+    Expect({"model_type": ["qwen3"]}, {}, "model_type ['qwen3'] is not supported"),
+    Expect(QWEN3_06B, {"hidden_act": "gelu"}, 'hidden_act "gelu" is not supported'),
+    Expect(QWEN3_06B, {"num_experts": 128}, "num_experts 128 is not supported"),
+    Expect(QWEN3_06B, {"num_experts_per_tok": 8}, 'key "num_experts_per_tok" (value 8) is not'),
+    Expect(QWEN3_06B, {"quantization_config": {"bits": 4}}, "quantization_config {'bits': 4} is"),
+    Expect(QWEN3_06B, {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping 50.0 is not"),
+    Expect(QWEN3_06B, {"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5 is not"),
+    Expect(QWEN3_06B, {"pretraining_tp": 2}, "pretraining_tp 2 is not supported"),
+    Expect(QWEN3_06B, {"a\nb": 1}, 'key "a\\nb" (value 1) is not known to goldenctl'),
+    Expect(QWEN3_06B, {"hidden_size": 0}, "hidden_size: expected an integer from 1 to 1048576, go"),
+    Expect(QWEN3_06B, {"hidden_size": 1024.0}, "got 1024.0"),
+    Expect(QWEN3_06B, {"hidden_size": True}, "got true"),
+    Expect(QWEN3_06B, {"vocab_size": 10**40}, "got an integer of more than 30 digits"),
+    Expect(QWEN3_06B, {"num_key_value_heads": 3}, "expected a multiple of num_key_value_heads 3,"),
+    Expect(QWEN3_06B, {"head_dim": 127}, "head_dim: expected an even number, got 127"),
+    Expect(QWEN3_06B, {"rms_norm_eps": float("nan")}, f"rms_norm_eps: {POSITIVE} nan"),
+    Expect(QWEN3_06B, {"rms_norm_eps": 0}, f"rms_norm_eps: {POSITIVE} 0"),
+    Expect(QWEN3_06B, {"rms_norm_eps": "1e-6"}, f'rms_norm_eps: {POSITIVE} "1e-6"'),
+    Expect(QWEN3_06B, {"torch_dtype": "int8"}, "torch_dtype: expected one of bfloat16, float16, f"),
+    Expect(
+        QWEN3_06B, {"rope_scaling": {"type": "longrope"}}, "rope_scaling.rope_type: expected on"
+    ),
+    Expect(
+        QWEN3_06B, {"rope_scaling": {"type": "linear"}}, f"rope_scaling.factor: {POSITIVE} null"
+    ),
+    Expect(QWEN3_06B, {"rope_scaling": [1]}, "rope_scaling: expected an object, got array"),
+    Expect(QWEN3_06B, {"rope_theta": 1}, "rope_theta: expected a number above 1, got 1.0"),
+    Expect(
+        QWEN3_06B, {"rope_parameters": {"rope_theta": 5e5}}, "rope_theta: expected 500000.0 as in r"
+    ),
+    Expect(
+        QWEN3_06B,
+        {"rope_scaling": {"type": "linear", "factor": 2, "beta_fast": 3}},
+        "rope_scaling.beta_fast 3 is not supported; rope_type linear has no such key",
+    ),
+    Expect(
+        QWEN3_06B,
+        {"use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 20},
+        "sliding_window 4096 is not supported; if your inputs stay within 4096 tokens",
+    ),
+    Expect(
+        QWEN3_06B, {"layer_types": ["sliding_attention"]}, 'layer_types has "sliding_attention"'
+    ),
+    Expect({"model_type": "mistral"}, {}, "sliding_window 4096 is not supported"),
+    Expect(MISTRAL, {"attention_bias": True}, "attention_bias true is not supported; mistral"),
+    Expect({"model_type": "qwen2"}, {"attention_bias": False}, "attention_bias false is not"),
+    Expect(
+        QWEN3_06B, {"mlp_bias": True}, "mlp_bias true is not supported; qwen3 models have it fa"
+    ),
+    Expect(LLAMA, {"hidden_size": 100}, "hidden_size: expected a multiple of num_attention_heads"),
+    Expect(
+        LLAMA,
+        {
+            "rope_scaling": {
+                "rope_type": "llama3",
+                "factor": 8,
+                "low_freq_factor": 4,
+                "high_freq_factor": 1,
+            }
+        },
+        "rope_scaling.high_freq_factor: expected more than 4.0, got 1.0",
+    ),
+]
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.message[:40])
+def test_refused(case: Expect) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_config({**case.base, **case.change}, where="config.json")
+    assert str(caught.value).startswith("config.json: ")
+    assert case.message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 28},
+        {"use_sliding_window": True, "sliding_window": 40960, "max_window_layers": 0},
+        {"sliding_window": 4096},
+        {"layer_types": ["full_attention"] * 28},
+    ],
+)
+def test_windows_that_hide_nothing_are_accepted(change: dict[str, Any]) -> None:
+    assert parse_config({**QWEN3_06B, **change}, where="c") == preset_config("qwen3-0.6b")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "not valid JSON"),
+        (b"[]", "expected a JSON object, got array"),
+        (b'{"model_type": "qwen3", "model_type": "llama"}', "duplicate key 'model_type'"),
+        (b'{"rms_norm_eps": NaN}', "NaN is not JSON"),
+        (b"\xff", "not valid JSON"),
+        (b"[" * 200_000, "not valid JSON"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "not valid JSON"),
+        (b" " * (5 << 20), "larger than the 4194304 bytes"),
+    ],
+)
+def test_damaged_files(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(DamagedError, match=message):
+        load_config(tmp_path)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match="there is no such file"):
+        load_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"vocab_size": "x"}, {"extra": 1}, {"rope": 3}, {"model_type": "x"}, {"dtype": None}]
+)
+def test_bad_recipes_are_damage(change: dict[str, Any]) -> None:
+    data = {**preset_config("tiny").to_dict(), **change}
+    if change == {"dtype": None}:
+        del data["dtype"]
+    with pytest.raises(DamagedError, match="recipe: "):
+        ModelConfig.from_dict(data)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+@given(st.sampled_from(sorted(QWEN3_06B)), JSON)
+def test_any_value_is_read_or_refused(key: str, value: Any) -> None:
+    message = ""
+    try:
+        config = parse_config({**QWEN3_06B, key: value}, where="c")
+        assert ModelConfig.from_dict(config.to_dict()) == config
+    except GoldenctlError as error:
+        message = str(error)
+    assert "\n" not in message
+    assert len(message) < 400
