@@ -42,8 +42,8 @@ def _count_non_finite(x: _Doubles, y: _Doubles, start: int, part: Partial) -> No
 
 def _classes(x: _Doubles) -> NDArray[np.int8]:
     """0 finite, 1 NaN, 2 +Inf, 3 -Inf, as in kernel.c."""
-    inf = np.isinf(x) * (2 + np.signbit(x))
-    return (np.isnan(x) + inf).astype(np.int8)
+    infinite: NDArray[np.int8] = np.isinf(x) * (np.int8(2) + np.signbit(x).astype(np.int8))
+    return infinite + np.isnan(x).astype(np.int8)
 
 
 def _add_sums(job: Job, x: _Doubles, y: _Doubles, start: int, part: Partial) -> None:
