@@ -20,6 +20,7 @@ from goldenctl.commands.infinicore import infinicore_group
 from goldenctl.commands.inspect import inspect_command
 from goldenctl.commands.record import record_command
 from goldenctl.commands.replay import replay_command
+from goldenctl.commands.selftest import selftest_command
 from goldenctl.commands.synth import synth_command
 from goldenctl.commands.verify import verify_command
 from goldenctl.errors import EXIT_INTERRUPTED, EXIT_USAGE, GoldenctlError, printable
@@ -46,6 +47,7 @@ for command in (
     replay_command,
     diff_command,
     blame_command,
+    selftest_command,
     verify_command,
     inspect_command,
     faults_command,

@@ -79,7 +79,7 @@ def apply(
     sublayer: Sublayer, op: Op, tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor]
 ) -> Tensor:
     """Compute one op of a sublayer from its named tensors and weights."""
-    inputs = tuple(_heads_merged(op, tensors[name]) for name in op.inputs)
+    inputs = tuple(heads_merged(op, tensors[name]) for name in op.inputs)
     value = compute(op.kind, op.attrs, inputs, tuple(weights[name] for name in op.weights))
     if op.kind == "linear" and "head_dim" in sublayer.dims(op.output):
         return torch.unflatten(value, -1, (-1, tensors["rope_cos"].shape[-1] * 2))
@@ -153,7 +153,7 @@ def _run_lm_head(
                 observer.logits(sublayer, state, hidden, value, first)
 
 
-def _heads_merged(op: Op, value: Tensor) -> Tensor:
+def heads_merged(op: Op, value: Tensor) -> Tensor:
     """[B, S, H, D] -> [B, S, H * D] for the linear that follows the heads."""
     return value.flatten(2) if op.kind == "linear" and value.dim() == 4 else value
 

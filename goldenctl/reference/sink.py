@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import queue
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from goldenctl.golden.writer import GoldenWriter
+from goldenctl.golden.stream import FileStream
+from goldenctl.golden.writer import GoldenWriter, cannot_write
 
 _QUEUE_BYTES = 96 << 20
+_BLOCK_BYTES = 256 << 10
 
 
 class TensorSink:
@@ -25,6 +29,7 @@ class TensorSink:
 
     def __init__(self, writer: GoldenWriter) -> None:
         self._writer = writer
+        self._stream = FileStream(writer.temporary_path)
         self._jobs: queue.SimpleQueue[tuple[str, Tensor, int] | None] = queue.SimpleQueue()
         self._space = threading.Condition()
         self._waiting_bytes = 0
@@ -41,7 +46,7 @@ class TensorSink:
         value = value.cpu()
         nbytes = value.numel() * value.element_size()
         with self._space:
-            self._space.wait_for(lambda: self._waiting_bytes < _QUEUE_BYTES or self._error)
+            self._space.wait_for(lambda: self._waiting_bytes < _QUEUE_BYTES)
             self._waiting_bytes += nbytes
         self._raise_error()
         self._jobs.put((name, value, first_column))
@@ -59,30 +64,50 @@ class TensorSink:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             name, value, first_column = job
-            try:
-                if self._error is None:
-                    self._store(name, value, first_column)
-            except Exception as error:  # handed to the caller's thread by put and close
-                self._error = error
+            self._attempt(lambda: self._store(name, value, first_column))  # noqa: B023
             with self._space:
                 self._waiting_bytes -= value.numel() * value.element_size()
                 self._space.notify()
+        self._attempt(self._stream.flush)
+        self._stream.close()
+
+    def _attempt(self, action: Callable[[], None]) -> None:
+        """Keep the first error for the caller's thread; after one, do nothing."""
+        if self._error is None:
+            try:
+                action()
+            except OSError as error:
+                self._error = cannot_write(self._writer.path, error)
+            except Exception as error:
+                self._error = error
 
     def _store(self, name: str, value: Tensor, first_column: int) -> None:
         spec = self._writer.tensors[name]
-        array = bits(value)
+        array = _bits(value)
         if array.shape == spec.shape:
-            data = memoryview(array).cast("B")
-            self._writer.write(name, data)
-            self.digests[name] = hashlib.sha256(data).hexdigest()
+            self._store_whole(name, array.reshape(-1).data.cast("B"))
             return
+        self._stream.flush()
         row_bytes = spec.shape[-1] * array.itemsize
         for row, columns in enumerate(array.reshape(-1, array.shape[-1])):
             at_byte = row * row_bytes + first_column * array.itemsize
-            self._writer.write(name, memoryview(columns).cast("B"), at_byte)
+            self._writer.write(name, columns.data.cast("B"), at_byte)
+
+    def _store_whole(self, name: str, data: memoryview) -> None:
+        """Hash and copy block by block, so that memory is read once."""
+        digest = hashlib.sha256()
+        offset = self._writer.offsets[name]
+        for start in range(0, len(data), _BLOCK_BYTES):
+            block = data[start : start + _BLOCK_BYTES]
+            digest.update(block)
+            self._stream.write(block, offset + start)
+        self.digests[name] = digest.hexdigest()
 
 
-def bits(value: Tensor) -> np.ndarray:
+def _bits(value: Tensor) -> NDArray[np.generic]:
     """Return the tensor's memory as NumPy, bfloat16 as its 16-bit patterns."""
     value = value.detach().contiguous()
-    return (value.view(torch.uint16) if value.dtype == torch.bfloat16 else value).numpy()
+    bits: NDArray[np.generic] = (
+        value.view(torch.uint16) if value.dtype == torch.bfloat16 else value
+    ).numpy()
+    return bits

@@ -75,7 +75,10 @@ def inject(
     """
     changed = dict(sublayers)
     for injection in injections:
-        after = {path: _with_fault(s, injection, config) for path, s in changed.items()}
+        after = {
+            path: _with_fault(s, injection, Context(config, sublayers[path]))
+            for path, s in changed.items()
+        }
         if after == changed:
             msg = f"--inject {injection}: no op that is replayed there can have this fault"
             raise UsageError(msg)
@@ -89,8 +92,7 @@ def faulty_op(fault: Fault, op: Op, context: Context) -> Op | None:
     return None if changed == op else changed
 
 
-def _with_fault(sublayer: Sublayer, injection: Injection, config: ModelConfig) -> Sublayer:
-    context = Context(config, sublayer)
+def _with_fault(sublayer: Sublayer, injection: Injection, context: Context) -> Sublayer:
     ops = tuple(
         (faulty_op(injection.fault, op, context) or op) if injection.hits(sublayer, op) else op
         for op in sublayer.ops

@@ -1,0 +1,312 @@
+"""Owns the proof that verdicts can be trusted: every fault caught and named, every correct
+alternative let pass, on one golden and a real backend.
+
+Faults are injected one to an op in ``op`` replays, so a round tests every op at once.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from goldenctl.diff._partial import RowErrors
+from goldenctl.diff.budget import Budget, check_budget
+from goldenctl.diff.judge import compare
+from goldenctl.diff.localize import culprits
+from goldenctl.diff.metrics import score
+from goldenctl.diff.report import Report
+from goldenctl.diff.tolerance import default_policy
+from goldenctl.errors import UsageError
+from goldenctl.golden.file import GoldenFile, open_golden
+from goldenctl.golden.layout import oracle_dtype
+from goldenctl.golden.schema import BUDGET_SCOPES, short_name
+from goldenctl.model.checkpoint import Checkpoint
+from goldenctl.model.config import ModelConfig
+from goldenctl.model.graph import Op, Sublayer
+from goldenctl.reference.alternatives import ALTERNATIVES
+from goldenctl.reference.diagnose import Diagnoser
+from goldenctl.reference.gates import GATES, passes
+from goldenctl.reference.patch import Emulator
+from goldenctl.replay.backend import Backend
+from goldenctl.replay.bind import choose_sublayers
+from goldenctl.replay.faults import FAULTS, Context, Fault, Injection, faulty_op
+from goldenctl.replay.replay import Options, replay
+
+VISIBLE = 8.0
+"""A fault is visible when it moves some row by this many times what rounding does."""
+SUBLAYER_ROUNDS = 24
+_OPS_SCOPE = BUDGET_SCOPES.index("op")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fault at one op: whether the input shows it at all, and what was said of it.
+
+    ``effect`` is the largest row of ||f - e|| over B, the row's rounding; ``named`` whether
+    the fault is among those that the diagnosis gave, ``causes`` all of them. ``held_out`` are
+    the causes that a catalogue without this fault gave: each would be a wrong name; None
+    where that was not tried.
+    """
+
+    fault: str
+    place: str
+    op: str
+    effect: float
+    caught: bool
+    named: bool
+    causes: tuple[str, ...]
+    held_out: tuple[str, ...] | None
+    gates: Mapping[str, bool]
+
+    @property
+    def visible(self) -> bool:
+        return not self.effect < VISIBLE
+
+
+@dataclass
+class Selftest:
+    """All trials; every verdict on something correct: (alternative, place, passed); and every
+    fault put into a whole sublayer: (fault, place, its op was the first culprit)."""
+
+    dtype: str
+    trials: list[Trial] = field(default_factory=list)
+    correct: list[tuple[str, str, bool]] = field(default_factory=list)
+    correct_gates: Counter[str] = field(default_factory=Counter)
+    correct_ops: int = 0
+    located: list[tuple[str, str, bool]] = field(default_factory=list)
+
+    @property
+    def visible(self) -> list[Trial]:
+        return [trial for trial in self.trials if trial.visible]
+
+    def rate(self, good: Callable[[Trial], bool]) -> float:
+        """The share of visible trials that are good; NaN without any."""
+        trials = self.visible
+        return sum(map(good, trials)) / len(trials) if trials else float("nan")
+
+    @property
+    def wrong_names(self) -> list[Trial]:
+        """Held-out faults that were given another name, though the two can be told apart."""
+        return [t for t in self.visible if set(t.held_out or ()) - set(t.causes)]
+
+    @property
+    def false_alarms(self) -> list[tuple[str, str, bool]]:
+        return [entry for entry in self.correct if not entry[2]]
+
+
+class Tester:
+    """Runs the selftest of one golden on one backend."""
+
+    def __init__(
+        self,
+        golden: GoldenFile,
+        checkpoint_path: Path,
+        *,
+        backend: Backend,
+        layers: frozenset[int] | None,
+        notify: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Raises UsageError for a golden without budgets or taps."""
+        if golden.recipe.get("oracle", "none") == "none" or golden.recipe["taps"] != "op":
+            message = f"{golden.path}: selftest needs budgets and the taps of every op"
+            raise UsageError(message, hint="record it with --oracle --taps op")
+        self._golden = golden
+        self._path = checkpoint_path
+        self._backend = backend
+        self._layers = layers
+        self._notify = notify
+        self._config = ModelConfig.from_dict(golden.recipe["model"]["config"])
+        self._graph = choose_sublayers(golden, self._config, layers, fused=False)
+        dtype = golden.recipe["dtype"]
+        checkpoint = Checkpoint.open(checkpoint_path)
+        self._emulator = Emulator(golden, self._config, checkpoint, dtype)
+        self._wide = Emulator(golden, self._config, checkpoint, oracle_dtype(dtype), through=dtype)
+        self._diagnoser = Diagnoser(golden, self._emulator)
+        self._tried_without: set[tuple[str, str]] = set()
+        self._truths: dict[str, np.ndarray[Any, Any]] = {}
+
+    def run(self) -> Selftest:
+        """Inject everything, then everything that is right."""
+        result = Selftest(self._golden.recipe["dtype"])
+        rounds = list(self._rounds())
+        with tempfile.TemporaryDirectory(prefix="goldenctl-") as folder:
+            run_path = Path(folder) / "run.h5"
+            for number, assigned in enumerate(rounds):
+                self._notify(f"faults: round {number + 1} of {len(rounds)}")
+                report, run = self._replayed(run_path, "op", tuple(assigned.values()))
+                result.trials += self._trials(assigned, report, run)
+            visible = {(trial.fault, trial.place) for trial in result.visible}
+            for number, assigned in enumerate(self._sublayer_rounds(rounds, visible)):
+                self._notify(f"culprits: round {number + 1} of {SUBLAYER_ROUNDS}")
+                report, _ = self._replayed(run_path, "sublayer", tuple(assigned.values()))
+                result.located += self._located(assigned, report)
+            for mode in ("op", "sublayer", "chain"):
+                self._notify(f"correct: the backend itself, mode {mode}")
+                report, run = self._replayed(run_path, mode, ())
+                self._take_correct(result, f"{self._backend.name}, {mode}", report, run)
+        self._notify("correct: alternatives")
+        self._alternatives(result)
+        return result
+
+    def _rounds(self) -> Iterator[dict[str, Injection]]:
+        """Yield injections by tensor name, at most one for each op."""
+        queues = {}
+        for path, sublayer in self._graph.items():
+            for op in sublayer.ops:
+                place = f"{short_name(path)}.{op.output}"
+                context = Context(self._config, sublayer)
+                fitting = [f for f in FAULTS.values() if faulty_op(f, op, context)]
+                queues[f"{path}/{op.output}"] = [Injection(f, place) for f in fitting]
+        while any(queues.values()):
+            yield {name: queue.pop(0) for name, queue in queues.items() if queue}
+
+    def _sublayer_rounds(
+        self, rounds: list[dict[str, Injection]], visible: set[tuple[str, str]]
+    ) -> Iterator[dict[str, Injection]]:
+        """Yield injections by sublayer, one for each, walking through its visible faults."""
+        queues: dict[str, list[Injection]] = {path: [] for path in self._graph}
+        for assigned in rounds:
+            for name, injection in assigned.items():
+                if (injection.fault.name, injection.where) in visible:
+                    queues[name.rpartition("/")[0]].append(injection)
+        for number in range(SUBLAYER_ROUNDS):
+            yield {
+                path: queue[number * len(queue) // SUBLAYER_ROUNDS]
+                for path, queue in queues.items()
+                if queue
+            }
+
+    def _located(
+        self, assigned: Mapping[str, Injection], report: Report
+    ) -> Iterator[tuple[str, str, bool]]:
+        first: dict[str, str] = {}
+        for tensor in culprits(report, self._graph):
+            first.setdefault(tensor.sublayer, f"{short_name(tensor.sublayer)}.{tensor.tap}")
+        for path, injection in assigned.items():
+            place = injection.where
+            yield injection.fault.name, place, first.get(path) == place
+
+    def _replayed(
+        self, path: Path, mode: str, faults: tuple[Injection, ...]
+    ) -> tuple[Report, GoldenFile]:
+        options = Options(mode=mode, layers=self._layers, faults=faults)
+        replay(self._golden, self._path, path, backend=self._backend, options=options)
+        run = open_golden(path)
+        return compare(self._golden, run, default_policy()), run
+
+    def _trials(
+        self, assigned: Mapping[str, Injection], report: Report, run: GoldenFile
+    ) -> Iterator[Trial]:
+        results = {tensor.name: tensor for tensor in report.tensors}
+        for name, injection in assigned.items():
+            path, _, tap = name.rpartition("/")
+            sublayer = self._graph[path]
+            op = sublayer.producer(tap)
+            changed = faulty_op(injection.fault, op, Context(self._config, sublayer))
+            assert changed is not None
+            actual, expected = run.map(name), self._golden.map(name)
+            truth = self._truth(path, sublayer, op)
+            failed = not results[name].ok
+            diagnosis = None
+            if failed:
+                diagnosis = self._diagnoser.diagnose(path, sublayer, tap, actual)
+            causes = [f.name for c in diagnosis.causes for f in c.faults] if diagnosis else []
+            yield Trial(
+                fault=injection.fault.name,
+                place=injection.where,
+                op=op.kind,
+                effect=self._effect(path, sublayer, changed, name),
+                caught=failed,
+                named=injection.fault.name in causes,
+                causes=tuple(causes),
+                held_out=self._without(injection.fault, path, sublayer, tap, actual)
+                if failed
+                else None,
+                gates={
+                    gate: not passes(rule, actual, expected, truth, self._golden.recipe["dtype"])
+                    for gate, rule in GATES.items()
+                },
+            )
+
+    def _without(
+        self, fault: Fault, path: str, sublayer: Sublayer, tap: str, actual: np.ndarray[Any, Any]
+    ) -> tuple[str, ...] | None:
+        """Diagnose with a catalogue that lacks the fault, once for each fault and op."""
+        if (fault.name, tap) in self._tried_without:
+            return None
+        self._tried_without.add((fault.name, tap))
+        others = [f for f in FAULTS.values() if f != fault]
+        diagnoser = Diagnoser(self._golden, self._emulator, faults=others)
+        diagnosis = diagnoser.diagnose(path, sublayer, tap, actual)
+        return tuple(f.name for cause in diagnosis.causes for f in cause.faults)
+
+    def _effect(self, path: str, sublayer: Sublayer, changed: Op, name: str) -> float:
+        """How far the exactly computed fault moves the worst row, in units of rounding."""
+        expected = self._golden.map(name).astype(np.float64)
+        faulty = self._wide.values(path, sublayer, changed).astype(np.float64)
+        difference = faulty.reshape(expected.shape) - expected
+        if not np.isfinite(difference).all():
+            return float("inf")
+        budget = self._budget(name)
+        typical = np.maximum(budget.l2, budget.floor_l2)
+        moved = np.linalg.norm(difference.reshape(-1, expected.shape[-1]), axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where(moved == 0, 0.0, moved / typical)
+        return float(ratio.max())
+
+    def _budget(self, name: str) -> Budget:
+        path, _, tap = name.rpartition("/")
+        return Budget.of(self._golden.map(f"{path}/budget/{tap}"), _OPS_SCOPE)
+
+    def _truth(self, path: str, sublayer: Sublayer, op: Op) -> np.ndarray[Any, Any]:
+        name = f"{path}/{op.output}"
+        if name not in self._truths:
+            shape = self._golden.info(name).shape
+            self._truths[name] = self._wide.values(path, sublayer, op).reshape(shape)
+        return self._truths[name]
+
+    def _take_correct(self, result: Selftest, label: str, report: Report, run: GoldenFile) -> None:
+        for tensor in report.compared:
+            result.correct.append((label, tensor.name, tensor.ok))
+            if report.mode == "op":
+                self._ask_gates(result, tensor.name, run.map(tensor.name))
+
+    def _ask_gates(self, result: Selftest, name: str, actual: np.ndarray[Any, Any]) -> None:
+        path, _, tap = name.rpartition("/")
+        sublayer = self._graph[path]
+        truth = self._truth(path, sublayer, sublayer.producer(tap))
+        expected = self._golden.map(name)
+        result.correct_ops += 1
+        for gate, rule in GATES.items():
+            ok = passes(rule, actual, expected, truth, self._golden.recipe["dtype"])
+            result.correct_gates[gate] += not ok
+
+    def _alternatives(self, result: Selftest) -> None:
+        for path, sublayer in self._graph.items():
+            for op in sublayer.ops:
+                for label, alternative in ALTERNATIVES.items():
+                    found = self._emulator.values(path, sublayer, op, compute=alternative)
+                    if found is None:
+                        continue
+                    name = f"{path}/{op.output}"
+                    expected = self._golden.map(name)
+                    found = found.reshape(expected.shape)
+                    rows = RowErrors.of(expected)
+                    metrics = score(found, expected, atol=0.0, rtol=0.0, rows=rows)
+                    checks, _ = check_budget(rows, self._budget(name), from_truth=False)
+                    ok = metrics.mismatches == 0 and all(check.share <= 1.0 for check in checks)
+                    result.correct.append((label, name, ok))
+                    self._ask_gates(result, name, found)
+
+
+def spread(count: int, wanted: int = 4) -> frozenset[int]:
+    """Return ``wanted`` layer numbers spread over a model's depth."""
+    if count <= wanted:
+        return frozenset(range(count))
+    return frozenset(round(i * (count - 1) / (wanted - 1)) for i in range(wanted))
