@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 EXIT_OK = 0
 EXIT_BEYOND_TOLERANCE = 1
 EXIT_USAGE = 2
@@ -44,6 +46,13 @@ class DamagedError(GoldenctlError):
     """A file is damaged, hostile, or does not match the other file of the pair."""
 
     exit_code = EXIT_DAMAGED
+
+
+def require_torch(what: str) -> None:
+    """Raise MissingError, naming ``what`` needs it, unless torch is installed."""
+    if importlib.util.find_spec("torch") is None:
+        message = f"{what}: the torch package is not installed"
+        raise MissingError(message, hint="run: pip install 'goldenctl[record]'")
 
 
 def printable(text: str) -> str:

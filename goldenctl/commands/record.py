@@ -18,7 +18,7 @@ from goldenctl.commands.options import (
     progress_bar,
     refuse_existing,
 )
-from goldenctl.errors import MissingError
+from goldenctl.errors import require_torch
 
 if TYPE_CHECKING:
     from goldenctl.reference.record import Recording
@@ -99,16 +99,11 @@ def prepare(
     cases = make_cases(inputs, checkpoint, config)
     kept_layers = parse_layers(layers, config.num_hidden_layers)
     selection = Selection(taps, kept_layers, logits, oracle)
-    try:
-        import torch
+    require_torch("record")
+    import torch
 
-        from goldenctl.reference.record import Recording
-    except ImportError as error:
-        msg = "record: the torch package is not installed"
-        raise MissingError(
-            msg,
-            hint="run: pip install 'goldenctl[record]'",
-        ) from error
+    from goldenctl.reference.record import Recording
+
     if threads is not None:
         torch.set_num_threads(threads)
     return Recording(weights, config, cases, dtype, device, selection)

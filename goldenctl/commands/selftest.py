@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from goldenctl.commands.options import PATH, parse_layers
-from goldenctl.errors import MissingError
+from goldenctl.errors import require_torch
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,11 +52,9 @@ def selftest_command(
 
     source = open_golden(golden, kind="golden")
     count = source.recipe["model"]["config"]["num_hidden_layers"]
-    try:
-        from goldenctl.reference.selftest import Tester, spread
-    except ImportError as error:
-        message = "selftest: the torch package is not installed"
-        raise MissingError(message, hint="run: pip install 'goldenctl[record]'") from error
+    require_torch("selftest")
+    from goldenctl.reference.selftest import Tester, spread
+
     tester = Tester(
         source,
         model_path or Path(source.recipe["model"]["path"]),

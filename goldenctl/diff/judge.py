@@ -114,7 +114,7 @@ class _Judge:
 
     def _scored(self, info: TensorInfo, actual: TensorInfo) -> TensorResult:
         got, expected = self._run.map(info.name), self._golden.map(info.name)
-        if hashlib.sha256(memoryview(got.view(np.uint8)).cast("B")).hexdigest() != actual.sha256:
+        if hashlib.sha256(got.reshape(-1).view(np.uint8).data).hexdigest() != actual.sha256:
             message = f"{self._run.path}: {info.name} does not match its digest"
             raise DamagedError(message, hint="the file was changed after the replay")
         rows = RowErrors.of(expected) if expected.size else None

@@ -154,7 +154,7 @@ class _Case:
             if "fault" in op.attrs and changed.attrs.get("fault") != op.attrs["fault"]:
                 return None  # two emulations of one op
             op = changed
-        faulty = self._owner.emulator.values(self._path, self._sublayer, op)
+        faulty = self._owner.emulator.output(self._path, self._sublayer, op)
         faulty = faulty.reshape(self._expected.shape)
         return self._weigh(faults, faulty)
 

@@ -56,7 +56,7 @@ def _eps_outside(call: Call) -> Tensor:
     (x,), (weight,) = call.inputs, call.weights
     xw = x.to(wide(x.dtype))
     root = xw.pow(2).mean(-1, keepdim=True).sqrt()
-    return weight * (xw / (root + call.attrs["epsilon"])).to(x.dtype)
+    return torch.mul(weight, (xw / (root + call.attrs["epsilon"])).to(x.dtype))
 
 
 def _norm_after_rope(call: Call) -> Tensor:
@@ -209,7 +209,8 @@ def _bf16_accumulation(call: Call) -> Tensor:
     a, b = call.inputs
     if call.kind == "matmul_qk":
         k = b.transpose(1, 2).repeat_interleave(a.shape[2] // b.shape[2], 1)
-        return _blocked(a.transpose(1, 2), k.transpose(2, 3)) * call.attrs["scale"]
+        scores = _blocked(a.transpose(1, 2), k.transpose(2, 3))
+        return torch.mul(scores, call.attrs["scale"])
     v = b.transpose(1, 2).repeat_interleave(a.shape[1] // b.shape[2], 1)
     return _blocked(a, v).transpose(1, 2).contiguous()
 

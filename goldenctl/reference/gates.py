@@ -87,5 +87,5 @@ GATES: dict[str, Gate] = {
 def passes(gate: Gate, a: NDArray[Any], e: NDArray[Any], o: NDArray[Any], dtype: str) -> bool:
     """Ask a gate, NaN and division by zero as its formula has them (a NaN never passes)."""
     with np.errstate(all="ignore"):
-        arrays = (x.astype(np.float64).ravel() for x in (a, e, o))
-        return bool(gate(*arrays, dtype))
+        a, e, o = (x.astype(np.float64).ravel() for x in (a, e, o))
+        return bool(gate(a, e, o, dtype))

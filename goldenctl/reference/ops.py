@@ -67,7 +67,8 @@ def matmul_qk(
 ) -> Tensor:
     q, k = inputs  # [B, S, H, D], [B, T, K, D]
     k = repeat_kv(k, q.shape[2])
-    return torch.matmul(q.transpose(1, 2), k.transpose(2, 3)) * attrs["scale"]  # rounds twice
+    scores = torch.matmul(q.transpose(1, 2), k.transpose(2, 3))
+    return torch.mul(scores, attrs["scale"])  # rounds twice
 
 
 def causal_softmax(

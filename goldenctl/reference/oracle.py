@@ -148,7 +148,7 @@ class Oracle:
             noise = element * self._draw(four) + four * sign * row / _norm(four).clamp_min(1e-300)
         else:
             noise = torch.hypot(element, row / math.sqrt(four.shape[-1])) * self._draw(four)
-        noise.unflatten(0, (4, -1))[0::2] = 0.0
+        torch.unflatten(noise, 0, (4, -1))[0::2] = 0.0
         return four + noise
 
     def _draw(self, like: Tensor) -> Tensor:
@@ -161,7 +161,7 @@ class Oracle:
             [*_l2_max(recorded - truth), sigma.norm(dim=-1), sigma.amax(-1) * _MAX_SIGMAS], dim=-1
         )
         scopes = [own]
-        for pair in four.unflatten(0, (2, 2, -1)):
+        for pair in torch.unflatten(four, 0, (2, 2, -1)):
             l2, largest = _l2_max(recorded - pair[0])
             floor_l2, floor_max = _l2_max(pair[1] - pair[0])
             # One draw of the twin may be small by luck; the op's own floor always holds.
@@ -183,12 +183,12 @@ def _four(name: str, value: Tensor) -> Tensor:
 
 def _truths(own: Tensor, four: Tensor) -> Tensor:
     """Return ``[scope, ...]``: the truths without their twins."""
-    pairs = four.unflatten(0, (2, 2, -1))
+    pairs = torch.unflatten(four, 0, (2, 2, -1))
     return torch.stack([own, pairs[0, 0], pairs[1, 0]])
 
 
 def _l2_max(error: Tensor) -> tuple[Tensor, Tensor]:
-    return error.norm(dim=-1), error.abs().amax(-1)
+    return torch.linalg.vector_norm(error, dim=-1), error.abs().amax(-1)
 
 
 def _joined(a: Tensor, b: Tensor) -> Tensor:
@@ -211,7 +211,8 @@ RowNoise = Callable[[Unit, tuple[Tensor, ...], tuple[Tensor, ...], Tensor], Tens
 
 
 def _norm(x: Tensor) -> Tensor:
-    return x.norm(dim=-1, keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return norm
 
 
 def _no_noise(
@@ -237,7 +238,7 @@ def _linear_noise(
     noise = _sum_noise(unit, x.shape[-1], terms_norm, out.flatten(2))
     if out.dim() == 3:
         return noise
-    share = out.shape[-2] ** 0.5  # heads share a row's noise
+    share = math.sqrt(out.shape[-2])  # heads share a row's noise
     return (noise / share).unsqueeze(-1).expand(*out.shape[:-1], 1)
 
 
@@ -282,10 +283,9 @@ def _softmax_noise(
     # exp(s - max) errs by u |s - max|, where that matters: weighted by the probability.
     scores = inputs[0]
     largest = scores.masked_fill(out == 0, -torch.inf).amax(-1, keepdim=True)
-    shift = (out * (scores - largest).masked_fill(out == 0, 0.0)).norm(dim=-1, keepdim=True)
-    return _UNIFORM * unit.sum * (shift + 4.0 * _norm(out)) + _sum_noise(
-        unit, out.shape[-1], torch.zeros_like(largest), out
-    )
+    shift = _norm(out * (scores - largest).masked_fill(out == 0, 0.0))
+    exponential = (shift + 4.0 * _norm(out)) * (_UNIFORM * unit.sum)
+    return exponential + _sum_noise(unit, out.shape[-1], torch.zeros_like(largest), out)
 
 
 def _swiglu_noise(
@@ -293,7 +293,7 @@ def _swiglu_noise(
 ) -> Tensor:
     # exp(-g) errs by u |g|; a fast exp and the division add a few u.
     gate = inputs[1]
-    return _UNIFORM * unit.sum * ((out * gate).norm(dim=-1, keepdim=True) + 4.0 * _norm(out))
+    return (_norm(out * gate) + 4.0 * _norm(out)) * (_UNIFORM * unit.sum)
 
 
 ROW_NOISE: dict[str, RowNoise] = {

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import ml_dtypes
-import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from goldenctl.golden.file import GoldenFile
@@ -16,8 +15,7 @@ from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Op, Sublayer, recorded_path
 from goldenctl.reference.faulty import Call
 from goldenctl.reference.forward import apply, heads_merged
-from goldenctl.reference.sink import bits
-from goldenctl.reference.weights import TORCH_DTYPES, WeightLoader, from_numpy
+from goldenctl.reference.weights import TORCH_DTYPES, WeightLoader, from_numpy, to_numpy
 from goldenctl.replay.derived import derived_table, is_derived
 
 Compute = Callable[[Call], Tensor | None]
@@ -41,21 +39,21 @@ class Emulator:
         self._dtype = TORCH_DTYPES[dtype]
         self._loader = WeightLoader(checkpoint, dtype, "cpu", through=through)
 
-    def values(self, path: str, sublayer: Sublayer, op: Op, compute: Compute | None = None) -> Any:
-        """Return the op's output as NumPy numbers; None when ``compute`` does not fit the op."""
-        found = self._computed(path, sublayer, op, compute)
-        if found is None:
-            return None
-        return bits(found).view(ml_dtypes.bfloat16) if _is_bfloat16(found) else bits(found)
-
-    def bits(self, path: str, sublayer: Sublayer, op: Op) -> np.ndarray:
-        """Return the op's output as it lies in memory (bfloat16 as 16-bit patterns).
+    def values(
+        self, path: str, sublayer: Sublayer, op: Op, compute: Compute | None = None
+    ) -> NDArray[Any] | None:
+        """Return the op's output; None when ``compute`` does not fit the op.
 
         Raises UsageError when an input of the op was not recorded.
         """
-        found = self._computed(path, sublayer, op, None)
+        found = self._computed(path, sublayer, op, compute)
+        return None if found is None else to_numpy(found)
+
+    def output(self, path: str, sublayer: Sublayer, op: Op) -> NDArray[Any]:
+        """Return the op's output by its own, possibly faulty, arithmetic."""
+        found = self.values(path, sublayer, op)
         assert found is not None
-        return bits(found)
+        return found
 
     @torch.inference_mode()
     def _computed(
@@ -77,7 +75,3 @@ class Emulator:
             return torch.from_numpy(derived_table(name, self.config, positions)).to(self._dtype)
         value = from_numpy(self._golden.map(recorded_path(path, name)))
         return value.to(self._dtype) if value.is_floating_point() else value
-
-
-def _is_bfloat16(value: Tensor) -> bool:
-    return value.dtype == torch.bfloat16

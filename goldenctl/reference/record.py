@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ def record(recording: Recording, path: Path, progress: Progress = lambda *_: Non
         writer.seal(
             digests=sink.digests,
             times_ns=times_ns,
-            sublayers=[_sublayer_info(group, times_ns) for group in layout.groups],
+            sublayers=_sublayer_infos(layout.groups, times_ns),
         )
 
 
@@ -169,6 +169,10 @@ def _sink_inputs(state: State, sink: Sink) -> None:
     sink(f"{root}/steps/00/position_ids", state.constants["position_ids"], 0)
 
 
-def _sublayer_info(group: str, times_ns: dict[str, int]) -> SublayerInfo:
-    ours: Iterable[int] = (ns for name, ns in times_ns.items() if name.rpartition("/")[0] == group)
-    return SublayerInfo(group, sum(ours))
+def _sublayer_infos(groups: Sequence[str], times_ns: dict[str, int]) -> list[SublayerInfo]:
+    totals = dict.fromkeys(groups, 0)
+    for name, ns in times_ns.items():
+        group = name.rpartition("/")[0]
+        if group in totals:
+            totals[group] += ns
+    return [SublayerInfo(group, ns) for group, ns in totals.items()]

@@ -249,7 +249,7 @@ class Tester:
     def _effect(self, path: str, sublayer: Sublayer, changed: Op, name: str) -> float:
         """How far the exactly computed fault moves the worst row, in units of rounding."""
         expected = self._golden.map(name).astype(np.float64)
-        faulty = self._wide.values(path, sublayer, changed).astype(np.float64)
+        faulty = self._wide.output(path, sublayer, changed).astype(np.float64)
         difference = faulty.reshape(expected.shape) - expected
         if not np.isfinite(difference).all():
             return float("inf")
@@ -268,7 +268,7 @@ class Tester:
         name = f"{path}/{op.output}"
         if name not in self._truths:
             shape = self._golden.info(name).shape
-            self._truths[name] = self._wide.values(path, sublayer, op).reshape(shape)
+            self._truths[name] = self._wide.output(path, sublayer, op).reshape(shape)
         return self._truths[name]
 
     def _take_correct(self, result: Selftest, label: str, report: Report, run: GoldenFile) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import warnings
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from goldenctl.model.checkpoint import Checkpoint
@@ -82,3 +85,11 @@ def from_numpy(array: np.ndarray) -> Tensor:
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         tensor = torch.from_numpy(bits)
     return tensor.view(torch.bfloat16) if is_bfloat16 else tensor
+
+
+def to_numpy(value: Tensor) -> NDArray[Any]:
+    """Return a tensor's values; bfloat16 comes as ``ml_dtypes.bfloat16``."""
+    value = value.detach().contiguous()
+    if value.dtype == torch.bfloat16:
+        return np.asarray(value.view(torch.uint16).numpy()).view(ml_dtypes.bfloat16)
+    return np.asarray(value.numpy())

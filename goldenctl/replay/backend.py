@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import shutil
 import sys
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from goldenctl.errors import MissingError, UsageError
+from goldenctl.errors import MissingError, UsageError, require_torch
 
 EXEC_PREFIX = "exec:"
 DEVICES = (
@@ -91,12 +90,7 @@ def _infinicore(root: Path | None, notify: Callable[[str], None]) -> Backend:
 
 
 def _torch() -> Backend:
-    if importlib.util.find_spec("torch") is None:
-        msg = "backend torch: the torch package is not installed"
-        raise MissingError(
-            msg,
-            hint="run: pip install 'goldenctl[record]'",
-        )
+    require_torch("backend torch")
     command = (sys.executable, "-m", "goldenctl.replay.torch_backend")
     return Backend("torch", command, {"name": "torch"})
 

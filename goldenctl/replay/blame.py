@@ -11,7 +11,7 @@ from goldenctl.diff.judge import compare
 from goldenctl.diff.localize import Depth, culprits, depths
 from goldenctl.diff.report import Report, TensorResult
 from goldenctl.diff.tolerance import Policy
-from goldenctl.errors import GoldenctlError
+from goldenctl.errors import GoldenctlError, MissingError, require_torch
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import ModelConfig
@@ -109,10 +109,12 @@ class Investigation:
 
     def _diagnosed(self, found: list[TensorResult]) -> tuple[tuple[Diagnosis, ...], str]:
         try:
-            from goldenctl.reference.diagnose import Diagnoser
-            from goldenctl.reference.patch import Emulator
-        except ImportError:
-            return (), "diagnosis needs torch: pip install 'goldenctl[record]'"
+            require_torch("diagnosis")
+        except MissingError as error:
+            return (), str(error)
+        from goldenctl.reference.diagnose import Diagnoser
+        from goldenctl.reference.patch import Emulator
+
         run = open_golden(self._folder / "op.h5")
         checkpoint = Checkpoint.open(self._checkpoint_path)
         emulator = Emulator(self._golden, self._config, checkpoint, self._golden.recipe["dtype"])

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from goldenctl.errors import DamagedError, MissingError
+from goldenctl.errors import DamagedError, require_torch
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import SublayerInfo
@@ -178,14 +178,12 @@ def _source(golden: GoldenFile, checkpoint_path: Path, options: Options) -> Sour
 
 def _patches(source: Source, dtype: str, folder: str) -> Patches:
     def emulate(path: str, sublayer: Sublayer, op: Op) -> np.ndarray:
-        try:
-            from goldenctl.reference.patch import Emulator
-        except ImportError as error:
-            message = f"fault {op.attrs['fault']} is emulated in torch, which is not installed"
-            raise MissingError(message, hint="run: pip install 'goldenctl[record]'") from error
+        require_torch(f"fault {op.attrs['fault']}, which is emulated")
+        from goldenctl.reference.patch import Emulator
+
         assert source.checkpoint is not None
         emulator = Emulator(source.golden, source.config, source.checkpoint, dtype)
-        return emulator.bits(path, sublayer, op)
+        return emulator.output(path, sublayer, op)
 
     return Patches(Path(folder) / "patches", emulate)
 
