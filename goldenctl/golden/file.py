@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from goldenctl.errors import DamagedError, UsageError
 from goldenctl.golden import schema
+from goldenctl.golden.allocate import hdf5_type
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.schema import SublayerInfo, TensorInfo
-from goldenctl.golden.writer import hdf5_type
 
 _MAX_OBJECTS = 1_000_000
 _MAX_DEPTH = 12

@@ -13,27 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 
 from goldenctl import __version__
 from goldenctl.errors import DamagedError, UsageError
 from goldenctl.golden import schema
-from goldenctl.golden.dtypes import DTYPES
+from goldenctl.golden.allocate import LIBVER, allocate, change_attributes, replace_attributes
 from goldenctl.golden.schema import SublayerInfo, TensorSpec
 
-_LIBVER = ("v110", "v110")
 _HASH_BLOCK_BYTES = 1 << 20
-_PLACEHOLDER_SHA256 = "0" * 64
-
-
-def hdf5_type(dtype: str) -> h5py.h5t.TypeID:
-    """Return the little-endian HDF5 type; bfloat16 is a custom float that h5dump prints."""
-    if dtype == "bfloat16":
-        kind = h5py.h5t.IEEE_F16LE.copy()
-        kind.set_fields(15, 7, 8, 0, 7)
-        kind.set_ebias(127)
-        return kind
-    return h5py.h5t.py_create(DTYPES[dtype].numpy.newbyteorder("<"))
+_WRITE_ERRORS = (OSError, RuntimeError)  # h5py raises RuntimeError when a close fails
 
 
 class GoldenWriter:
@@ -60,38 +48,19 @@ class GoldenWriter:
         self.temporary_path = path.with_name(f".{path.name}.{os.getpid()}.part")
         _check_space(path, sum(spec.nbytes for spec in tensors))
         try:
-            self.offsets = self._allocate(dict(recipe), links, groups)
+            self.offsets = allocate(
+                self.temporary_path,
+                _root_attributes(kind, recipe),
+                tensors=tensors,
+                links=links,
+                groups=groups,
+            )
             self._descriptor = os.open(self.temporary_path, os.O_RDWR | os.O_CLOEXEC)
-        except OSError as error:
+        except BaseException as error:
             self.temporary_path.unlink(missing_ok=True)
-            raise _cannot_write(path, error) from error
-
-    def _allocate(
-        self, recipe: dict[str, Any], links: Mapping[str, str], groups: Sequence[str]
-    ) -> dict[str, int]:
-        with h5py.File(
-            self.temporary_path,
-            "w",
-            libver=_LIBVER,
-            alignment_threshold=1,
-            alignment_interval=schema.ALIGNMENT_BYTES,
-        ) as file:
-            _set(file, "format", schema.FORMAT)
-            _set(file, "format_version", schema.FORMAT_VERSION)
-            _set(file, "kind", self.kind)
-            _set(file, "tool_version", __version__)
-            _set(file, "created_utc", datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
-            _set(file, "recipe", json.dumps(recipe, sort_keys=True))
-            for name in groups:
-                group = file.require_group(name)
-                _set(group, "time_ns", 0)
-            offsets = {
-                spec.name: _create(file, spec, order)
-                for order, spec in enumerate(self.tensors.values())
-            }
-            for link, target in links.items():
-                file[link] = file[target]
-        return offsets
+            if isinstance(error, _WRITE_ERRORS):
+                raise cannot_write(path, error) from error
+            raise
 
     def write(self, name: str, data: memoryview, at_byte: int = 0) -> None:
         """Write bytes of one tensor, ``at_byte`` bytes from its start."""
@@ -102,7 +71,7 @@ class GoldenWriter:
         try:
             _pwrite(self._descriptor, data, self.offsets[name] + at_byte)
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
+            raise cannot_write(self.path, error) from error
 
     def digest(self, name: str) -> str:
         """Return the SHA-256 of a tensor's bytes as they stand in the file."""
@@ -123,25 +92,27 @@ class GoldenWriter:
         the start. Raises UsageError when the disk is full or the folder is not writable.
         """
         digests = {**self._missing_digests(digests or {}), **(digests or {})}
+        root: dict[str, str | int] = {"content_sha256": content_digest(digests)}
+        if recipe is not None:
+            root["recipe"] = _json(recipe)
+        if simulated:
+            root["simulated"] = 1
+        root["complete"] = 1
         try:
-            with h5py.File(self.temporary_path, "r+", libver=_LIBVER) as file:
+            with h5py.File(self.temporary_path, "r+", libver=LIBVER) as file:
                 for name in self.tensors:
-                    dataset = file[name]
-                    _modify(dataset, "sha256", digests[name])
-                    _modify(dataset, "time_ns", (times_ns or {}).get(name, 0))
+                    dataset = h5py.h5d.open(file.id, name.encode())
+                    time_ns = (times_ns or {}).get(name, 0)
+                    change_attributes(dataset, {"sha256": digests[name], "time_ns": time_ns})
                 for sublayer in sublayers:
-                    _seal_sublayer(file[sublayer.name], sublayer)
-                if recipe is not None:
-                    _set(file, "recipe", json.dumps(dict(recipe), sort_keys=True))
-                if simulated:
-                    _set(file, "simulated", 1)
-                _set(file, "content_sha256", content_digest(digests))
-                _set(file, "complete", 1)
+                    group = h5py.h5g.open(file.id, sublayer.name.encode())
+                    replace_attributes(group, _sublayer_attributes(sublayer))
+                replace_attributes(h5py.h5g.open(file.id, b"/"), root)
             os.fsync(self._descriptor)
             self.temporary_path.replace(self.path)
             _sync_folder(self.path.parent)
-        except OSError as error:
-            raise _cannot_write(self.path, error) from error
+        except _WRITE_ERRORS as error:
+            raise cannot_write(self.path, error) from error
 
     def _missing_digests(self, known: Mapping[str, str]) -> dict[str, str]:
         missing = [name for name in self.tensors if name not in known]
@@ -162,53 +133,26 @@ def content_digest(digests: Mapping[str, str]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _create(file: h5py.File, spec: TensorSpec, order: int) -> int:
-    dcpl = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    dcpl.set_layout(h5py.h5d.CONTIGUOUS)
-    dcpl.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    dcpl.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    folder, _, leaf = spec.name.rpartition("/")
-    parent = file.require_group(folder)
-    space = h5py.h5s.create_simple(spec.shape)
-    dataset = h5py.Dataset(
-        h5py.h5d.create(parent.id, leaf.encode(), hdf5_type(spec.dtype), space, dcpl=dcpl)
-    )
-    for axis, label in enumerate(spec.dims):
-        dataset.dims[axis].label = label
-    _set(dataset, "name", spec.name)
-    _set(dataset, "dims", ",".join(spec.dims))
-    _set(dataset, "role", spec.role)
-    _set(dataset, "op", spec.op)
-    _set(dataset, "order", order)
-    _set(dataset, "sha256", _PLACEHOLDER_SHA256)
-    _set(dataset, "time_ns", 0)
-    offset = dataset.id.get_offset()
-    if offset is None:
-        msg = f"{file.filename}: HDF5 gave {spec.name} no file offset"
-        raise DamagedError(msg)
-    return int(offset)
+def _root_attributes(kind: str, recipe: Mapping[str, Any]) -> dict[str, str | int]:
+    return {
+        "format": schema.FORMAT,
+        "format_version": schema.FORMAT_VERSION,
+        "kind": kind,
+        "tool_version": __version__,
+        "created_utc": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "recipe": _json(recipe),
+    }
 
 
-def _seal_sublayer(group: h5py.Group, sublayer: SublayerInfo) -> None:
-    _set(group, "time_ns", sublayer.time_ns)
-    _set(group, "status", sublayer.status)
+def _sublayer_attributes(sublayer: SublayerInfo) -> dict[str, str | int]:
+    attributes: dict[str, str | int] = {"time_ns": sublayer.time_ns, "status": sublayer.status}
     if sublayer.failure is not None:
-        _set(group, "failure", json.dumps(sublayer.failure, sort_keys=True))
+        attributes["failure"] = _json(sublayer.failure)
+    return attributes
 
 
-def _attribute(value: str | int) -> np.generic:
-    if isinstance(value, int):
-        return np.int64(value)
-    return np.bytes_(value.encode() or b"\0")
-
-
-def _set(target: h5py.Group | h5py.Dataset, name: str, value: str | int) -> None:
-    target.attrs[name] = _attribute(value)
-
-
-def _modify(target: h5py.Dataset, name: str, value: str | int) -> None:
-    attribute = h5py.h5a.open(target.id, name.encode())
-    attribute.write(np.array(_attribute(value)))
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(dict(value), sort_keys=True)
 
 
 def _pwrite(descriptor: int, data: memoryview, offset: int) -> None:
@@ -253,6 +197,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _cannot_write(path: Path, error: OSError) -> UsageError:
-    reason = error.strerror or str(error)
+def cannot_write(path: Path, error: BaseException) -> UsageError:
+    """Return the error for a file that could not be written, with the system's reason."""
+    reason = getattr(error, "strerror", None) or str(error)
     return UsageError(f"{path}: cannot be written: {reason}", hint="nothing was changed")
