@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -29,11 +30,12 @@ from goldenctl.replay.bind import (
     without_stores,
 )
 from goldenctl.replay.faults import Injection, inject
-from goldenctl.replay.plan import Plan, write_plan
+from goldenctl.replay.plan import File, Plan, write_plan
 from goldenctl.replay.runner import Execution, Outcome, execute
 from goldenctl.replay.simulated import describe, simulate
 
 Progress = Callable[[int, int, str], None]
+PATCHES = "goldenctl.patches"
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def replay(
             timeout_s=options.timeout_s,
             progress=lambda index, name: progress(index + 1, len(sublayers), name),
         )
-        debug = _write_debug_plan(plan, execution, backend, run_path)
+        debug = _name_commands(execution, backend, run_path)
         recipe["backend"] |= {"program": execution.program, "quirks": execution.quirks}
         writer.seal(
             recipe=recipe,
@@ -125,6 +127,7 @@ def replay(
                 for name, outcome in zip(layout.groups, execution.outcomes, strict=True)
             ],
         )
+        _write_debug_plan(plan, execution, run_path)
     failed = [g for g, o in zip(layout.groups, execution.outcomes, strict=True) if o.failure]
     return Summary(len(layout.groups), failed, debug)
 
@@ -185,7 +188,7 @@ def _patches(source: Source, dtype: str, folder: str) -> Patches:
         emulator = Emulator(source.golden, source.config, source.checkpoint, dtype)
         return emulator.output(path, sublayer, op)
 
-    return Patches(Path(folder) / "patches", emulate)
+    return Patches(Path(folder) / PATCHES, emulate)
 
 
 def _recipe(
@@ -209,40 +212,52 @@ def _recipe(
     }
 
 
-def _write_debug_plan(
-    plan: Plan, execution: Execution, backend: Backend, run_path: Path
-) -> Path | None:
-    """Write a plan of the failed sublayers alone and put the command for each in its failure."""
-    failed = [
+def _name_commands(execution: Execution, backend: Backend, run_path: Path) -> Path | None:
+    """Put the command that reruns a failed sublayer alone in its failure; return their plan."""
+    path = _debug_path(run_path, "json").resolve()
+    failed = _attempted_failures(execution)
+    for number, index in enumerate(failed):
+        command = [*backend.command, str(path), "--only", str(number)]
+        failure = execution.outcomes[index].failure
+        assert failure is not None
+        failure["command"] = shlex.join(command)
+    return path if failed else None
+
+
+def _write_debug_plan(plan: Plan, execution: Execution, run_path: Path) -> None:
+    """Write a plan of the failed sublayers alone, over the sealed run; remove an older one.
+
+    The tables and outputs of injected faults are kept beside it.
+    """
+    plan_path, patches_path = _debug_path(run_path, "json"), _debug_path(run_path, "patches")
+    for path in (plan_path, patches_path):
+        path.unlink(missing_ok=True)
+    failed = _attempted_failures(execution)
+    if not failed:
+        return
+    files = []
+    for file in plan.files:
+        path = Path(file.path)
+        if file.write:
+            path = run_path.resolve()
+        elif path.name == PATCHES:
+            path = Path(shutil.copyfile(path, patches_path)).resolve()
+        files.append(File(str(path), path.stat().st_size, write=False))
+    sublayers = without_stores(plan.sublayers[index] for index in failed)
+    debug = Plan(plan.device, plan.device_id, plan.dtype, tuple(files), sublayers)
+    write_plan(debug, plan_path)
+
+
+def _debug_path(run_path: Path, suffix: str) -> Path:
+    return run_path.with_name(f"{run_path.name}.debug.{suffix}")
+
+
+def _attempted_failures(execution: Execution) -> list[int]:
+    return [
         index
         for index, outcome in enumerate(execution.outcomes)
         if outcome.failure and outcome.failure["reason"] != "not_run"
     ]
-    if not failed:
-        return None
-    path = run_path.with_name(f"{run_path.name}.debug.json")
-    files = tuple(
-        type(file)(str(run_path.resolve()), file.bytes, write=False) if file.write else file
-        for file in plan.files
-    )
-    sublayers = without_stores(plan.sublayers[index] for index in failed)
-    write_plan(_debug_plan(plan, files, sublayers), path)
-    for number, index in enumerate(failed):
-        command = [*backend.command, str(path.resolve()), "--only", str(number)]
-        failure = execution.outcomes[index].failure
-        assert failure is not None
-        failure["command"] = shlex.join(command)
-    return path
-
-
-def _debug_plan(plan: Plan, files: Any, sublayers: Any) -> Plan:
-    return Plan(
-        device=plan.device,
-        device_id=plan.device_id,
-        dtype=plan.dtype,
-        files=files,
-        sublayers=sublayers,
-    )
 
 
 def _times(groups: list[str], outcomes: list[Outcome]) -> dict[str, int]:
