@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from goldenctl.errors import DamagedError, GoldenctlError, MissingError
 from goldenctl.replay.plan import Plan, write_plan
 
 STDERR_LINES = 12
 _EXIT_DAMAGED = 4
+_MAX_LINE_BYTES = 1 << 20
 # Receives (index of the sublayer just finished, its name).
 Progress = Callable[[int, str], None]
 
@@ -44,27 +45,41 @@ class Execution:
     outcomes: list[Outcome] = field(default_factory=list)
 
 
+class _ProtocolError(Exception):
+    """The program printed what the protocol does not allow."""
+
+
+class _CannotRestartError(Exception):
+    """After a failed sublayer the program does not start any more."""
+
+
 def execute(
     command: Sequence[str], plan: Plan, *, timeout_s: float, progress: Progress = lambda *_: None
 ) -> Execution:
     """Run every sublayer of a plan.
 
-    A sublayer in which the program crashes, hangs for ``timeout_s`` without an event or
-    reports an error is marked failed, and the rest goes on in a new process; with
-    ``stop_on_failure`` the rest is marked ``not_run``. Raises MissingError or DamagedError
-    when the program cannot start on this plan at all.
+    A sublayer in which the program crashes, hangs for ``timeout_s`` without an event,
+    breaks the protocol or reports an error is marked failed, and the rest goes on in a new
+    process; with ``stop_on_failure``, or when the program does not start again, the rest is
+    marked ``not_run``. Raises MissingError or DamagedError when the program cannot start on
+    this plan at all.
     """
     execution = Execution()
+    why = "an earlier sublayer of the chain failed"
     with tempfile.TemporaryDirectory(prefix="goldenctl-") as folder:
         path = Path(folder) / "plan.json"
         write_plan(plan, path)
         while len(execution.outcomes) < len(plan.sublayers):
-            _Process(command, plan, path, execution, progress).run(timeout_s)
+            try:
+                _Process(command, plan, path, execution, progress).run(timeout_s)
+            except _CannotRestartError as error:
+                why = f"the backend did not start again: {error}"
+                break
             failed = any(outcome.failure for outcome in execution.outcomes)
             if failed and plan.stop_on_failure:
                 break
     rest = len(plan.sublayers) - len(execution.outcomes)
-    not_run = {"reason": "not_run", "message": "an earlier sublayer of the chain failed"}
+    not_run = {"reason": "not_run", "message": why}
     execution.outcomes += [Outcome(failure=dict(not_run)) for _ in range(rest)]
     return execution
 
@@ -98,14 +113,20 @@ class _Process:
             except OSError as error:
                 message = f"{self._command[0]}: cannot be run: {error.strerror}"
                 raise MissingError(message) from error
+            failure: dict[str, str] | None = None
             with process:
                 try:
-                    hung = not self._read(process, timeout_s)
+                    if not self._read(process, timeout_s):
+                        message = f"no sign of life for {timeout_s:g} s"
+                        failure = {"reason": "hang", "message": message}
+                except _ProtocolError as error:
+                    failure = {"reason": "protocol", "message": str(error)}
                 finally:
                     process.kill()
                 status = process.wait()
-            if hung or len(self._execution.outcomes) < len(self._plan.sublayers):
-                self._ended_early(status, _tail(stderr), timeout_s if hung else None)
+            if failure or len(self._execution.outcomes) < len(self._plan.sublayers):
+                failure = failure or {"reason": "crash", "message": _ending(status)}
+                self._ended_early(failure, status, _tail(stderr))
 
     def _read(self, process: subprocess.Popen[bytes], timeout_s: float) -> bool:
         """Handle events until the program closes its output; False when it hangs."""
@@ -122,12 +143,21 @@ class _Process:
                 if not data:
                     return _exits(process, timeout_s)
                 *lines, pending = (pending + data).split(b"\n")
+                if len(pending) > _MAX_LINE_BYTES:
+                    raise _expected_event(pending)
                 for line in lines:
-                    self._handle(_event(line, self._command[0]))
+                    try:
+                        self._handle(_event(line))
+                    except (TypeError, ValueError, OverflowError) as error:
+                        raise _expected_event(line) from error
                     deadline = time.monotonic() + timeout_s
 
     def _handle(self, event: dict[str, Any]) -> None:
         kind = event["event"]
+        index = len(self._execution.outcomes)
+        if event.get("sublayer", index) != index:
+            message = f"{kind} of sublayer {event['sublayer']}, expected {index}"
+            raise _ProtocolError(message[:200])
         if kind == "ready":
             self._ready = True
             self._execution.program = str(event.get("program", ""))
@@ -148,34 +178,43 @@ class _Process:
     def _finish(self, outcome: Outcome) -> None:
         index = len(self._execution.outcomes)
         if index >= len(self._plan.sublayers):
-            msg = f"{self._command[0]}: it reported more sublayers than were asked"
-            raise DamagedError(msg)
+            message = "it reported more sublayers than were asked"
+            raise _ProtocolError(message)
         self._execution.outcomes.append(outcome)
         self._progress(index, self._plan.sublayers[index].name)
         self._tap, self._op_ns = "", {}
 
     def _refuse(self, reason: str, message: str) -> None:
+        if self._first:
+            raise _CannotRestartError(message)
         error: type[GoldenctlError] = MissingError if reason == "device" else DamagedError
         msg = f"{self._command[0]}: {message}"
         raise error(msg)
 
-    def _ended_early(self, status: int, stderr: list[str], hung_s: float | None) -> None:
+    def _ended_early(self, failure: dict[str, str], status: int, stderr: list[str]) -> None:
         """Charge the end of the program to the sublayer that it was in."""
         outcomes = self._execution.outcomes
         if any(o.failure for o in outcomes[self._first :]) and self._plan.stop_on_failure:
             return
         if not self._ready:
-            said = f": {stderr[-1]}" if stderr else ""
-            error = DamagedError if status == _EXIT_DAMAGED else MissingError
-            msg = f"{self._command[0]}: it did not start, {_ending(status)}{said}"
-            raise error(msg)
-        if hung_s is None:
-            failure = {"reason": "crash", "message": _ending(status)}
-        else:
-            failure = {"reason": "hang", "message": f"no sign of life for {hung_s:g} s"}
+            self._never_started(failure, status, stderr)
+        if len(outcomes) == len(self._plan.sublayers):
+            outcomes.pop()  # what it said of the last one is not to be trusted either
         if self._tap:
-            failure["tap"] = self._tap
+            failure = {**failure, "tap": self._tap}
         self._finish(Outcome(failure={**failure, "stderr": "\n".join(stderr)}))
+
+    def _never_started(self, failure: dict[str, str], status: int, stderr: list[str]) -> NoReturn:
+        said = f": {stderr[-1]}" if stderr else ""
+        what = f"{failure['message']}{said}"
+        if self._first:
+            raise _CannotRestartError(what)
+        if failure["reason"] == "protocol":
+            msg = f"{self._command[0]}: {what}"
+            raise DamagedError(msg, hint="a backend may print other things to standard error only")
+        error = DamagedError if status == _EXIT_DAMAGED else MissingError
+        msg = f"{self._command[0]}: it did not start, {what}"
+        raise error(msg)
 
 
 def _exits(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
@@ -186,20 +225,17 @@ def _exits(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
     return True
 
 
-def _event(line: bytes, program: str) -> dict[str, Any]:
-    try:
-        event = json.loads(line)
-    except ValueError as error:
-        text = line[:80].decode(errors="replace")
-        msg = f"{program}: expected a JSON event on its output, got {text!r}"
-        raise DamagedError(
-            msg,
-            hint="a backend may print other things to standard error only",
-        ) from error
+def _event(line: bytes) -> dict[str, Any]:
+    """Parse one line; raises ValueError for what is no JSON and TypeError for no event."""
+    event = json.loads(line)
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-        msg = f"{program}: expected an event object, got {str(event)[:80]!r}"
-        raise DamagedError(msg)
+        raise TypeError
     return event
+
+
+def _expected_event(line: bytes) -> _ProtocolError:
+    text = line[:80].decode(errors="replace")
+    return _ProtocolError(f"expected a JSON event on its output, got {text!r}")
 
 
 def _tail(stream: IO[bytes]) -> list[str]:
@@ -210,5 +246,6 @@ def _tail(stream: IO[bytes]) -> list[str]:
 
 def _ending(status: int) -> str:
     if status < 0:
-        return f"killed by {signal.Signals(-status).name}"
+        known = -status in set(signal.Signals)
+        return f"killed by {signal.Signals(-status).name if known else f'signal {-status}'}"
     return f"exit status {status}"

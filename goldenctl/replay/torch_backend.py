@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from goldenctl import __version__
+from goldenctl.errors import GoldenctlError, MissingError
 from goldenctl.reference.ops import KERNELS
 from goldenctl.reference.record import check_device
 from goldenctl.replay.plan import Plan, PlanOp, PlanSublayer, View, read_plan
@@ -80,7 +81,7 @@ class Executor:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._device = plan.device if plan.device == "cpu" else f"{plan.device}:{plan.device_id}"
+        self._device = _device(plan)
         self._maps = [_map(Path(file.path), write=file.write) for file in plan.files]
 
     def run(self, index: int) -> None:
@@ -141,8 +142,11 @@ def main(argv: list[str]) -> int:
     options = dict(zip(rest[::2], map(int, rest[1::2]), strict=True))
     try:
         plan = read_plan(Path(path))
-        check_device(plan.device)
+        check_device(_device(plan))
         executor = Executor(plan)
+    except GoldenctlError as error:
+        _emit(event="failed", reason="device", message=str(error))
+        return 3
     except (OSError, ValueError, msgspec.MsgspecError) as error:
         _emit(event="failed", reason="plan", message=_first_line(error))
         return 4
@@ -156,6 +160,14 @@ def main(argv: list[str]) -> int:
             executor.run(index)
     _emit(event="finished")
     return 0
+
+
+def _device(plan: Plan) -> str:
+    """Return torch's name of the plan's device; raises MissingError where torch has none."""
+    if plan.device not in ("cpu", "nvidia") or (plan.device == "cpu" and plan.device_id):
+        msg = f"torch has no device {plan.device}:{plan.device_id} here"
+        raise MissingError(msg, hint="use cpu or nvidia")
+    return "cpu" if plan.device == "cpu" else f"cuda:{plan.device_id}"
 
 
 def _strided(buffers: list[Tensor], view: View) -> Tensor:
