@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from goldenctl.commands.options import PATH, progress_bar
+from goldenctl.commands.options import PATH, progress_bar, refuse_unwritable
 from goldenctl.errors import UsageError
 
 
@@ -52,6 +52,8 @@ def run_diff(
     from goldenctl.report.json import load_report, save_report
 
     policy = load_policy(tolerance)
+    if json_path is not None:
+        refuse_unwritable(json_path)
     if run is None and golden.suffix != ".json":
         message = "diff needs a golden and a run, or one report that diff --json wrote"
         raise UsageError(message)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from goldenctl.commands.options import PATH
+from goldenctl.commands.options import PATH, os_errors_named
+from goldenctl.errors import UsageError
 
 
 @click.group("infinicore")
@@ -39,5 +40,9 @@ def install_command(prefix: Path | None, sdist: Path | None) -> None:
     """Build the pinned InfiniCore's CPU libraries from its source package."""
     from goldenctl.infini.provision import install
 
-    done = install(prefix, sdist=sdist, progress=lambda line: click.echo(line, err=True))
+    if prefix is not None and prefix.exists() and not prefix.is_dir():
+        msg = f"--prefix {prefix}: is a file, expected a folder"
+        raise UsageError(msg)
+    with os_errors_named():
+        done = install(prefix, sdist=sdist, progress=lambda line: click.echo(line, err=True))
     click.echo(f"InfiniCore is at {done.root}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,38 @@ import click
 
 from goldenctl.errors import UsageError
 
-PATH = click.Path(path_type=Path)
+
+class _Path(click.Path):
+    """A path that is not empty: Path("") would be the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("the path is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class _Text(click.types.StringParamType):
+    """Text that can be encoded; bytes of the command line that are not UTF-8 are refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        text = super().convert(value, param, ctx)
+        if any("\ud800" <= char <= "\udfff" for char in text):
+            self.fail("is not UTF-8 text", param, ctx)
+        return text
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers without NaN and infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{number} is not a finite number", param, ctx)
+        return number
+
+
+PATH = _Path(path_type=Path)
+TEXT = _Text()
 DTYPE = click.Choice(["float32", "bfloat16", "float16", "float64"])
 Progress = Callable[[int, int, str], None]
 
@@ -44,7 +76,7 @@ def input_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--token-ids", "token_ids", multiple=True, metavar="IDS", help="Ids such as 1,2,3."
         ),
         click.option("--prompts-file", type=PATH, help="One prompt a line, or JSON lines."),
-        click.option("--prompt", "prompts", multiple=True, help="Text (repeatable)."),
+        click.option("--prompt", "prompts", multiple=True, type=TEXT, help="Text (repeatable)."),
     ):
         function = option(function)
     return function
@@ -102,6 +134,24 @@ def refuse_existing(path: Path, *, force: bool) -> None:
             msg,
             hint="choose another name, or pass --force to replace it",
         )
+    refuse_unwritable(path)
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raise UsageError where no file can be, before anything is computed for it."""
     if path.is_dir():
         msg = f"{path}: is a folder, expected a file name"
         raise UsageError(msg)
+    if not path.parent.is_dir():
+        msg = f"{path}: folder {path.parent} does not exist"
+        raise UsageError(msg, hint="create it or choose another path")
+
+
+@contextmanager
+def os_errors_named() -> Iterator[None]:
+    """Turn an error of the file system into one line that names the path."""
+    try:
+        yield
+    except OSError as error:
+        msg = f"{error.filename or 'file'}: {error.strerror or error}"
+        raise UsageError(msg) from error

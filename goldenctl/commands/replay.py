@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from goldenctl.commands.options import DTYPE, PATH, parse_layers, progress_bar
+from goldenctl.commands.options import (
+    DTYPE,
+    PATH,
+    FiniteRange,
+    parse_layers,
+    progress_bar,
+    refuse_unwritable,
+)
 from goldenctl.errors import EXIT_BEYOND_TOLERANCE, UsageError
+
+if TYPE_CHECKING:
+    from goldenctl.replay.replay import Options
 
 
 @click.command("replay")
@@ -41,10 +52,12 @@ from goldenctl.errors import EXIT_BEYOND_TOLERANCE, UsageError
     show_default=True,
     help="Three ops, or one fused op where the backend has it.",
 )
-@click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="Timed runs.")
+@click.option(
+    "--repeat", type=click.IntRange(1, 1_000_000), default=1, show_default=True, help="Timed runs."
+)
 @click.option(
     "--timeout",
-    type=click.FloatRange(0.1),
+    type=FiniteRange(0.1, 1e6),
     default=600.0,
     show_default=True,
     metavar="SECONDS",
@@ -58,8 +71,14 @@ from goldenctl.errors import EXIT_BEYOND_TOLERANCE, UsageError
     help="Put in a fault, such as no_norm@layers.03.attention.q_norm (repeatable).",
 )
 @click.option("--infini-root", type=PATH, help="InfiniCore's install folder.")
-@click.option("--noise", type=click.FloatRange(0), help="Relative noise of the simulated backend.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the simulated backend.")
+@click.option("--noise", type=FiniteRange(0), help="Relative noise of the simulated backend.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Seed of the simulated backend.",
+)
 def replay_command(golden: Path, run: Path, **options: object) -> int:
     """Replay GOLDEN's inputs on a backend and write its outputs to RUN.
 
@@ -88,12 +107,13 @@ def run_replay(
 ) -> int:
     """Replay and print what happened; return the exit code."""
     from goldenctl.golden.file import open_golden
-    from goldenctl.replay.backend import open_backend, parse_device
+    from goldenctl.replay.backend import check_dtype, open_backend, parse_device
     from goldenctl.replay.faults import parse_injection
     from goldenctl.replay.replay import Options, replay, replay_simulated
 
     source = open_golden(golden, kind="golden")
     _refuse_golden_as_run(run)
+    refuse_unwritable(run)
     parse_device(device)
     count = source.recipe["model"]["config"]["num_hidden_layers"]
     options = Options(
@@ -106,12 +126,14 @@ def run_replay(
         timeout_s=timeout,
         faults=tuple(parse_injection(text) for text in faults),
     )
+    _refuse_unfit(backend, options, noise=noise, seed=seed)
     started = time.monotonic()
     if backend == "simulated":
         summary = replay_simulated(source, run, options=options, noise=noise, seed=seed)
         click.echo("SIMULATED: these are the golden's own tensors with noise, no engine ran")
     else:
         opened = open_backend(backend, infini_root=infini_root, notify=_notify)
+        check_dtype(opened, dtype or source.recipe["dtype"])
         folder = model_path or Path(source.recipe["model"]["path"])
         with progress_bar("replaying") as progress:
             summary = replay(
@@ -129,13 +151,26 @@ def run_replay(
     return EXIT_BEYOND_TOLERANCE if summary.failed else 0
 
 
+def _refuse_unfit(backend: str, options: Options, *, noise: float | None, seed: int) -> None:
+    """Refuse options that the backend would silently ignore."""
+    simulated = backend == "simulated"
+    for option, given in (("--noise", noise is not None), ("--seed", seed != 0)):
+        if given and not simulated:
+            msg = f"{option}: only the simulated backend has noise, not {backend}"
+            raise UsageError(msg)
+    for option, given in (
+        ("--inject", bool(options.faults)),
+        ("--attention sdpa", options.attention == "sdpa"),
+    ):
+        if given and simulated:
+            msg = f"{option}: the simulated backend computes nothing"
+            raise UsageError(msg, hint="use --backend infinicore or torch")
+
+
 def _refuse_golden_as_run(run: Path) -> None:
     from goldenctl.errors import DamagedError
     from goldenctl.golden.file import open_golden
 
-    if run.is_dir():
-        msg = f"{run}: is a folder, expected a file name"
-        raise UsageError(msg)
     if not run.exists():
         return
     try:

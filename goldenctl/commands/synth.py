@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from goldenctl.commands.options import PATH, progress_bar
+from goldenctl.commands.options import PATH, os_errors_named, progress_bar
 
 
 @click.command("synth")
@@ -22,6 +22,6 @@ def synth_command(preset: str, out: Path, seed: int) -> None:
     """
     from goldenctl.model.synth import synth
 
-    with progress_bar("writing") as progress:
+    with os_errors_named(), progress_bar("writing") as progress:
         synth(preset, out, seed, progress=lambda name, done, total: progress(done, total, name))
     click.echo(f"wrote {out}: random weights of shape {preset}, seed {seed}")

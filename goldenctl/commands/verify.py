@@ -7,7 +7,14 @@ from pathlib import Path
 
 import click
 
-from goldenctl.commands.options import DTYPE, PATH
+from goldenctl.commands.options import (
+    DTYPE,
+    PATH,
+    TEXT,
+    os_errors_named,
+    refuse_existing,
+    refuse_unwritable,
+)
 
 DEFAULT_MODEL = Path("/home/shared/models/Qwen3-1.7B")
 
@@ -18,7 +25,7 @@ DEFAULT_MODEL = Path("/home/shared/models/Qwen3-1.7B")
 )
 @click.option("--device", default="cpu", show_default=True, help="The backend's device.")
 @click.option("--output", type=PATH, help="Write the report as JSON.")
-@click.option("--test-input", metavar="TEXT", help="The prompt.")
+@click.option("--test-input", type=TEXT, metavar="TEXT", help="The prompt.")
 @click.option("--backend", default="infinicore", show_default=True, help="As for replay.")
 @click.option("--dtype", type=DTYPE, default="float32", show_default=True, help="Compute dtype.")
 @click.option("--tolerance", default="default", show_default=True, help="As for diff.")
@@ -37,11 +44,19 @@ def verify_command(
     from goldenctl.commands.diff import run_diff
     from goldenctl.commands.record import prepare, run_recording
     from goldenctl.commands.replay import run_replay
+    from goldenctl.diff.tolerance import load_policy
+    from goldenctl.replay.backend import parse_device
 
+    load_policy(tolerance)
+    parse_device(device)
+    if output is not None:
+        refuse_unwritable(output)
     prompts = (test_input,) if test_input is not None else ()
     recording = prepare(model_path, prompts=prompts, dtype=dtype)
     if keep is not None:
-        keep.mkdir(parents=True, exist_ok=True)
+        with os_errors_named():
+            keep.mkdir(parents=True, exist_ok=True)
+        refuse_existing(keep / "golden.h5", force=False)
     with tempfile.TemporaryDirectory(prefix="goldenctl-") as scratch:
         folder = keep or Path(scratch)
         golden, run = folder / "golden.h5", folder / "run.h5"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -63,10 +64,17 @@ def parse_device(text: str) -> tuple[str, int]:
     """Split ``nvidia:1`` into its type and number; raises UsageError when it is neither."""
     kind, _, number = text.partition(":")
     kind = "nvidia" if kind == "cuda" else kind
-    if kind not in DEVICES or (":" in text and not number.isdecimal()):
+    if kind not in DEVICES or (":" in text and not re.fullmatch("[0-9]{1,4}", number)):
         msg = f"device {text!r} is not known"
         raise UsageError(msg, hint=f"use one of {', '.join(DEVICES)}, or TYPE:N")
     return kind, int(number or 0)
+
+
+def check_dtype(backend: Backend, dtype: str) -> None:
+    """Raise UsageError for a dtype that InfiniCore has no kernels for."""
+    if backend.name == "infinicore" and dtype == "float64":
+        msg = "backend infinicore computes in float32, bfloat16 and float16, not in float64"
+        raise UsageError(msg, hint="pass --dtype float32, or --backend torch")
 
 
 def _infinicore(root: Path | None, notify: Callable[[str], None]) -> Backend:
