@@ -249,9 +249,11 @@ def test_a_scale_of_1_02_shows_in_rel_l2_and_not_in_cosine() -> None:
     assert result.rel_l2 == pytest.approx(0.02)
 
 
-def test_strided_input_and_any_shape() -> None:
+def test_strided_misaligned_input_and_any_shape() -> None:
     e = values(1, 600, DTYPES[1]).reshape(20, 30)
     assert score(e.T, e.T, atol=0, rtol=0).max_abs_error == 0.0
+    raw = np.frombuffer(b"\0" + e.tobytes(), np.uint8)[1:].view(np.float32)
+    assert score(raw, e.ravel(), atol=0, rtol=0).max_abs_error == 0.0
     scalar = np.array(1.0, np.float32)
     assert score(scalar, scalar, atol=0, rtol=0).count == 1
 
