@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from goldenctl.reference.record import Recording
 
 
+# Measured on random 0.6B-shaped weights, 32 tokens, two cores (docs/budgets.md).
+ORACLE_TIMES = "about 4 times as long"
+
+
 @click.command("record")
 @click.argument("checkpoint", type=PATH)
 @click.argument("golden", type=PATH)
@@ -114,12 +118,17 @@ def run_recording(recording: Recording, golden: Path) -> None:
     from goldenctl.reference.record import check_device, record
 
     check_device(recording.device)
-    nbytes = recording.layout().nbytes
+    layout = recording.layout()
     tokens = sum(len(case.token_ids) * len(case.token_ids[0]) for case in recording.cases)
     click.echo(
         f"recording {len(recording.cases)} case(s), {tokens} tokens, {recording.dtype} on "
-        f"{recording.device}: {human_bytes(nbytes)} to {golden}"
+        f"{recording.device}: {human_bytes(layout.nbytes)} to {golden}"
     )
+    if layout.oracle_nbytes:
+        click.echo(
+            f"of which the oracle takes {human_bytes(layout.oracle_nbytes)}; with it the pass "
+            f"takes {ORACLE_TIMES}"
+        )
     started = time.monotonic()
     with progress_bar("recording") as progress:
         record(recording, golden, progress)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from goldenctl.reference.selftest import Selftest, Trial
 
+LAYERS = 4
 LEAST_CAUGHT = 0.99
 LEAST_LOCATED = 0.98
 LEAST_NAMED = 0.95
@@ -59,7 +60,7 @@ def selftest_command(
         source,
         model_path or Path(source.recipe["model"]["path"]),
         backend=open_backend(backend, infini_root=infini_root, notify=_notify),
-        layers=parse_layers(layers, count) or spread(count),
+        layers=parse_layers(layers, count) or (spread(count) if count > LAYERS else None),
         notify=_notify,
     )
     result = tester.run()

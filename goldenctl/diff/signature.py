@@ -124,6 +124,8 @@ def _growth(a: Values, e: Values, _error: float, dims: tuple[str, ...]) -> str:
     relative = np.sqrt(((a - e) ** 2).sum(axis=others)) / np.where(norm > 0, norm, 1.0)
     half = len(relative) // 2
     early, late = float(relative[:half].mean()), float(relative[half:].mean())
+    if float(np.ptp(relative)) == 0.0:
+        return ""
     rising = float(np.corrcoef(np.arange(len(relative)), relative)[0, 1]) > 0.9
     return "grows along the tokens (accumulation)" if rising and late > 2 * early else ""
 

@@ -49,6 +49,11 @@ class Layout:
     def nbytes(self) -> int:
         return sum(spec.nbytes for spec in self.tensors)
 
+    @property
+    def oracle_nbytes(self) -> int:
+        """The part of ``nbytes`` that budgets and truths take."""
+        return sum(spec.nbytes for spec in self.tensors if spec.role in ("budget", "oracle"))
+
 
 def computed_sublayers(config: ModelConfig, selection: Selection) -> list[Sublayer]:
     """The sublayers to compute, in execution order.
