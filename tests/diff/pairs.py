@@ -67,6 +67,17 @@ class Pair:
         arrays = golden_arrays(dtype)
         return Pair(folder, arrays, {name: a.copy() for name, a in arrays.items()})
 
+    def add_budget(self, noise: float, *, truth: bool) -> None:
+        """Store a budget for q_proj in each scope: rows that err by ``noise`` per element."""
+        expected = self.golden_arrays[Q_PROJ]
+        top = np.full((3, *expected.shape[:-1]), noise, np.float32)
+        l2 = top * np.float32(np.sqrt(expected.shape[-1]))
+        folder = ATTENTION
+        self.golden_arrays[f"{folder}/budget/q_proj"] = np.stack([l2, top, l2, top], axis=-1)
+        if truth:
+            exact = np.stack([expected.astype(np.float64)] * 3)
+            self.golden_arrays[f"{folder}/oracle/q_proj"] = exact
+
     def write(self) -> tuple[GoldenFile, GoldenFile]:
         self.golden_path = self.folder / "golden.h5"
         self.run_path = self.folder / "run.h5"
@@ -87,6 +98,11 @@ class Pair:
         return compare(*self.write(), policy or default_policy())
 
 
+def _role(name: str) -> str:
+    folder = name.split("/")[-2]
+    return folder if folder in ("budget", "oracle") else "tap"
+
+
 def write_file(
     path: Path,
     kind: str,
@@ -99,7 +115,7 @@ def write_file(
     known = {f"{STEP}/{name}": rest for name, *rest in TENSORS}
     specs = []
     for name, array in arrays.items():
-        op, role, dims, _ = known.get(name, ["linear", "tap", ("x",) * array.ndim, None])
+        op, role, dims, _ = known.get(name, ["linear", _role(name), ("x",) * array.ndim, None])
         if len(dims) != array.ndim:
             dims = ("x",) * array.ndim
         specs.append(TensorSpec(name, array.dtype.name, array.shape, dims, role, op))

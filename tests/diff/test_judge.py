@@ -298,6 +298,42 @@ def test_a_larger_error_never_passes_where_a_smaller_fails(
     assert passes(10**size) or not passes(10 ** (size + growth))
 
 
+@pytest.mark.parametrize("truth", [False, True])
+@pytest.mark.parametrize(("error", "ok"), [(0.01, True), (0.02, True), (0.2, False)])
+def test_a_recorded_budget_comes_before_the_table(
+    tmp_path: Path, truth: bool, error: float, ok: bool
+) -> None:
+    """One row off by far more than the table allows, within or beyond its budget."""
+    pair = Pair.of(tmp_path)
+    pair.add_budget(0.01, truth=truth)
+    pair.run_arrays[Q_PROJ][0, 2, 1] += np.float32(error)
+    report = pair.compare()
+    judged = next(t for t in report.tensors if t.name == Q_PROJ)
+    assert (judged.ok, judged.rule) == (ok, "truth" if truth else "budget")
+    assert judged.worst == "batch 0, token 2, head 1"
+    assert rejudge(report, default_policy()) == report
+    assert not pair.compare(Policy("table", default_policy().table)).ok
+    assert report.ok == ok
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_budget_does_not_excuse_what_is_not_finite(tmp_path: Path, value: float) -> None:
+    pair = Pair.of(tmp_path)
+    pair.add_budget(1e9, truth=False)
+    pair.run_arrays[Q_PROJ].flat[3] = value
+    report = pair.compare()
+    assert report.first_wrong is not None
+    assert report.first_wrong.worst == "batch 0, token 0, head 0, head_dim 3"
+
+
+def test_a_run_in_another_dtype_is_judged_by_the_table(tmp_path: Path) -> None:
+    pair = Pair.of(tmp_path)
+    pair.add_budget(0.0, truth=False)
+    pair.run_arrays[Q_PROJ] = pair.run_arrays[Q_PROJ].astype(float_type("bfloat16"))
+    judged = next(t for t in pair.compare().tensors if t.name == Q_PROJ)
+    assert (judged.ok, judged.rule) == (True, "default")
+
+
 def test_simulation_and_faults_are_carried_over(tmp_path: Path) -> None:
     pair = Pair.of(tmp_path)
     pair.simulated = True
