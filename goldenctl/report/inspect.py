@@ -14,10 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from goldenctl.errors import UsageError, printable
+from goldenctl.golden import schema
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import TensorInfo
 
 _CORNER = 4
+_BESIDE = ("budget", "oracle")
 _LISTED_MATCHES = 4
 
 
@@ -76,21 +78,31 @@ def _provenance(golden: GoldenFile) -> Table:
 
 
 def _tree(golden: GoldenFile) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("sublayer", no_wrap=True)
-    table.add_column("dtype")
-    table.add_column("shape of output", justify="right")
-    table.add_column("tensors", overflow="fold")
+    """One line for each group: its own tensors; budgets and truths are only counted."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("group", no_wrap=True)
+    table.add_column("output", justify="right", no_wrap=True)
+    table.add_column("tensors")
     taps: dict[str, list[TensorInfo]] = {}
+    beside: Counter[str] = Counter()
     for info in golden.tensors.values():
-        taps.setdefault(info.name.rpartition("/")[0], []).append(info)
+        group = info.name.rpartition("/")[0]
+        if info.role in _BESIDE:
+            beside[group.rpartition("/")[0]] += 1
+        else:
+            taps.setdefault(group, []).append(info)
+    case = ""
     for group, infos in taps.items():
-        last = infos[-1]
-        names = " ".join(info.tap for info in infos)
-        shape = "×".join(map(str, last.shape))
+        if schema.short_name(group) and group.split("/steps/")[0] != case:
+            case = group.split("/steps/")[0]
+            table.add_row(f"[bold]{escape(printable(case))}[/]", "", "")
         status = golden.sublayers.get(group)
         mark = "✗ " if status is not None and status.status == "failed" else ""
-        cells = (f"{mark}{group or '/'}", last.dtype, shape, names)
+        names = " ".join(info.tap for info in infos)
+        if beside[group]:
+            names += f" + {beside[group]} of the oracle"
+        shape = "×".join(map(str, infos[-1].shape))
+        cells = (f"{mark}{schema.short_name(group) or group}", shape, names)
         table.add_row(*(escape(printable(cell)) for cell in cells))
     return table
 
