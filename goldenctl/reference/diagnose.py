@@ -28,7 +28,9 @@ from goldenctl.replay.faults import FAULTS, Context, Fault, faulty_op
 
 Values = NDArray[np.generic]
 _PAIR_EXPLAINS = 0.5  # a fault that explains this much may be one of two
-_TIED = 3.0  # residuals within this factor of the best cannot be told apart
+# Residuals within this factor of the best, or of rounding, cannot be told apart; one that is
+# further from rounding is another bug.
+_TIED = 3.0
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ class _Case:
         self._budget = None
         if stored in owner.golden.tensors:
             self._budget = Budget.of(owner.golden.map(stored), BUDGET_SCOPES.index("op"))
+        self._rounding = self._relative_rounding()
 
     def reproduced(self) -> Iterator[Hypothesis]:
         """Yield the faults that reproduce the output, best first, all that tie with it."""
@@ -128,7 +131,7 @@ class _Case:
         found = [h for h in singles if h.reproduced] or list(self._pairs(singles))
         found.sort(key=lambda h: h.residual)
         for hypothesis in found:
-            if hypothesis.residual <= _TIED * found[0].residual + 1e-12:
+            if hypothesis.residual <= _TIED * max(found[0].residual, self._rounding):
                 yield hypothesis
 
     def looks_like(self, dims: tuple[str, ...], dtype: str) -> list[str]:
@@ -173,13 +176,24 @@ class _Case:
 
     def _within(self, rows: RowErrors, residual: float) -> bool:
         """Whether what is left is rounding: by the budget, scaled to the faulty result."""
+        if not residual <= _TIED * self._rounding:
+            return False
         if self._budget is None:
-            limits = default_policy().limits(self._expected.dtype.name, self._op.kind)
-            return residual <= (limits.rel_l2 or DTYPES[self._expected.dtype.name].eps)
+            return True
         l2_limit, _ = row_limits(self._budget, self._row_norms(), from_truth=False)
         expected = np.maximum(self._row_norms(), 1e-300)
         grown = np.maximum(1.0, np.sqrt(rows.expected_squared) / expected)
         return bool(np.all(np.sqrt(rows.error_squared) <= l2_limit * grown))
+
+    def _relative_rounding(self) -> float:
+        """What rounding does to the whole tensor, as a relative L2."""
+        if self._budget is None:
+            dtype = self._expected.dtype.name
+            limits = default_policy().limits(dtype, self._op.kind)
+            return (limits.rel_l2 or DTYPES[dtype].eps) / _TIED
+        typical = np.maximum(self._budget.l2, self._budget.floor_l2)
+        norm = float(np.linalg.norm(self._row_norms()))
+        return float(np.linalg.norm(typical)) / norm if norm else 0.0
 
     def _row_norms(self) -> NDArray[np.float64]:
         rows = RowErrors.of(self._expected)

@@ -38,6 +38,11 @@ class Emulator:
         self.config = config
         self._dtype = TORCH_DTYPES[dtype]
         self._loader = WeightLoader(checkpoint, dtype, "cpu", through=through)
+        # What was last asked for is asked for again with the next fault: one op's operands
+        # and outputs are kept.
+        self._at = ("", "")
+        self._operands: dict[str, Tensor] = {}
+        self._outputs: dict[str, NDArray[Any]] = {}
 
     def values(
         self, path: str, sublayer: Sublayer, op: Op, compute: Compute | None = None
@@ -50,18 +55,29 @@ class Emulator:
         return None if found is None else to_numpy(found)
 
     def output(self, path: str, sublayer: Sublayer, op: Op) -> NDArray[Any]:
-        """Return the op's output by its own, possibly faulty, arithmetic."""
-        found = self.values(path, sublayer, op)
-        assert found is not None
-        return found
+        """Return the op's output by its own, possibly faulty, arithmetic; not to be changed."""
+        self._go_to(path, op)
+        key = repr(op)
+        if key not in self._outputs:
+            found = self.values(path, sublayer, op)
+            assert found is not None
+            self._outputs[key] = found
+        return self._outputs[key]
+
+    def _go_to(self, path: str, op: Op) -> None:
+        if self._at != (path, op.output):
+            self._at = (path, op.output)
+            self._operands.clear()
+            self._outputs.clear()
 
     @torch.inference_mode()
     def _computed(
         self, path: str, sublayer: Sublayer, op: Op, compute: Compute | None
     ) -> Tensor | None:
+        self._go_to(path, op)
         names = (*op.inputs, "rope_cos")
         tensors = {name: self._tensor(path, name) for name in names}
-        weights = {name: self._loader.load(name) for name in op.weights}
+        weights = {name: self._weight(name) for name in op.weights}
         if op.attrs.get("last_token"):
             tensors["input"] = tensors["input"][:, -1:]
         if compute is None:
@@ -69,7 +85,17 @@ class Emulator:
         inputs = tuple(heads_merged(op, tensors[name]) for name in op.inputs)
         return compute(Call(op.kind, op.attrs, inputs, tuple(weights[n] for n in op.weights)))
 
+    def _weight(self, name: str) -> Tensor:
+        if name not in self._operands:
+            self._operands[name] = self._loader.load(name)
+        return self._operands[name]
+
     def _tensor(self, path: str, name: str) -> Tensor:
+        if name not in self._operands:
+            self._operands[name] = self._loaded(path, name)
+        return self._operands[name]
+
+    def _loaded(self, path: str, name: str) -> Tensor:
         if is_derived(name):
             positions = self._golden.info("constants/rope_cos").shape[0]
             return torch.from_numpy(derived_table(name, self.config, positions)).to(self._dtype)

@@ -27,13 +27,11 @@ def derived_table(name: str, config: ModelConfig, positions: int) -> NDArray[np.
     if kind == "theta":
         config = replace(config, rope=replace(config.rope, rope_theta=float(value)))
     shift = int(value) if kind == "shift" else 0
-    tables = rope_tables(config, positions + max(shift, 0))
-    table = np.array(tables[0 if base == "rope_cos" else 1])
-    if shift > 0:
-        return table[shift:]
-    if shift < 0:  # cos(-x) = cos x, sin(-x) = -sin x
-        sign = 1 if base == "rope_cos" else -1
-        return np.concatenate([sign * table[-shift:0:-1], table[:shift]])
+    index = np.arange(positions) + shift
+    tables = rope_tables(config, int(np.abs(index).max()) + 1)
+    table = tables[0 if base == "rope_cos" else 1][np.abs(index)]
+    if base == "rope_sin":  # sin(-x) = -sin x, cos(-x) = cos x
+        table[index < 0] *= -1
     if kind == "half":
         table[:, table.shape[1] // 2 :] = 1.0 if base == "rope_cos" else 0.0
     return table

@@ -1,0 +1,367 @@
+"""Tests the catalogue of faults: where each fits, that it changes what it should, its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from goldenctl.cli import run
+from goldenctl.errors import UsageError
+from goldenctl.model.config import ModelConfig
+from goldenctl.model.graph import Op, Sublayer, decoder
+from goldenctl.model.presets import PRESETS, preset_config
+from goldenctl.model.rope import rope_tables
+from goldenctl.reference.faulty import EMULATIONS
+from goldenctl.replay.derived import derived_table, is_derived
+from goldenctl.replay.faults import (
+    FAULTS,
+    Context,
+    Injection,
+    derived_constant,
+    faulty_op,
+    inject,
+    parse_injection,
+)
+from tests.verdict.conftest import Bench
+
+FAMILIES = [name for name in PRESETS if name.endswith("tiny")]
+QWEN3 = preset_config("tiny")
+NORMS = {"input_layernorm", "post_attention_layernorm", "q_norm", "k_norm", "output"}
+LINEAR = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "output"}
+ROPES = {"q_rope", "k_rope"}
+FLOAT = NORMS | LINEAR | ROPES | {"scores", "probs", "context", "swiglu"}
+
+# The taps of a tiny Qwen3 (epsilon 1e-6, theta 1e6, no bias, untied) that each fault fits.
+FITS: dict[str, set[str]] = {
+    "eps_1e-5": NORMS,
+    "eps_1e-6": set(),
+    "eps_outside": NORMS,
+    "no_norm": NORMS,
+    "norm_swapped": {"q_norm", "k_norm"},
+    "norm_after_rope": {"q_norm", "k_norm"} | ROPES,
+    "norm_weight_plus_1": NORMS,
+    "no_rope": ROPES,
+    "theta_1e4": ROPES,
+    "theta_1e6": set(),
+    "rope_interleaved": ROPES,
+    "rope_position_plus_1": ROPES,
+    "rope_position_minus_1": ROPES,
+    "rope_half": ROPES,
+    "no_scale": {"scores"},
+    "scale_twice": {"scores"},
+    "scale_by_hidden": {"scores"},
+    "mask_plus_1": {"probs"},
+    "mask_minus_1": {"probs"},
+    "no_mask": {"probs"},
+    "kv_modulo": {"scores", "context"},
+    "kv_wrong_head": {"scores", "context"},
+    "stale_last_token": FLOAT,
+    "zero_row": FLOAT,
+    "duplicate_row": FLOAT,
+    "gate_up_swapped": {"swiglu"},
+    "gelu": {"swiglu"},
+    "quick_gelu": {"swiglu"},
+    "no_activation": {"swiglu"},
+    "no_residual": {"output"},
+    "residual_doubled": {"output"},
+    "no_bias": set(),
+    "weight_transposed": {"k_proj", "v_proj"},
+    "k_tail_16": LINEAR | {"scores"},
+    "k_tail_32": LINEAR,
+    "k_tail_64": {"o_proj", "down_proj"},
+    "down_proj_before": {"down_proj"},
+    "embedding_shifted": {"output"},
+    "untied_head": set(),
+    "scale_1.02": FLOAT,
+    "scale_2": FLOAT,
+    "truncated": FLOAT,
+    "bf16_accumulation": LINEAR | {"scores", "context"},
+    "fp16_overflow": FLOAT,
+    "one_nan": FLOAT,
+    "one_inf": FLOAT,
+    "nan_row": FLOAT,
+}
+
+
+def _fitting(fault: str, config: ModelConfig) -> list[tuple[Sublayer, Op]]:
+    return [
+        (sublayer, op)
+        for sublayer in decoder(config)
+        for op in sublayer.ops
+        if faulty_op(FAULTS[fault], op, Context(config, sublayer))
+    ]
+
+
+def test_table_has_every_fault() -> None:
+    assert list(FITS) == list(FAULTS)
+
+
+@pytest.mark.parametrize("fault", FITS)
+def test_taps_that_a_fault_fits(fault: str) -> None:
+    assert {op.output for _, op in _fitting(fault, QWEN3)} == FITS[fault]
+
+
+@pytest.mark.parametrize("fault", FITS)
+def test_a_fault_fits_some_family(fault: str) -> None:
+    assert any(_fitting(fault, preset_config(family)) for family in FAMILIES)
+
+
+@pytest.mark.parametrize(
+    ("fault", "family", "taps"),
+    [
+        ("no_bias", "qwen2-tiny", {"q_proj", "k_proj", "v_proj"}),
+        ("untied_head", "qwen2-tiny", {"output"}),
+        ("eps_1e-6", "llama-tiny", {"input_layernorm", "post_attention_layernorm", "output"}),
+        ("eps_1e-5", "llama-tiny", set()),
+        ("theta_1e6", "llama-tiny", ROPES),
+        ("norm_swapped", "llama-tiny", set()),
+        ("norm_after_rope", "llama-tiny", set()),
+    ],
+)
+def test_families_differ(fault: str, family: str, taps: set[str]) -> None:
+    assert {op.output for _, op in _fitting(fault, preset_config(family))} == taps
+
+
+def test_emulations_are_those_that_the_catalogue_uses() -> None:
+    used = set()
+    for fault in FAULTS:
+        for family in FAMILIES:
+            config = preset_config(family)
+            for sublayer, op in _fitting(fault, config):
+                changed = faulty_op(FAULTS[fault], op, Context(config, sublayer))
+                assert changed is not None
+                assert changed.output == op.output
+                used.add(changed.attrs.get("fault"))
+    assert used - {None} == set(EMULATIONS)
+
+
+# Recorded for the last token only, the logits have no row but one to take another from.
+BLIND = {("duplicate_row", "lm_head")}
+
+
+@pytest.mark.parametrize("fault", [name for name, taps in FITS.items() if taps])
+def test_a_fault_changes_the_exact_result(fault: str, bench_of: Callable[[str], Bench]) -> None:
+    """In float64 even truncation and a small epsilon are seen."""
+    bench = bench_of("float32")
+    tried = 0
+    for path, sublayer in bench.graph.items():
+        if "/layers/" in path and "/layers/01/" not in path:
+            continue
+        for op in sublayer.ops:
+            changed = faulty_op(FAULTS[fault], op, Context(bench.config, sublayer))
+            if changed is None or fault == "truncated" or (fault, sublayer.name) in BLIND:
+                continue
+            right = bench.wide.output(path, sublayer, op)
+            wrong = bench.wide.output(path, sublayer, changed)
+            assert wrong.shape == right.shape
+            assert wrong.dtype == right.dtype
+            assert not np.array_equal(wrong, right), f"{fault} at {path}/{op.output}"
+            tried += 1
+    assert tried or fault == "truncated"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_truncated_points_to_zero(bench_of: Callable[[str], Bench], dtype: str) -> None:
+    bench = bench_of(dtype)
+    name = "layers.01.mlp.gate_proj"
+    path, sublayer, op = bench.place(name)
+    exact = bench.wide.output(path, sublayer, op).astype(np.float64).reshape(-1)
+    cut = bench.faulty(name, "truncated").astype(np.float64).reshape(-1)
+    spacing = (
+        np.finfo(np.float32).eps if dtype == "float32" else {"b": 2**-7, "f": 2**-10}[dtype[0]]
+    )
+    assert np.all(np.abs(cut) <= np.abs(exact) * (1 + 1e-6))
+    assert np.all(np.abs(cut - exact) <= np.abs(exact) * spacing * 1.01 + 1e-7)
+    assert np.mean(np.abs(cut) < np.abs(exact)) > 0.9
+
+
+def test_row_faults_touch_one_token(bench_of: Callable[[str], Bench]) -> None:
+    bench = bench_of("float32")
+    name = "layers.01.attention.scores"  # [B, H, S, T]
+    right = bench.faulty(name)
+    middle = right.shape[2] // 2
+    zero, twice = bench.faulty(name, "zero_row"), bench.faulty(name, "duplicate_row")
+    stale, nan = bench.faulty(name, "stale_last_token"), bench.faulty(name, "nan_row")
+    others = [i for i in range(right.shape[2]) if i != middle]
+    assert not zero[:, :, middle].any()
+    np.testing.assert_array_equal(zero[:, :, others], right[:, :, others])
+    np.testing.assert_array_equal(twice[:, :, middle], right[:, :, middle - 1])
+    np.testing.assert_array_equal(stale[:, :, -1], right[:, :, -2])
+    assert np.isnan(nan[:, :, middle]).all()
+    assert np.isfinite(nan[:, :, others]).all()
+
+
+def test_single_elements(bench_of: Callable[[str], Bench]) -> None:
+    bench = bench_of("bfloat16")
+    name = "layers.01.mlp.swiglu"
+    nan = bench.faulty(name, "one_nan").astype(np.float64)
+    inf = bench.faulty(name, "one_inf").astype(np.float64)
+    high = bench.faulty(name, "fp16_overflow").astype(np.float64)
+    assert np.isnan(nan).sum() == 1
+    assert np.isposinf(inf).sum() == 1
+    assert 0 < np.isinf(high).sum() < high.size // 2
+
+
+def test_masks(bench_of: Callable[[str], Bench]) -> None:
+    bench = bench_of("float32")
+    name = "layers.01.attention.probs"
+    count = bench.expected(name).shape[-1]
+    for fault, diagonal in (("mask_plus_1", 1), ("mask_minus_1", -1), ("no_mask", count)):
+        seen = bench.faulty(name, fault) > 0
+        visible = np.tril(np.ones((count, count), bool), diagonal)
+        visible[:, 0] = True
+        assert not seen[..., ~visible].any()
+        assert seen[..., visible].mean() > 0.9
+        np.testing.assert_allclose(bench.faulty(name, fault).sum(-1), 1.0, rtol=1e-5)
+
+
+def test_kv_heads(bench_of: Callable[[str], Bench]) -> None:
+    bench = bench_of("float32")
+    path, _, _ = bench.place("layers.01.attention.scores")
+    q = bench.golden.map(f"{path}/q_rope").astype(np.float64)
+    k = bench.golden.map(f"{path}/k_rope").astype(np.float64)
+    for fault, heads in (("kv_modulo", [0, 1, 0, 1]), ("kv_wrong_head", [0, 0, 1, 0])):
+        expected = np.einsum("bshd,bthd->bhst", q, k[:, :, heads]) / np.sqrt(q.shape[-1])
+        got = bench.faulty("layers.01.attention.scores", fault)
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+# --- derived tables --------------------------------------------------------------------------
+
+
+def _direct(positions: np.ndarray, theta: float, dim: int) -> tuple[np.ndarray, np.ndarray]:
+    angles = positions[:, None] * theta ** (-2.0 * np.arange(dim // 2) / dim)
+    return np.cos(angles), np.sin(angles)
+
+
+positions_counts = st.integers(2, 40)
+
+
+@given(positions_counts, st.sampled_from([1e4, 5e5, 1e6, 1e7]))
+def test_theta_table(count: int, theta: float) -> None:
+    cos, sin = _direct(np.arange(count), theta, QWEN3.head_dim)
+    np.testing.assert_allclose(
+        derived_table(f"rope_cos#theta={theta:g}", QWEN3, count), cos, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        derived_table(f"rope_sin#theta={theta:g}", QWEN3, count), sin, atol=1e-5
+    )
+
+
+@given(positions_counts, st.integers(-3, 3))
+def test_shifted_table(count: int, shift: int) -> None:
+    if count <= abs(shift):
+        return
+    cos, sin = _direct(np.arange(count) + shift, QWEN3.rope.rope_theta, QWEN3.head_dim)
+    for base, expected in (("rope_cos", cos), ("rope_sin", sin)):
+        table = derived_table(f"{base}#shift={shift}", QWEN3, count)
+        assert table.shape == expected.shape
+        np.testing.assert_allclose(table, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 12])
+@pytest.mark.parametrize("shift", [-1, 1])
+def test_a_table_of_any_length_shifts(count: int, shift: int) -> None:
+    cos, sin = _direct(np.arange(count) + shift, QWEN3.rope.rope_theta, QWEN3.head_dim)
+    for base, expected in (("rope_cos", cos), ("rope_sin", sin)):
+        table = derived_table(f"{base}#shift={shift}", QWEN3, count)
+        assert table.shape == expected.shape
+        np.testing.assert_allclose(table, expected, atol=1e-6)
+
+
+@given(positions_counts)
+def test_half_table(count: int) -> None:
+    right = rope_tables(QWEN3, count)
+    quarter = QWEN3.head_dim // 4
+    for number, (base, still) in enumerate((("rope_cos", 1.0), ("rope_sin", 0.0))):
+        table = derived_table(f"{base}#half", QWEN3, count)
+        np.testing.assert_array_equal(table[:, :quarter], right[number][:, :quarter])
+        assert np.all(table[:, quarter:] == still)
+
+
+def test_derived_names() -> None:
+    assert is_derived("rope_cos#half")
+    assert not is_derived("rope_cos")
+    assert derived_constant("rope_sin#shift=-1") == ("rope_sin", "shift=-1")
+
+
+# --- injections ------------------------------------------------------------------------------
+
+
+def _graph() -> dict[str, Sublayer]:
+    return {s.name: s for s in decoder(QWEN3)}
+
+
+@pytest.mark.parametrize(
+    "text", ["no_norm", "no_norm@layers.03", "scale_1.02@layers.00.mlp.swiglu"]
+)
+def test_injection_round_trip(text: str) -> None:
+    assert str(parse_injection(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("bogus", "there is no fault bogus"),
+        ("", "there is no fault "),
+        ("no_norm@", "'' is no place"),
+        ("no_norm@layers/03", "'layers/03' is no place"),
+        ("no_norm@a@b", "'a@b' is no place"),
+    ],
+)
+def test_injections_that_cannot_be_read(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_injection(text)
+
+
+def test_a_place_is_a_whole_name() -> None:
+    """layers.1 is not the beginning of layers.10."""
+    config = replace(QWEN3, num_hidden_layers=11)
+    graph = {s.name: s for s in decoder(config)}
+    changed = inject(graph, [parse_injection("no_residual@layers.01")], config)
+    different = {name for name in graph if changed[name] != graph[name]}
+    assert different == {"layers.01.attention", "layers.01.mlp"}
+
+
+@pytest.mark.parametrize(
+    "text", ["no_norm@layers.09", "no_norm@layers.01.mlp.swiglu", "theta_1e6", "no_bias"]
+)
+def test_an_injection_that_hits_nothing_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="no op that is replayed there can have this fault"):
+        inject(_graph(), [parse_injection(text)], QWEN3)
+
+
+def test_two_injections_add_up() -> None:
+    texts = ["rope_interleaved@layers.02.attention.q_rope", "scale_2@layers.02.attention.q_rope"]
+    graph = _graph()
+    changed = inject(graph, [parse_injection(t) for t in texts], QWEN3)
+    attrs = changed["layers.02.attention"].producer("q_rope").attrs
+    assert attrs == {"algo": "gptj", "fault": "scale_2"}
+    assert graph == _graph()
+
+
+def test_an_injection_hits_below_its_place() -> None:
+    mlp = _graph()["layers.00.mlp"]
+    op = mlp.producer("swiglu")
+    for where, hit in (
+        ("", True),
+        ("layers.00", True),
+        ("layers.00.mlp", True),
+        ("layers.00.mlp.swiglu", True),
+        ("layers.0", False),
+        ("layers.00.mlp.swi", False),
+        ("layers.00.mlp.gate_proj", False),
+    ):
+        assert Injection(FAULTS["gelu"], where).hits(mlp, op) is hit
+
+
+def test_the_command_lists_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["faults"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = [line.split()[0] for line in lines[1:] if line[:1].strip()]
+    assert names == list(FAULTS)

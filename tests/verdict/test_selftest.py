@@ -1,0 +1,139 @@
+"""Tests the claim that verdicts can be trusted: every fault on one layer of a real backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from goldenctl.cli import run
+from goldenctl.commands.selftest import LEAST_CAUGHT, LEAST_LOCATED, LEAST_NAMED
+from goldenctl.diff import budget
+from goldenctl.errors import UsageError
+from goldenctl.golden.file import GoldenFile
+from goldenctl.reference import selftest
+from goldenctl.reference.selftest import Selftest, spread
+from goldenctl.replay.backend import Backend
+from goldenctl.replay.faults import FAULTS
+
+LAYERS = frozenset({1})
+DTYPES = ("float32", "bfloat16")
+
+
+@pytest.fixture(scope="module")
+def tested(
+    golden_of: Callable[..., GoldenFile], checkpoint_folder: Path, backend: Backend
+) -> Callable[[str], Selftest]:
+    """Return what runs the selftest of one layer in a dtype, once."""
+    known: dict[str, Selftest] = {}
+
+    def of(dtype: str) -> Selftest:
+        if dtype not in known:
+            golden = golden_of(dtype)
+            tester = selftest.Tester(golden, checkpoint_folder, backend=backend, layers=LAYERS)
+            known[dtype] = tester.run()
+        return known[dtype]
+
+    return of
+
+
+def _unnamed(result: Selftest) -> list[tuple[str, str, tuple[str, ...]]]:
+    return [(t.fault, t.place, t.causes) for t in result.visible if not t.named]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_layer_keeps_the_bars(tested: Callable[[str], Selftest], dtype: str) -> None:
+    result = tested(dtype)
+    located = [right for *_, right in result.located]
+    escaped = [(t.fault, t.place, t.effect) for t in result.visible if not t.caught]
+    elsewhere = [entry for entry in result.located if not entry[2]]
+    assert len(result.visible) > 100
+    assert result.rate(lambda t: t.caught) >= LEAST_CAUGHT, escaped
+    assert len(located) == 48
+    assert sum(located) / len(located) >= LEAST_LOCATED, elsewhere
+    assert result.rate(lambda t: t.named) >= LEAST_NAMED, _unnamed(result)
+    assert result.false_alarms == []
+    assert result.wrong_names == []
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_fault_that_fits_was_tried(tested: Callable[[str], Selftest], dtype: str) -> None:
+    tried = {trial.fault for trial in tested(dtype).trials}
+    # What no op of a Qwen3 decoder layer can have, and what this width leaves out.
+    elsewhere = {"embedding_shifted", "untied_head", "no_bias", "weight_transposed"}
+    assert set(FAULTS) - tried <= elsewhere | {"theta_1e6", "eps_1e-6"}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_this_input_does_not_show_is_counted_apart(
+    tested: Callable[[str], Selftest], dtype: str
+) -> None:
+    result = tested(dtype)
+    assert 0 < len(result.visible) < len(result.trials)
+    assert all(trial.effect < 8.0 for trial in result.trials if not trial.visible)
+
+
+def test_a_gate_by_cosine_lets_faults_pass(tested: Callable[[str], Selftest]) -> None:
+    result = tested("bfloat16")
+    assert result.rate(lambda t: t.gates["cosine >= 0.99"]) < result.rate(lambda t: t.caught)
+
+
+@pytest.mark.parametrize("looser", [1.0, 50.0], ids=["as it is", "50 times"])
+def test_loosened_tolerances_are_noticed(
+    golden_of: Callable[..., GoldenFile],
+    checkpoint_folder: Path,
+    backend: Backend,
+    monkeypatch: pytest.MonkeyPatch,
+    looser: float,
+) -> None:
+    """The bar of caught faults must break when a verdict allows 50 times as much."""
+    monkeypatch.setattr(budget, "L2_FACTOR", looser * budget.L2_FACTOR)
+    monkeypatch.setattr(budget, "MAX_FACTOR", looser * budget.MAX_FACTOR)
+    monkeypatch.setattr(selftest, "FAULTS", {n: FAULTS[n] for n in ("scale_1.02", "zero_row")})
+    monkeypatch.setattr(selftest, "SUBLAYER_ROUNDS", 1)
+    golden = golden_of("bfloat16")
+    result = selftest.Tester(golden, checkpoint_folder, backend=backend, layers=LAYERS).run()
+    caught = result.rate(lambda t: t.caught)
+    assert (caught >= LEAST_CAUGHT) == (looser == 1.0)
+    assert {t.fault for t in result.visible if not t.caught} <= {"scale_1.02"}
+
+
+@pytest.mark.parametrize(
+    ("oracle", "taps"), [("none", "op"), ("budget", "sublayer")], ids=["oracle", "taps"]
+)
+def test_golden_without_budgets_or_taps_is_refused(
+    golden_of: Callable[..., GoldenFile], checkpoint_folder: Path, oracle: str, taps: str
+) -> None:
+    golden = golden_of("float32", oracle, taps)
+    backend = Backend("none", ("none",))
+    with pytest.raises(UsageError, match="needs budgets and the taps of every op"):
+        selftest.Tester(golden, checkpoint_folder, backend=backend, layers=None)
+
+
+@pytest.mark.parametrize(
+    ("count", "layers"),
+    [(1, {0}), (4, {0, 1, 2, 3}), (28, {0, 9, 18, 27}), (30, {0, 10, 19, 29})],
+)
+def test_layers_are_spread_over_depth(count: int, layers: set[int]) -> None:
+    assert spread(count) == layers
+
+
+def test_command_prints_every_bar(
+    golden_of: Callable[..., GoldenFile],
+    checkpoint_folder: Path,
+    backend: Backend,
+    tested: Callable[[str], Selftest],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    result = tested("float32")
+    monkeypatch.setattr(selftest.Tester, "run", lambda _self: result)
+    golden = golden_of("float32")
+    assert run(["selftest", str(golden.path), "--layers", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("✓ PASS  float32: ")
+    for label in ("faults caught", "culprit op right", "bug named right", "false alarms"):
+        assert label in printed
+    for gate in ("goldenctl, by budget", "cosine >= 0.99", "assert_close"):
+        assert gate in printed
