@@ -1,7 +1,7 @@
 #include "device.h"
 
 #include <array>
-#include <utility>
+#include <map>
 
 #include "errors.h"
 #include "json.h"
@@ -9,48 +9,35 @@
 namespace goldenctl {
 namespace {
 
-const char* status_name(infiniStatus_t status) {
-    switch (status) {
-        case INFINI_STATUS_SUCCESS:
-            return "INFINI_STATUS_SUCCESS";
-        case INFINI_STATUS_INTERNAL_ERROR:
-            return "INFINI_STATUS_INTERNAL_ERROR";
-        case INFINI_STATUS_NOT_IMPLEMENTED:
-            return "INFINI_STATUS_NOT_IMPLEMENTED";
-        case INFINI_STATUS_BAD_PARAM:
-            return "INFINI_STATUS_BAD_PARAM";
-        case INFINI_STATUS_NULL_POINTER:
-            return "INFINI_STATUS_NULL_POINTER";
-        case INFINI_STATUS_DEVICE_TYPE_NOT_SUPPORTED:
-            return "INFINI_STATUS_DEVICE_TYPE_NOT_SUPPORTED";
-        case INFINI_STATUS_DEVICE_NOT_FOUND:
-            return "INFINI_STATUS_DEVICE_NOT_FOUND";
-        case INFINI_STATUS_DEVICE_NOT_INITIALIZED:
-            return "INFINI_STATUS_DEVICE_NOT_INITIALIZED";
-        case INFINI_STATUS_DEVICE_ARCHITECTURE_NOT_SUPPORTED:
-            return "INFINI_STATUS_DEVICE_ARCHITECTURE_NOT_SUPPORTED";
-        case INFINI_STATUS_BAD_TENSOR_DTYPE:
-            return "INFINI_STATUS_BAD_TENSOR_DTYPE";
-        case INFINI_STATUS_BAD_TENSOR_SHAPE:
-            return "INFINI_STATUS_BAD_TENSOR_SHAPE";
-        case INFINI_STATUS_BAD_TENSOR_STRIDES:
-            return "INFINI_STATUS_BAD_TENSOR_STRIDES";
-        case INFINI_STATUS_INSUFFICIENT_WORKSPACE:
-            return "INFINI_STATUS_INSUFFICIENT_WORKSPACE";
-        default:
-            return "an unknown status";
-    }
+#define NAMED(status) {status, #status}
+std::string message(infiniStatus_t status, const std::string& call) {
+    static const std::map<int, const char*> names{
+        NAMED(INFINI_STATUS_INTERNAL_ERROR),
+        NAMED(INFINI_STATUS_NOT_IMPLEMENTED),
+        NAMED(INFINI_STATUS_BAD_PARAM),
+        NAMED(INFINI_STATUS_NULL_POINTER),
+        NAMED(INFINI_STATUS_DEVICE_TYPE_NOT_SUPPORTED),
+        NAMED(INFINI_STATUS_DEVICE_NOT_FOUND),
+        NAMED(INFINI_STATUS_DEVICE_NOT_INITIALIZED),
+        NAMED(INFINI_STATUS_DEVICE_ARCHITECTURE_NOT_SUPPORTED),
+        NAMED(INFINI_STATUS_BAD_TENSOR_DTYPE),
+        NAMED(INFINI_STATUS_BAD_TENSOR_SHAPE),
+        NAMED(INFINI_STATUS_BAD_TENSOR_STRIDES),
+        NAMED(INFINI_STATUS_INSUFFICIENT_WORKSPACE)};
+    auto found = names.find(status);
+    return call + " returned " + (found == names.end() ? "an unknown status" : found->second) +
+           " (" + std::to_string(static_cast<int>(status)) + ")";
 }
+#undef NAMED
 
-std::string message(infiniStatus_t status, const char* call) {
-    return std::string(call) + " returned " + status_name(status) + " (" +
-           std::to_string(static_cast<int>(status)) + ")";
+void require(infiniStatus_t status, const char* call) {
+    if (status != INFINI_STATUS_SUCCESS) throw DeviceError(message(status, call));
 }
 
 }  // namespace
 
-const std::vector<DeviceType>& device_types() {
-    static const std::vector<DeviceType> types{
+const std::vector<std::pair<const char*, infiniDevice_t>>& device_types() {
+    static const std::vector<std::pair<const char*, infiniDevice_t>> types{
         {"cpu", INFINI_DEVICE_CPU},
         {"nvidia", INFINI_DEVICE_NVIDIA},
         {"cambricon", INFINI_DEVICE_CAMBRICON},
@@ -79,14 +66,7 @@ int device_count(infiniDevice_t type) {
     return infinirtGetDeviceCount(type, &count) == INFINI_STATUS_SUCCESS && count > 0 ? count : 0;
 }
 
-infiniDtype_t engine_dtype(Dtype dtype) {
-    static constexpr std::array<infiniDtype_t, 6> types{INFINI_DTYPE_F16, INFINI_DTYPE_BF16,
-                                                        INFINI_DTYPE_F32, INFINI_DTYPE_F64,
-                                                        INFINI_DTYPE_I32, INFINI_DTYPE_I64};
-    return types[static_cast<size_t>(dtype)];
-}
-
-void check(infiniStatus_t status, const char* call) {
+void check(infiniStatus_t status, const std::string& call) {
     if (status == INFINI_STATUS_SUCCESS) return;
     bool lacking = status == INFINI_STATUS_NOT_IMPLEMENTED ||
                    status == INFINI_STATUS_DEVICE_TYPE_NOT_SUPPORTED ||
@@ -95,23 +75,20 @@ void check(infiniStatus_t status, const char* call) {
 }
 
 Engine::Engine(const std::string& device, int device_id) {
-    const DeviceType* found = nullptr;
+    const infiniDevice_t* found = nullptr;
     std::string known;
-    for (const DeviceType& type : device_types()) {
-        if (device == type.name) found = &type;
-        known += (known.empty() ? "" : ", ") + std::string(type.name);
+    for (const auto& [name, type] : device_types()) {
+        if (device == name) found = &type;
+        known += (known.empty() ? "" : ", ") + std::string(name);
     }
     if (!found) throw DeviceError("unknown device " + quote(device) + "; there are " + known);
-    if (auto status = infinirtInit(); status != INFINI_STATUS_SUCCESS)
-        throw DeviceError(message(status, "infinirtInit"));
-    int count = device_count(found->type);
+    require(infinirtInit(), "infinirtInit");
+    int count = device_count(*found);
     if (device_id >= count)
         throw DeviceError("there is no device " + device + ":" + std::to_string(device_id) +
                           "; the engine sees " + std::to_string(count) + " of type " + device);
-    if (auto status = infinirtSetDevice(found->type, device_id); status != INFINI_STATUS_SUCCESS)
-        throw DeviceError(message(status, "infinirtSetDevice"));
-    if (auto status = infiniopCreateHandle(&handle_); status != INFINI_STATUS_SUCCESS)
-        throw DeviceError(message(status, "infiniopCreateHandle"));
+    require(infinirtSetDevice(*found, device_id), "infinirtSetDevice");
+    require(infiniopCreateHandle(&handle_), "infiniopCreateHandle");
 }
 
 Engine::~Engine() { infiniopDestroyHandle(handle_); }
@@ -121,8 +98,7 @@ void Engine::copy_in(void* device, const void* host, size_t bytes) const {
 }
 
 void Engine::copy_out(void* host, const void* device, size_t bytes) const {
-    check(infinirtMemcpy(host, device, bytes, INFINIRT_MEMCPY_D2H),
-          "infinirtMemcpy from the device");
+    check(infinirtMemcpy(host, device, bytes, INFINIRT_MEMCPY_D2H), "infinirtMemcpy to the host");
 }
 
 void Engine::copy_device(void* target, const void* source, size_t bytes) const {
@@ -134,28 +110,24 @@ void Engine::synchronize() const {
     check(infinirtDeviceSynchronize(), "infinirtDeviceSynchronize");
 }
 
-DeviceMemory::DeviceMemory(size_t bytes) {
-    auto status = infinirtMalloc(&data_, bytes);
-    if (status != INFINI_STATUS_SUCCESS || !data_)
-        throw SublayerError("memory", "infinirtMalloc of " + std::to_string(bytes) +
-                                          " bytes failed: " + status_name(status));
+DeviceMemory allocate(size_t bytes) {
+    void* data = nullptr;
+    auto status = infinirtMalloc(&data, bytes);
+    if (status == INFINI_STATUS_SUCCESS && data) return DeviceMemory(static_cast<char*>(data));
+    throw SublayerError("memory",
+                        message(status, "infinirtMalloc of " + std::to_string(bytes) + " bytes"));
 }
-
-DeviceMemory::~DeviceMemory() {
-    if (data_) infinirtFree(data_);
-}
-
-DeviceMemory::DeviceMemory(DeviceMemory&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)) {}
 
 EngineTensor describe(const View& view, Dtype dtype, size_t rank) {
-    size_t first = view.shape.size() - rank;
-    std::vector<size_t> shape(view.shape.begin() + static_cast<ptrdiff_t>(first), view.shape.end());
-    std::vector<ptrdiff_t> strides(view.strides.begin() + static_cast<ptrdiff_t>(first),
-                                   view.strides.end());
+    static constexpr std::array<infiniDtype_t, 6> types{INFINI_DTYPE_F16, INFINI_DTYPE_BF16,
+                                                        INFINI_DTYPE_F32, INFINI_DTYPE_F64,
+                                                        INFINI_DTYPE_I32, INFINI_DTYPE_I64};
+    auto last = static_cast<ptrdiff_t>(rank);
+    std::vector<size_t> shape(view.shape.end() - last, view.shape.end());
+    std::vector<ptrdiff_t> strides(view.strides.end() - last, view.strides.end());
     infiniopTensorDescriptor_t descriptor = nullptr;
     check(infiniopCreateTensorDescriptor(&descriptor, rank, shape.data(), strides.data(),
-                                         engine_dtype(dtype)),
+                                         types[static_cast<size_t>(dtype)]),
           "infiniopCreateTensorDescriptor");
     return EngineTensor(descriptor, infiniopDestroyTensorDescriptor);
 }

@@ -1,4 +1,4 @@
-// Owns the engine's runtime: the device, its memory and its status codes, through infinirt.
+// Owns the engine's runtime, through infinirt: the device, its memory and its status codes.
 #pragma once
 
 #include <infiniop/handle.h>
@@ -7,6 +7,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "convert.h"
@@ -14,21 +15,14 @@
 
 namespace goldenctl {
 
-struct DeviceType {
-    const char* name;
-    infiniDevice_t type;
-};
-
-// The device types that the headers of this build can name.
-const std::vector<DeviceType>& device_types();
+// Names of the device types that the headers of this build know.
+const std::vector<std::pair<const char*, infiniDevice_t>>& device_types();
 
 // Devices of one type that the engine sees; 0 when it was built without them.
 int device_count(infiniDevice_t type);
 
-infiniDtype_t engine_dtype(Dtype dtype);
-
 // Throws SublayerError `status`, or `unsupported` when the engine says that it lacks the op.
-void check(infiniStatus_t status, const char* call);
+void check(infiniStatus_t status, const std::string& call);
 
 // The device in use and its operator handle, for as long as the object lives.
 class Engine {
@@ -50,20 +44,13 @@ class Engine {
     infiniopHandle_t handle_ = nullptr;
 };
 
-// Device memory that this object frees; throws SublayerError `memory` when there is none left.
-class DeviceMemory {
-  public:
-    explicit DeviceMemory(size_t bytes);
-    ~DeviceMemory();
-    DeviceMemory(DeviceMemory&& other) noexcept;
-    DeviceMemory(const DeviceMemory&) = delete;
-    DeviceMemory& operator=(const DeviceMemory&) = delete;
-
-    char* data() const { return static_cast<char*>(data_); }
-
-  private:
-    void* data_ = nullptr;
+struct DeviceFree {
+    void operator()(char* data) const { infinirtFree(data); }
 };
+using DeviceMemory = std::unique_ptr<char, DeviceFree>;
+
+// Throws SublayerError `memory` when there is none left.
+DeviceMemory allocate(size_t bytes);
 
 using EngineTensor = std::shared_ptr<InfiniopTensorDescriptor>;
 

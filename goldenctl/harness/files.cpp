@@ -14,74 +14,46 @@
 namespace goldenctl {
 namespace {
 
-std::string cause() { return std::strerror(errno); }
-
-int open_regular(const std::string& path, int flags, struct stat& status) {
-    if (path.find('\0') != path.npos) throw PlanError(quote(path) + ": not a file name");
-    int descriptor = ::open(path.c_str(), flags | O_CLOEXEC | O_NONBLOCK);
-    if (descriptor < 0) throw PlanError(quote(path) + ": cannot be opened: " + cause());
-    if (::fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode)) return descriptor;
-    ::close(descriptor);
-    throw PlanError(quote(path) + ": not a regular file");
+// Calls `move(done)`, which moves some of the bytes after the first `done`, until all are moved.
+template <typename Move>
+void move_all(const std::string& what, size_t bytes, Move move) {
+    for (size_t done = 0; done < bytes;) {
+        ssize_t moved = move(done);
+        if (moved < 0 && errno == EINTR) continue;
+        if (moved < 0) throw SublayerError("io", what + " failed: " + std::strerror(errno));
+        if (moved == 0) throw SublayerError("io", what + " failed: the file has ended");
+        done += static_cast<size_t>(moved);
+    }
 }
 
 }  // namespace
 
-File::File(std::string path, int64_t bytes, bool write)
-    : path_(std::move(path)), bytes_(bytes), write_(write) {
+File::File(std::string path, bool write) : path_(std::move(path)), write_(write) {
+    if (path_.find('\0') != path_.npos) throw PlanError(quote(path_) + ": not a file name");
+    descriptor_ = ::open(path_.c_str(), (write ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK);
+    if (descriptor_ < 0)
+        throw PlanError(quote(path_) + ": cannot be opened: " + std::strerror(errno));
     struct stat status{};
-    descriptor_ = open_regular(path_, write ? O_RDWR : O_RDONLY, status);
-    if (status.st_size == bytes) return;
+    bool regular = ::fstat(descriptor_, &status) == 0 && S_ISREG(status.st_mode);
+    bytes_ = status.st_size;
+    if (regular) return;
     ::close(descriptor_);
-    throw PlanError(quote(path_) + ": expected " + std::to_string(bytes) + " bytes, got " +
-                    std::to_string(status.st_size));
+    throw PlanError(quote(path_) + ": not a regular file");
 }
 
-File::~File() {
-    if (descriptor_ >= 0) ::close(descriptor_);
+File::~File() { ::close(descriptor_); }
+
+void File::read(char* target, size_t bytes, int64_t offset) const {
+    move_all(quote(path_) + ": read", bytes, [&](size_t done) {
+        return ::pread(descriptor_, target + done, bytes - done, offset + static_cast<off_t>(done));
+    });
 }
 
-File::File(File&& other) noexcept
-    : path_(std::move(other.path_)),
-      bytes_(other.bytes_),
-      write_(other.write_),
-      descriptor_(std::exchange(other.descriptor_, -1)) {}
-
-void File::read(void* target, size_t bytes, int64_t offset) const {
-    auto* at = static_cast<char*>(target);
-    while (bytes > 0) {
-        ssize_t moved = ::pread(descriptor_, at, bytes, offset);
-        if (moved < 0 && errno == EINTR) continue;
-        if (moved < 0) throw SublayerError("io", quote(path_) + ": read failed: " + cause());
-        if (moved == 0)
-            throw SublayerError("io", quote(path_) + ": ends at byte " + std::to_string(offset));
-        at += moved, offset += moved, bytes -= static_cast<size_t>(moved);
-    }
-}
-
-void File::write(const void* source, size_t bytes, int64_t offset) const {
-    auto* at = static_cast<const char*>(source);
-    while (bytes > 0) {
-        ssize_t moved = ::pwrite(descriptor_, at, bytes, offset);
-        if (moved < 0 && errno == EINTR) continue;
-        if (moved < 0) throw SublayerError("io", quote(path_) + ": write failed: " + cause());
-        at += moved, offset += moved, bytes -= static_cast<size_t>(moved);
-    }
-}
-
-std::string read_text(const std::string& path, size_t limit) {
-    struct stat status{};
-    int descriptor = open_regular(path, O_RDONLY, status);
-    ::close(descriptor);
-    if (static_cast<uint64_t>(status.st_size) > limit)
-        throw PlanError(quote(path) + ": larger than " + std::to_string(limit) + " bytes");
-    std::string text(static_cast<size_t>(status.st_size), '\0');
-    try {
-        File(path, status.st_size, false).read(text.data(), text.size(), 0);
-    } catch (const SublayerError& error) {
-        throw PlanError(error.what());
-    }
-    return text;
+void File::write(const char* source, size_t bytes, int64_t offset) const {
+    move_all(quote(path_) + ": write", bytes, [&](size_t done) {
+        return ::pwrite(descriptor_, source + done, bytes - done,
+                        offset + static_cast<off_t>(done));
+    });
 }
 
 }  // namespace goldenctl

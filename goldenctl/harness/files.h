@@ -12,10 +12,9 @@ namespace goldenctl {
 
 class File {
   public:
-    // Throws PlanError unless `path` is a regular file of exactly `bytes` bytes.
-    File(std::string path, int64_t bytes, bool write);
+    // Throws PlanError unless `path` is a regular file.
+    File(std::string path, bool write);
     ~File();
-    File(File&& other) noexcept;
     File(const File&) = delete;
     File& operator=(const File&) = delete;
 
@@ -23,17 +22,14 @@ class File {
     bool writable() const { return write_; }
 
     // Both move all of `bytes` or throw SublayerError `io`.
-    void read(void* target, size_t bytes, int64_t offset) const;
-    void write(const void* source, size_t bytes, int64_t offset) const;
+    void read(char* target, size_t bytes, int64_t offset) const;
+    void write(const char* source, size_t bytes, int64_t offset) const;
 
   private:
     std::string path_;
-    int64_t bytes_;
     bool write_;
     int descriptor_ = -1;
+    int64_t bytes_ = 0;
 };
-
-// The whole of a small file; throws PlanError when it cannot be read or exceeds `limit` bytes.
-std::string read_text(const std::string& path, size_t limit);
 
 }  // namespace goldenctl

@@ -1,5 +1,6 @@
 #include "json.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cstdio>
 
@@ -10,45 +11,31 @@ namespace {
 
 constexpr int kMaxDepth = 32;
 
-// Bytes of the well-formed UTF-8 sequence at the start of `text`, 0 when there is none.
-size_t utf8_length(std::string_view text) {
-    auto byte = [&](size_t i) -> unsigned {
-        return i < text.size() ? static_cast<unsigned char>(text[i]) : 0;
-    };
-    unsigned first = byte(0);
-    if (first < 0x80) return 1;
-    size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
-    if (first < 0xC2 || first > 0xF4) return 0;
-    for (size_t i = 1; i < length; ++i)
-        if ((byte(i) & 0xC0) != 0x80) return 0;
-    bool overlong = (first == 0xE0 && byte(1) < 0xA0) || (first == 0xF0 && byte(1) < 0x90);
-    bool outside = (first == 0xED && byte(1) > 0x9F) || (first == 0xF4 && byte(1) > 0x8F);
-    return overlong || outside ? 0 : length;
-}
+struct CodePoint {
+    uint32_t code;
+    size_t length;  // bytes; 0 when the text does not start with well-formed UTF-8
+};
 
-// The code point of one well-formed sequence.
-uint32_t code_point(std::string_view sequence) {
-    uint32_t code = 0;
-    for (char character : sequence) {
-        auto byte = static_cast<unsigned char>(character);
-        if (sequence.size() == 1) return byte;
-        code = byte >= 0xC0 ? byte & (0x7Fu >> sequence.size()) : code << 6 | (byte & 0x3F);
+CodePoint decode_utf8(std::string_view text) {
+    static constexpr uint32_t smallest[] = {0, 0, 0x80, 0x800, 0x10000};
+    auto first = static_cast<unsigned char>(text[0]);
+    if (first < 0x80) return {first, 1};
+    size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
+    if (first < 0xC0 || first > 0xF4 || text.size() < length) return {0, 0};
+    uint32_t code = first & (0x7Fu >> length);
+    for (char next : text.substr(1, length - 1)) {
+        if ((next & 0xC0) != 0x80) return {0, 0};
+        code = code << 6 | (next & 0x3F);
     }
-    return code;
+    bool surrogate = code >= 0xD800 && code <= 0xDFFF;
+    return {code, code < smallest[length] || code > 0x10FFFF || surrogate ? 0 : length};
 }
 
 void append_utf8(std::string& text, uint32_t code) {
-    auto put = [&](uint32_t byte) { text.push_back(static_cast<char>(byte)); };
-    if (code < 0x80) {
-        put(code);
-    } else if (code < 0x800) {
-        put(0xC0 | code >> 6), put(0x80 | (code & 0x3F));
-    } else if (code < 0x10000) {
-        put(0xE0 | code >> 12), put(0x80 | (code >> 6 & 0x3F)), put(0x80 | (code & 0x3F));
-    } else {
-        put(0xF0 | code >> 18), put(0x80 | (code >> 12 & 0x3F));
-        put(0x80 | (code >> 6 & 0x3F)), put(0x80 | (code & 0x3F));
-    }
+    static constexpr uint32_t lead[] = {0, 0xC0, 0xE0, 0xF0};
+    int more = code < 0x80 ? 0 : code < 0x800 ? 1 : code < 0x10000 ? 2 : 3;
+    text.push_back(static_cast<char>(lead[more] | code >> (6 * more)));
+    while (more-- > 0) text.push_back(static_cast<char>(0x80 | (code >> (6 * more) & 0x3F)));
 }
 
 class Parser {
@@ -69,80 +56,59 @@ class Parser {
 
     char peek() const { return at_ < text_.size() ? text_[at_] : '\0'; }
 
-    void skip_space() {
-        while (at_ < text_.size() && std::string_view(" \t\r\n").find(peek()) != text_.npos) ++at_;
-    }
+    void skip_space() { at_ = std::min(text_.find_first_not_of(" \t\r\n", at_), text_.size()); }
 
-    bool accept(char wanted) {
-        skip_space();
-        if (at_ == text_.size() || peek() != wanted) return false;
-        ++at_;
+    bool take(std::string_view wanted) {
+        if (text_.substr(at_, wanted.size()) != wanted) return false;
+        at_ += wanted.size();
         return true;
     }
 
-    void expect(char wanted) {
-        if (!accept(wanted)) fail(std::string("expected '") + wanted + "'");
+    bool take_token(std::string_view wanted) {
+        skip_space();
+        return take(wanted);
+    }
+
+    void expect(std::string_view wanted) {
+        if (!take_token(wanted)) fail("expected '" + std::string(wanted) + "'");
     }
 
     Json value(int depth) {
         if (depth > kMaxDepth) fail("nested deeper than " + std::to_string(kMaxDepth));
         skip_space();
         Json json;
-        switch (peek()) {
-            case '{':
-                return object(depth);
-            case '[':
-                return array(depth);
-            case '"':
-                json.kind = Json::Kind::String;
-                json.text = string();
-                return json;
-            case 't':
-                return word("true", Json::Kind::Boolean);
-            case 'f':
-                return word("false", Json::Kind::Boolean);
-            case 'n':
-                return word("null", Json::Kind::Null);
-            default:
-                return number();
+        if (take("{")) {
+            json.kind = Json::Kind::Object;
+            if (!take_token("}")) members(json, depth);
+        } else if (take("[")) {
+            json.kind = Json::Kind::Array;
+            if (take_token("]")) return json;
+            do json.items.push_back(value(depth + 1));
+            while (take_token(","));
+            expect("]");
+        } else if (peek() == '"') {
+            json.kind = Json::Kind::String;
+            json.text = string();
+        } else if (take("true")) {
+            json.kind = Json::Kind::Boolean, json.boolean = true;
+        } else if (take("false")) {
+            json.kind = Json::Kind::Boolean;
+        } else if (!take("null")) {
+            number(json);
         }
-    }
-
-    Json word(std::string_view wanted, Json::Kind kind) {
-        if (text_.substr(at_, wanted.size()) != wanted) fail("expected a value");
-        at_ += wanted.size();
-        Json json;
-        json.kind = kind;
-        json.boolean = wanted == "true";
         return json;
     }
 
-    Json array(int depth) {
-        Json json;
-        json.kind = Json::Kind::Array;
-        expect('[');
-        if (accept(']')) return json;
-        do json.items.push_back(value(depth + 1));
-        while (accept(','));
-        expect(']');
-        return json;
-    }
-
-    Json object(int depth) {
-        Json json;
-        json.kind = Json::Kind::Object;
-        expect('{');
-        if (accept('}')) return json;
+    void members(Json& json, int depth) {
         do {
             skip_space();
             std::string key = string();
             for (const auto& member : json.members)
                 if (member.first == key) fail("duplicate key " + quote(key));
-            expect(':');
+            expect(":");
             json.members.emplace_back(std::move(key), value(depth + 1));
-        } while (accept(','));
-        expect('}');
-        return json;
+        } while (take_token(","));
+        expect("}");
     }
 
     size_t digits() {
@@ -152,85 +118,73 @@ class Parser {
         return at_ - start;
     }
 
-    Json number() {
+    void number(Json& json) {
         size_t start = at_;
-        if (peek() == '-') ++at_;
+        take("-");
         bool leading_zero = peek() == '0';
         if (digits() > 1 && leading_zero) fail("number with a leading zero");
-        Json json;
-        json.kind = Json::Kind::Integer;
-        if (peek() == '.') json.kind = Json::Kind::Real, ++at_, digits();
-        if (peek() == 'e' || peek() == 'E') {
-            json.kind = Json::Kind::Real, ++at_;
-            if (peek() == '+' || peek() == '-') ++at_;
+        size_t integer_end = at_;
+        if (take(".")) digits();
+        if (take("e") || take("E")) {
+            if (!take("+")) take("-");
             digits();
         }
+        json.kind = at_ == integer_end ? Json::Kind::Integer : Json::Kind::Real;
         const char *first = text_.data() + start, *last = text_.data() + at_;
         std::errc error = std::from_chars(first, last, json.real).ec;
         if (error == std::errc() && json.kind == Json::Kind::Integer)
             error = std::from_chars(first, last, json.integer).ec;
         if (error != std::errc()) fail("number out of range");
-        return json;
-    }
-
-    uint32_t hex4() {
-        uint32_t code = 0;
-        std::string_view four = text_.substr(at_, 4);
-        auto [end, error] = std::from_chars(four.data(), four.data() + four.size(), code, 16);
-        if (error != std::errc() || four.size() != 4 || end != four.data() + 4)
-            fail("bad \\u escape");
-        at_ += 4;
-        return code;
-    }
-
-    void unicode_escape(std::string& text) {
-        uint32_t code = hex4();
-        if (code >= 0xD800 && code < 0xDC00) {
-            if (text_.substr(at_, 2) != "\\u") fail("half of a surrogate pair");
-            at_ += 2;
-            uint32_t low = hex4();
-            if (low < 0xDC00 || low > 0xDFFF) fail("half of a surrogate pair");
-            code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
-        } else if (code >= 0xDC80 && code <= 0xDCFF) {
-            text.push_back(static_cast<char>(code - 0xDC00));
-            return;
-        } else if (code >= 0xDC00 && code <= 0xDFFF) {
-            fail("half of a surrogate pair");
-        }
-        append_utf8(text, code);
     }
 
     std::string string() {
-        if (peek() != '"') fail("expected a string");
-        ++at_;
+        if (!take("\"")) fail("expected a string");
         std::string text;
-        while (peek() != '"') {
+        while (!take("\"")) {
             if (at_ == text_.size()) fail("string without an end");
             if (static_cast<unsigned char>(peek()) < 0x20) fail("control character in a string");
-            if (peek() == '\\') {
-                ++at_;
+            if (take("\\")) {
                 escape(text);
                 continue;
             }
-            size_t length = utf8_length(text_.substr(at_));
+            size_t length = decode_utf8(text_.substr(at_)).length;
             if (length == 0) fail("string is not UTF-8");
             text.append(text_.substr(at_, length));
             at_ += length;
         }
-        ++at_;
         return text;
     }
 
     void escape(std::string& text) {
         static constexpr std::string_view names = "\"\\/bfnrt", meanings = "\"\\/\b\f\n\r\t";
-        if (peek() == 'u') {
-            ++at_;
-            return unicode_escape(text);
-        }
-        size_t index = at_ < text_.size() ? names.find(peek()) : names.npos;
+        if (take("u")) return unicode_escape(text);
+        size_t index = names.find(peek());
         if (index == names.npos) fail("unknown escape");
         text.push_back(meanings[index]);
         ++at_;
+    }
+
+    void unicode_escape(std::string& text) {
+        uint32_t code = hex4();
+        if (code >= 0xDC80 && code <= 0xDCFF) {
+            text.push_back(static_cast<char>(code - 0xDC00));
+            return;
+        }
+        if (code >= 0xD800 && code <= 0xDFFF) {
+            uint32_t low = code < 0xDC00 && take("\\u") ? hex4() : 0;
+            if (low < 0xDC00 || low > 0xDFFF) fail("half of a surrogate pair");
+            code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
+        }
+        append_utf8(text, code);
+    }
+
+    uint32_t hex4() {
+        uint32_t code = 0;
+        std::string_view four = text_.substr(at_, 4);
+        const char* end = std::from_chars(four.data(), four.data() + four.size(), code, 16).ptr;
+        if (end != four.data() + 4) fail("bad \\u escape");
+        at_ += 4;
+        return code;
     }
 
     std::string_view text_;
@@ -241,6 +195,65 @@ class Parser {
 
 Json parse_json(std::string_view text) { return Parser(text).document(); }
 
+void Node::fail(const std::string& cause) const { throw PlanError(where_ + ": " + cause); }
+
+const Json& Node::expect(Json::Kind kind, const char* expected) const {
+    if (json_->kind != kind) fail(std::string("expected ") + expected);
+    return *json_;
+}
+
+const Json* Node::find(std::string_view key) const {
+    for (const auto& member : expect(Json::Kind::Object, "an object").members)
+        if (member.first == key) return &member.second;
+    return nullptr;
+}
+
+Node Node::operator[](const std::string& key) const {
+    const Json* found = find(key);
+    if (!found) fail("lacks \"" + key + "\"");
+    return Node(*found, where_ + "." + key);
+}
+
+void Node::refuse_other_keys(std::initializer_list<std::string_view> known) const {
+    for (const auto& member : json_->members)
+        if (std::find(known.begin(), known.end(), member.first) == known.end())
+            fail("unknown key " + quote(member.first));
+}
+
+std::vector<Node> Node::items() const {
+    std::vector<Node> nodes;
+    for (const Json& item : expect(Json::Kind::Array, "an array").items)
+        nodes.emplace_back(item, where_ + "[" + std::to_string(nodes.size()) + "]");
+    return nodes;
+}
+
+double Node::number() const {
+    if (json_->kind != Json::Kind::Integer) expect(Json::Kind::Real, "a number");
+    return json_->real;
+}
+
+int64_t Node::integer(int64_t low, int64_t high) const {
+    int64_t value = expect(Json::Kind::Integer, "an integer").integer;
+    if (value < low || value > high)
+        fail(std::to_string(value) + " is not within " + std::to_string(low) + " .. " +
+             std::to_string(high));
+    return value;
+}
+
+std::vector<int64_t> Node::integers(size_t max_count, int64_t low) const {
+    const auto& items = expect(Json::Kind::Array, "an array").items;
+    if (items.empty() || items.size() > max_count)
+        fail("expected 1 to " + std::to_string(max_count) + " dimensions, got " +
+             std::to_string(items.size()));
+    std::vector<int64_t> values;
+    for (const Json& item : items) {
+        if (item.kind != Json::Kind::Integer || item.integer < low)
+            fail("expected integers" + std::string(low == 1 ? " of at least 1" : ""));
+        values.push_back(item.integer);
+    }
+    return values;
+}
+
 std::string quote(std::string_view text) {
     std::string quoted = "\"";
     auto escape = [&](uint32_t unit) {
@@ -249,20 +262,18 @@ std::string quote(std::string_view text) {
         quoted += escaped;
     };
     while (!text.empty()) {
-        size_t length = utf8_length(text);
-        uint32_t code = code_point(text.substr(0, length));
+        auto [code, length] = decode_utf8(text);
         if (length == 0) {
             escape(0xDC00 + static_cast<unsigned char>(text[0]));
-        } else if (code == '"' || code == '\\') {
-            quoted.append("\\").push_back(text[0]);
-        } else if (code >= 0x20 && code < 0x7F) {
-            quoted.push_back(text[0]);
-        } else if (code < 0x10000) {
+        } else if (code >= 0x10000) {
+            escape(0xD800 + ((code - 0x10000) >> 10)), escape(0xDC00 + (code & 0x3FF));
+        } else if (code < 0x20 || code >= 0x7F) {
             escape(code);
         } else {
-            escape(0xD800 + ((code - 0x10000) >> 10)), escape(0xDC00 + (code & 0x3FF));
+            if (code == '"' || code == '\\') quoted.push_back('\\');
+            quoted.push_back(text[0]);
         }
-        text.remove_prefix(length == 0 ? 1 : length);
+        text.remove_prefix(std::max<size_t>(length, 1));
     }
     return quoted + "\"";
 }

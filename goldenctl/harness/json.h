@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -24,6 +25,31 @@ struct Json {
 // Throws PlanError with the byte offset at which the text stops being JSON. A lone surrogate
 // \udc80..\udcff stands for one byte that is not UTF-8, as in Python's file names.
 Json parse_json(std::string_view text);
+
+// A value and its place in the document; what is not as asked for is a PlanError that names it.
+class Node {
+  public:
+    Node(const Json& json, std::string where) : json_(&json), where_(std::move(where)) {}
+
+    [[noreturn]] void fail(const std::string& cause) const;
+    bool has(std::string_view key) const { return find(key) != nullptr; }
+    Node operator[](const std::string& key) const;
+    void refuse_other_keys(std::initializer_list<std::string_view> known) const;
+
+    std::vector<Node> items() const;
+    const std::string& string() const { return expect(Json::Kind::String, "a string").text; }
+    bool boolean() const { return expect(Json::Kind::Boolean, "true or false").boolean; }
+    double number() const;
+    int64_t integer(int64_t low, int64_t high) const;
+    std::vector<int64_t> integers(size_t max_count, int64_t low) const;
+
+  private:
+    const Json& expect(Json::Kind kind, const char* expected) const;
+    const Json* find(std::string_view key) const;
+
+    const Json* json_;
+    std::string where_;
+};
 
 // Returns `text` as a JSON string literal of printable ASCII, whatever the bytes are.
 std::string quote(std::string_view text);

@@ -1,9 +1,9 @@
 // goldenctl-harness: executes a plan (docs/plan-protocol.md) on InfiniCore.
 
+#include <algorithm>
 #include <charconv>
 #include <cstdio>
-#include <cstring>
-#include <limits>
+#include <optional>
 
 #include "errors.h"
 #include "json.h"
@@ -24,23 +24,19 @@ constexpr const char* kUsage =
 struct Options {
     std::string plan;
     bool devices = false;
-    size_t skip = 0, only = std::numeric_limits<size_t>::max();
+    std::optional<size_t> skip, only;
 };
-
-bool parse_index(const char* text, size_t& index) {
-    const char* end = text + std::strlen(text);
-    auto [stop, error] = std::from_chars(text, end, index);
-    return error == std::errc() && stop == end;
-}
 
 bool parse_options(int argc, char** argv, Options& options) {
     for (int i = 1; i < argc; ++i) {
         std::string_view argument = argv[i];
         if (argument == "--devices") {
             options.devices = true;
-        } else if (argument == "--skip" || argument == "--only") {
-            size_t& index = argument == "--skip" ? options.skip : options.only;
-            if (++i == argc || !parse_index(argv[i], index)) return false;
+        } else if ((argument == "--skip" || argument == "--only") && ++i < argc) {
+            std::string_view text = argv[i];
+            size_t& index = (argument == "--skip" ? options.skip : options.only).emplace();
+            auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), index);
+            if (error != std::errc() || stop != text.data() + text.size()) return false;
         } else if (options.plan.empty() && !argument.empty() && argument[0] != '-') {
             options.plan = argument;
         } else {
@@ -69,10 +65,10 @@ std::string quirks_by_dtype(const std::string& device) {
 int print_devices() {
     std::string counts, quirks;
     infinirtInit();
-    for (const DeviceType& device : device_types()) {
-        int count = device_count(device.type);
-        counts += (counts.empty() ? "" : ", ") + quote(device.name) + ": " + std::to_string(count);
-        if (count > 0) quirks += (quirks.empty() ? "" : ", ") + quirks_by_dtype(device.name);
+    for (auto [name, type] : device_types()) {
+        int count = device_count(type);
+        counts += (counts.empty() ? "" : ", ") + quote(name) + ": " + std::to_string(count);
+        if (count > 0) quirks += (quirks.empty() ? "" : ", ") + quirks_by_dtype(name);
     }
     emit(std::string("{\"program\": ") + quote(kProgram) + ", \"counts\": {" + counts +
          "}, \"quirks\": {" + quirks +
@@ -83,9 +79,8 @@ int print_devices() {
 
 int run_plan(const Options& options) {
     Plan plan = read_plan(options.plan);
-    size_t count = plan.sublayers.size(), first = options.skip, last = count;
-    if (options.only != std::numeric_limits<size_t>::max())
-        first = options.only, last = options.only + 1;
+    size_t count = plan.sublayers.size(), first = options.only.value_or(options.skip.value_or(0));
+    size_t last = options.only ? first + 1 : count;
     if (first > count || last > count)
         throw PlanError("there is no sublayer " + std::to_string(first) + " among " +
                         std::to_string(count));
@@ -94,9 +89,10 @@ int run_plan(const Options& options) {
     emit(std::string("{\"event\": \"ready\", \"protocol\": 1, \"program\": ") + quote(kProgram) +
          ", \"device\": " + quote(plan.device + ":" + std::to_string(plan.device_id)) +
          ", \"quirks\": " + list(quirks) + "}");
-    Runner runner(engine, plan, quirks);
+    bool gemm_reads_output = std::count(quirks.begin(), quirks.end(), "gemm_reads_output") > 0;
     for (size_t index = first; index < last; ++index)
-        if (!runner.run(index) && plan.stop_on_failure) return kExitStopped;
+        if (!run_sublayer(engine, plan, index, gemm_reads_output) && plan.stop_on_failure)
+            return kExitStopped;
     emit("{\"event\": \"finished\"}");
     return 0;
 }
@@ -122,10 +118,6 @@ int main(int argc, char** argv) {
         return options.devices ? print_devices() : run_plan(options);
     } catch (const PlanError& error) {
         return report("plan", error.what(), kExitPlan);
-    } catch (const DeviceError& error) {
-        return report("device", error.what(), kExitDevice);
-    } catch (const SublayerError& error) {
-        return report("device", error.what(), kExitDevice);
     } catch (const std::exception& error) {
         return report("device", error.what(), kExitDevice);
     }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <optional>
 #include <string>
 #include <vector>
@@ -35,6 +36,9 @@ struct View {
 
     bool contiguous() const;
     int64_t count() const;
+
+    // Elements, from the tensor's first, at every index of the first `dims` dimensions, in order.
+    std::vector<int64_t> offsets(size_t dims) const;
 };
 
 enum class OpKind { Gather, RmsNorm, Gemm, Rope, CausalSoftmax, Swiglu, Add, Mul, Rearrange, Sdpa };
@@ -65,7 +69,7 @@ struct Plan {
     Dtype dtype;
     int repeat;
     bool stop_on_failure;
-    std::vector<File> files;
+    std::deque<File> files;  // a File never moves
     std::vector<Sublayer> sublayers;
 };
 

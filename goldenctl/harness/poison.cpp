@@ -9,14 +9,6 @@ namespace {
 constexpr size_t kGuardBytes = 256;  // keeps the alignment of the allocation
 constexpr size_t kChunkBytes = size_t{1} << 20;
 
-void fill(std::vector<char>& bytes, Dtype dtype, Pattern pattern) {
-    uint32_t bits = pattern_bits(dtype, pattern);
-    size_t step = std::min<size_t>(dtype_bytes(dtype), 4);
-    for (size_t at = 0; at < bytes.size(); at += step) std::memcpy(&bytes[at], &bits, step);
-}
-
-}  // namespace
-
 uint32_t pattern_bits(Dtype dtype, Pattern pattern) {
     static constexpr uint32_t half[] = {0x7DA5, 0x7BA5, 0x795A};
     static constexpr uint32_t brain[] = {0x7FA5, 0x5AA5, 0x4B5A};
@@ -26,22 +18,30 @@ uint32_t pattern_bits(Dtype dtype, Pattern pattern) {
     return dtype == Dtype::Bfloat16 ? brain[index] : single[index];
 }
 
+void fill(std::vector<char>& bytes, Dtype dtype, Pattern pattern) {
+    uint32_t bits = pattern_bits(dtype, pattern);
+    size_t step = std::min<size_t>(dtype_bytes(dtype), 4);
+    for (size_t at = 0; at < bytes.size(); at += step) std::memcpy(&bytes[at], &bits, step);
+}
+
+}  // namespace
+
 FencedTensor::FencedTensor(const Engine& engine, size_t bytes, Dtype dtype)
-    : bytes_(bytes), guard_(kGuardBytes), memory_(bytes + 2 * kGuardBytes) {
+    : bytes_(bytes), guard_(kGuardBytes), memory_(allocate(bytes + 2 * kGuardBytes)) {
     fill(guard_, dtype, Pattern::NaN);
-    std::vector<char> chunk(std::min(kChunkBytes, bytes + 2 * kGuardBytes));
+    std::vector<char> chunk(std::min(kChunkBytes, bytes));
     fill(chunk, dtype, Pattern::NaN);
-    engine.copy_in(memory_.data(), guard_.data(), kGuardBytes);
+    engine.copy_in(memory_.get(), guard_.data(), kGuardBytes);
     for (size_t at = 0; at < bytes; at += chunk.size())
         engine.copy_in(data() + at, chunk.data(), std::min(chunk.size(), bytes - at));
     engine.copy_in(data() + bytes, guard_.data(), kGuardBytes);
 }
 
-char* FencedTensor::data() const { return memory_.data() + kGuardBytes; }
+char* FencedTensor::data() const { return memory_.get() + kGuardBytes; }
 
 bool FencedTensor::fences_intact(const Engine& engine) const {
     std::vector<char> found(kGuardBytes);
-    for (const char* fence : {memory_.data(), data() + bytes_}) {
+    for (const char* fence : {memory_.get(), data() + bytes_}) {
         engine.copy_out(found.data(), fence, kGuardBytes);
         if (found != guard_) return false;
     }
@@ -50,57 +50,38 @@ bool FencedTensor::fences_intact(const Engine& engine) const {
 
 OutputWatch::OutputWatch(const Engine& engine, const View& view, Dtype dtype, char* tensor)
     : engine_(engine),
-      element_bytes_(dtype_bytes(dtype)),
       dtype_(dtype),
-      start_(tensor + static_cast<size_t>(view.low) * element_bytes_),
-      count_(view.count()),
-      before_(static_cast<size_t>(view.high - view.low + 1) * element_bytes_),
+      width_(dtype_bytes(dtype)),
+      start_(tensor + static_cast<size_t>(view.low) * width_),
+      count_(static_cast<size_t>(view.count())),
+      before_(static_cast<size_t>(view.high - view.low + 1) * width_),
       after_(before_.size()) {
     if (view.contiguous()) return;
-    offsets_ = {view.offset - view.low};
-    for (size_t dim = 0; dim < view.shape.size(); ++dim) {
-        std::vector<int64_t> wider;
-        wider.reserve(offsets_.size() * static_cast<size_t>(view.shape[dim]));
-        for (int64_t offset : offsets_)
-            for (int64_t i = 0; i < view.shape[dim]; ++i)
-                wider.push_back(offset + i * view.strides[dim]);
-        offsets_ = std::move(wider);
-    }
+    for (int64_t offset : view.offsets(view.shape.size()))
+        places_.push_back(static_cast<size_t>(offset - view.low) * width_);
 }
 
 void OutputWatch::poison(Pattern pattern) {
     uint32_t bits = pattern_bits(dtype_, pattern);
-    if (offsets_.empty()) {
-        fill(before_, dtype_, pattern);
-    } else {
-        engine_.copy_out(before_.data(), start_, extent_bytes());
-        for (int64_t offset : offsets_)
-            std::memcpy(&before_[static_cast<size_t>(offset) * element_bytes_], &bits,
-                        element_bytes_);
-    }
-    engine_.copy_in(start_, before_.data(), extent_bytes());
+    engine_.copy_out(before_.data(), start_, before_.size());
+    for (size_t i = 0; i < count_; ++i) std::memcpy(&before_[place(i)], &bits, width_);
+    engine_.copy_in(start_, before_.data(), before_.size());
 }
 
-void OutputWatch::read() { engine_.copy_out(after_.data(), start_, extent_bytes()); }
+void OutputWatch::read() { engine_.copy_out(after_.data(), start_, after_.size()); }
 
-std::vector<int64_t> OutputWatch::holding(Pattern pattern) const {
+std::vector<size_t> OutputWatch::holding(Pattern pattern) const {
     uint32_t bits = pattern_bits(dtype_, pattern);
-    std::vector<int64_t> found;
-    for (int64_t i = 0; i < count_; ++i) {
-        int64_t offset = offsets_.empty() ? i : offsets_[static_cast<size_t>(i)];
-        const char* element = &after_[static_cast<size_t>(offset) * element_bytes_];
-        if (std::memcmp(element, &bits, element_bytes_) == 0) found.push_back(i);
-    }
+    std::vector<size_t> found;
+    for (size_t i = 0; i < count_; ++i)
+        if (std::memcmp(&after_[place(i)], &bits, width_) == 0) found.push_back(i);
     return found;
 }
 
 bool OutputWatch::stray() const {
-    if (offsets_.empty()) return false;
+    if (places_.empty()) return false;
     std::vector<char> expected = before_;
-    for (int64_t offset : offsets_) {
-        size_t at = static_cast<size_t>(offset) * element_bytes_;
-        std::memcpy(&expected[at], &after_[at], element_bytes_);
-    }
+    for (size_t place : places_) std::memcpy(&expected[place], &after_[place], width_);
     return expected != after_;
 }
 

@@ -13,8 +13,6 @@ namespace goldenctl {
 // beta = 0.
 enum class Pattern { NaN, Finite, OtherFinite };
 
-uint32_t pattern_bits(Dtype dtype, Pattern pattern);
-
 // A tensor in device memory, filled with the NaN pattern and fenced by guards before and behind.
 class FencedTensor {
   public:
@@ -38,18 +36,18 @@ class OutputWatch {
 
     // Reads back what was written; the other two speak of the last read.
     void read();
-    std::vector<int64_t> holding(Pattern pattern) const;  // flat indices, ascending
+    std::vector<size_t> holding(Pattern pattern) const;  // flat indices, ascending
     bool stray() const;  // true when bytes between the elements changed
 
   private:
-    size_t extent_bytes() const { return before_.size(); }
+    size_t place(size_t i) const { return places_.empty() ? i * width_ : places_[i]; }
 
     const Engine& engine_;
-    size_t element_bytes_;
     Dtype dtype_;
-    char* start_;                   // device address of the lowest element
-    std::vector<int64_t> offsets_;  // from the lowest element, in index order; empty: 0, 1, 2...
-    int64_t count_;
+    size_t width_;                      // bytes of an element
+    char* start_;                       // device address of the lowest element
+    size_t count_;                      // elements
+    std::vector<size_t> places_;        // bytes from `start_`, in index order; empty: dense
     std::vector<char> before_, after_;  // the extent, poisoned and after the launch
 };
 

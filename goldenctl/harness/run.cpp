@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdio>
 #include <new>
+#include <optional>
 
 #include "errors.h"
 #include "json.h"
@@ -26,12 +27,19 @@ int64_t median(std::vector<int64_t> values) {
     return values.size() % 2 ? values[half] : (values[half - 1] + values[half]) / 2;
 }
 
+// Calls `move(first, count)` for the elements of a tensor, some at a time.
+template <typename Move>
+void in_chunks(const Tensor& tensor, Move move) {
+    for (int64_t at = 0; at < tensor.count; at += kChunkElements)
+        move(at, static_cast<size_t>(std::min(kChunkElements, tensor.count - at)));
+}
+
 // The tensors of one sublayer in device memory: loaded when made, freed when it goes.
 class Residents {
   public:
     Residents(const Engine& engine, const Plan& plan, const Sublayer& sublayer)
-        : engine_(engine), plan_(plan), sublayer_(sublayer) {
-        for (const Tensor& tensor : sublayer.tensors) {
+        : tensors(sublayer.tensors), engine_(engine), plan_(plan) {
+        for (const Tensor& tensor : tensors) {
             fenced_.emplace_back(engine, tensor.bytes(), tensor.dtype);
             addresses.push_back(fenced_.back().data());
             if (tensor.load) load(tensor, addresses.back());
@@ -39,77 +47,64 @@ class Residents {
     }
 
     void store() const {
-        for (size_t i = 0; i < addresses.size(); ++i)
-            if (sublayer_.tensors[i].store) store(sublayer_.tensors[i], addresses[i]);
+        for (size_t i = 0; i < tensors.size(); ++i)
+            if (tensors[i].store) store(tensors[i], addresses[i]);
     }
 
     void check_fences() const {
-        for (size_t i = 0; i < fenced_.size(); ++i)
+        for (size_t i = 0; i < tensors.size(); ++i)
             if (!fenced_[i].fences_intact(engine_))
                 throw SublayerError("overrun", "bytes before or behind tensor " +
-                                                   quote(sublayer_.tensors[i].name) +
-                                                   " were changed");
+                                                   quote(tensors[i].name) + " were changed");
     }
 
+    const std::vector<Tensor>& tensors;
     Addresses addresses;
 
   private:
     void load(const Tensor& tensor, char* device) const {
         const Storage& from = *tensor.load;
         size_t in_bytes = dtype_bytes(from.dtype), out_bytes = dtype_bytes(tensor.dtype);
-        auto chunk = static_cast<size_t>(std::min(kChunkElements, tensor.count));
-        std::vector<char> read(chunk * in_bytes), ready(chunk * out_bytes);
-        for (int64_t at = 0; at < tensor.count; at += kChunkElements) {
-            auto count = static_cast<size_t>(std::min(kChunkElements, tensor.count - at));
-            plan_.files[from.file].read(read.data(), count * in_bytes,
-                                        from.offset + at * static_cast<int64_t>(in_bytes));
-            const char* staged = read.data();
-            if (from.dtype != tensor.dtype) {
-                convert(read.data(), from.dtype, ready.data(), tensor.dtype, count);
-                staged = ready.data();
-            }
-            engine_.copy_in(device + at * static_cast<int64_t>(out_bytes), staged,
-                            count * out_bytes);
-        }
+        std::vector<char> read, ready;
+        in_chunks(tensor, [&](int64_t first, size_t count) {
+            read.resize(count * in_bytes), ready.resize(count * out_bytes);
+            plan_.files[from.file].read(read.data(), read.size(),
+                                        from.offset + first * static_cast<int64_t>(in_bytes));
+            convert(read.data(), from.dtype, ready.data(), tensor.dtype, count);
+            engine_.copy_in(device + first * static_cast<int64_t>(out_bytes), ready.data(),
+                            ready.size());
+        });
     }
 
     void store(const Tensor& tensor, const char* device) const {
-        auto bytes = static_cast<int64_t>(dtype_bytes(tensor.dtype));
-        std::vector<char> ready(
-            static_cast<size_t>(std::min(kChunkElements, tensor.count) * bytes));
-        for (int64_t at = 0; at < tensor.count; at += kChunkElements) {
-            auto size = static_cast<size_t>(std::min(kChunkElements, tensor.count - at) * bytes);
-            engine_.copy_out(ready.data(), device + at * bytes, size);
-            plan_.files[tensor.store->file].write(ready.data(), size,
-                                                  tensor.store->offset + at * bytes);
-        }
+        std::vector<char> ready;
+        in_chunks(tensor, [&](int64_t first, size_t count) {
+            int64_t at = first * static_cast<int64_t>(dtype_bytes(tensor.dtype));
+            ready.resize(count * dtype_bytes(tensor.dtype));
+            engine_.copy_out(ready.data(), device + at, ready.size());
+            plan_.files[tensor.store->file].write(ready.data(), ready.size(),
+                                                  tensor.store->offset + at);
+        });
     }
 
     const Engine& engine_;
     const Plan& plan_;
-    const Sublayer& sublayer_;
     std::vector<FencedTensor> fenced_;
 };
 
 // One op of a resident sublayer, launched and checked.
 class OpRun {
   public:
-    OpRun(const Engine& engine, const Op& op, const Residents& residents, const Sublayer& sublayer,
-          bool finite_poison)
+    OpRun(const Engine& engine, const Op& op, const Residents& residents, Pattern pattern)
         : engine_(engine),
           op_(op),
-          residents_(residents),
-          dtype_(sublayer.tensors[op.out.tensor].dtype),
+          dtype_(residents.tensors[op.out.tensor].dtype),
           out_(residents.addresses[op.out.tensor]),
-          pattern_(finite_poison ? Pattern::Finite : Pattern::NaN),
-          launch_(prepare(engine, op, residents.addresses, sublayer.tensors)) {}
+          pattern_(pattern),
+          launch_(prepare(engine, op, residents.addresses, residents.tensors)) {}
 
     // Median nanoseconds of `repeat` launches.
-    int64_t run(int repeat) {
-        int64_t ns = op_.reads_out() ? run_in_place(repeat) : run_watched(repeat);
-        residents_.check_fences();
-        return ns;
-    }
+    int64_t run(int repeat) { return op_.reads_out() ? run_in_place(repeat) : run_watched(repeat); }
 
   private:
     int64_t timed_launch() {
@@ -135,9 +130,9 @@ class OpRun {
         if (repeat == 1) return measure(1, [] {});
         char* first = out_ + op_.out.low * static_cast<int64_t>(dtype_bytes(dtype_));
         auto bytes = static_cast<size_t>(op_.out.high - op_.out.low + 1) * dtype_bytes(dtype_);
-        DeviceMemory saved(bytes);
-        engine_.copy_device(saved.data(), first, bytes);
-        return measure(repeat, [&] { engine_.copy_device(first, saved.data(), bytes); });
+        DeviceMemory saved = allocate(bytes);
+        engine_.copy_device(saved.get(), first, bytes);
+        return measure(repeat, [&] { engine_.copy_device(first, saved.get(), bytes); });
     }
 
     int64_t run_watched(int repeat) {
@@ -153,13 +148,12 @@ class OpRun {
 
     // A result may be the pattern's own bits, carried on from an input or by chance: over another
     // pattern it then comes out the same. An element that does not was not written before.
-    void judge(OutputWatch& watch, const std::vector<int64_t>& suspects) {
+    void judge(OutputWatch& watch, const std::vector<size_t>& suspects) {
         watch.poison(Pattern::OtherFinite);
-        launch_();
-        engine_.synchronize();
+        timed_launch();
         watch.read();
         auto again = watch.holding(pattern_);
-        for (int64_t suspect : suspects)
+        for (size_t suspect : suspects)
             if (!std::binary_search(again.begin(), again.end(), suspect))
                 throw SublayerError("unwritten", "element " + std::to_string(suspect) + " of " +
                                                      std::to_string(op_.out.count()) +
@@ -168,23 +162,18 @@ class OpRun {
 
     const Engine& engine_;
     const Op& op_;
-    const Residents& residents_;
     Dtype dtype_;
     char* out_;
     Pattern pattern_;
     Launch launch_;
 };
 
-std::string place(size_t sublayer, const std::string& tap) {
-    return "\"sublayer\": " + std::to_string(sublayer) + ", \"tap\": " + quote(tap);
-}
-
-// Runs `attempt` and reports what it throws as a failure at `where`; false when it threw.
-template <typename Attempt>
-bool attempt_or_report(const std::string& where, Attempt attempt) {
+// Calls `run` and reports what it throws as a failure at `where`; false when it threw.
+template <typename Run>
+bool attempt(const std::string& where, Run run) {
     std::string reason, message;
     try {
-        attempt();
+        run();
         return true;
     } catch (const SublayerError& error) {
         reason = error.reason, message = error.what();
@@ -198,15 +187,7 @@ bool attempt_or_report(const std::string& where, Attempt attempt) {
     return false;
 }
 
-// A contiguous view of the whole of tensor `tensor`.
-View whole(size_t tensor, std::vector<int64_t> shape) {
-    View view{tensor, 0, shape, std::vector<int64_t>(shape.size(), 1), 0, 0};
-    for (size_t i = shape.size(); i-- > 1;) view.strides[i - 1] = view.strides[i] * shape[i];
-    view.high = view.count() - 1;
-    return view;
-}
-
-// out = op(a, b) for one element each, `out` holding a NaN before; the bits of the result.
+// The bits of op(a, b) as float32, for one element each and `out` holding a NaN before.
 uint32_t probe(const Engine& engine, Dtype dtype, Op op, float a, float b) {
     std::vector<Tensor> tensors(3, Tensor{"probe", dtype, {1, 1}, 1, {}, {}});
     std::vector<FencedTensor> memory;
@@ -218,15 +199,14 @@ uint32_t probe(const Engine& engine, Dtype dtype, Op op, float a, float b) {
         convert(&value, Dtype::Float32, &bits, dtype, 1);
         if (addresses.size() < 3) engine.copy_in(addresses.back(), &bits, dtype_bytes(dtype));
     }
-    op.out = whole(2, {1, 1});
-    op.args = {whole(0, {1, 1}), whole(1, {1, 1})};
+    View view{0, 0, {1, 1}, {1, 1}, 0, 0};
+    op.args = {view, view}, op.out = view;
+    op.args[1].tensor = 1, op.out.tensor = 2;
     prepare(engine, op, addresses, tensors)();
     engine.synchronize();
-    uint32_t bits = 0;
-    engine.copy_out(&bits, addresses[2], dtype_bytes(dtype));
-    float result = 0;
-    convert(&bits, dtype, &result, Dtype::Float32, 1);
-    convert(&result, Dtype::Float32, &bits, Dtype::Float32, 1);
+    uint32_t narrow = 0, bits = 0;
+    engine.copy_out(&narrow, addresses[2], dtype_bytes(dtype));
+    convert(&narrow, dtype, &bits, Dtype::Float32, 1);
     return bits;
 }
 
@@ -257,34 +237,28 @@ std::vector<std::string> probe_quirks(const Engine& engine, Dtype dtype) {
     return quirks;
 }
 
-Runner::Runner(const Engine& engine, const Plan& plan, std::vector<std::string> quirks)
-    : engine_(engine),
-      plan_(plan),
-      gemm_reads_output_(std::find(quirks.begin(), quirks.end(), "gemm_reads_output") !=
-                         quirks.end()) {}
-
-bool Runner::run(size_t index) const {
-    const Sublayer& sublayer = plan_.sublayers[index];
+bool run_sublayer(const Engine& engine, const Plan& plan, size_t index, bool gemm_reads_output) {
     std::string where = "\"sublayer\": " + std::to_string(index);
-    std::unique_ptr<Residents> residents;
-    if (!attempt_or_report(
-            where, [&] { residents = std::make_unique<Residents>(engine_, plan_, sublayer); }))
+    std::optional<Residents> residents;
+    if (!attempt(where, [&] { residents.emplace(engine, plan, plan.sublayers[index]); }))
         return false;
     int64_t total_ns = 0;
-    for (const Op& op : sublayer.ops) {
-        std::string at = place(index, op.tap);
-        std::string name = ", \"op\": " + quote(op_name(op.kind));
-        int64_t ns = 0;
+    for (const Op& op : plan.sublayers[index].ops) {
+        std::string at = where + ", \"tap\": " + quote(op.tap);
         emit("{\"event\": \"op_start\", " + at + "}");
-        if (!attempt_or_report(at + name, [&] {
-                bool finite = gemm_reads_output_ && op.kind == OpKind::Gemm;
-                ns = OpRun(engine_, op, *residents, sublayer, finite).run(plan_.repeat);
+        at += ", \"op\": " + quote(op_name(op.kind));
+        bool finite = gemm_reads_output && op.kind == OpKind::Gemm;
+        int64_t ns = 0;
+        if (!attempt(at, [&] {
+                OpRun run(engine, op, *residents, finite ? Pattern::Finite : Pattern::NaN);
+                ns = run.run(plan.repeat);
+                residents->check_fences();
             }))
             return false;
-        emit("{\"event\": \"op_done\", " + at + name + ", \"ns\": " + std::to_string(ns) + "}");
+        emit("{\"event\": \"op_done\", " + at + ", \"ns\": " + std::to_string(ns) + "}");
         total_ns += ns;
     }
-    if (!attempt_or_report(where, [&] { residents->store(); })) return false;
+    if (!attempt(where, [&] { residents->store(); })) return false;
     emit("{\"event\": \"sublayer_done\", " + where + ", \"ns\": " + std::to_string(total_ns) + "}");
     return true;
 }

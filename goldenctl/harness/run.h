@@ -17,17 +17,7 @@ void emit(const std::string& event_json);
 // (a result is cut off, not rounded to nearest).
 std::vector<std::string> probe_quirks(const Engine& engine, Dtype dtype);
 
-class Runner {
-  public:
-    Runner(const Engine& engine, const Plan& plan, std::vector<std::string> quirks);
-
-    // Runs one sublayer and emits its events; false when it failed.
-    bool run(size_t index) const;
-
-  private:
-    const Engine& engine_;
-    const Plan& plan_;
-    bool gemm_reads_output_;
-};
+// Runs one sublayer and emits its events; false when it failed.
+bool run_sublayer(const Engine& engine, const Plan& plan, size_t index, bool gemm_reads_output);
 
 }  // namespace goldenctl

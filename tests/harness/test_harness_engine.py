@@ -101,7 +101,11 @@ def test_device_memory_is_never_touched_directly(tmp_path: Path, fake: Path) -> 
 
 REPORTS = [
     ("status", "status", "infiniopAdd returned INFINI_STATUS_BAD_PARAM (3)"),
-    ("unsupported", "unsupported", "infiniopAdd returned INFINI_STATUS_NOT_IMPLEMENTED (2)"),
+    (
+        "unsupported",
+        "unsupported",
+        "infiniopCreateAddDescriptor returned INFINI_STATUS_NOT_IMPLEMENTED (2)",
+    ),
     ("throw", "status", "the engine threw: a stand-in's exception"),
     ("unwritten", "unwritten", "element 7 of 8 of the output was never written"),
     ("overrun", "overrun", 'bytes before or behind tensor "y" were changed'),
