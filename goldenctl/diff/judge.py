@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from goldenctl.diff._partial import RowErrors
 from goldenctl.diff.budget import Budget, check_budget
@@ -20,7 +21,7 @@ from goldenctl.diff.report import (
     TensorResult,
     worst_share,
 )
-from goldenctl.diff.tolerance import Check, Policy, chain_limits, check_limits
+from goldenctl.diff.tolerance import Check, Policy, check_limits, limits_for
 from goldenctl.errors import DamagedError, UsageError
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
@@ -44,7 +45,7 @@ def compare(
     """
     _check_pair(golden, run)
     judge = _Judge(golden, run, policy)
-    names = [name for name in _replayed(golden, run) if name in golden.sublayers]
+    names = _replayed(golden, run)
     sublayers = []
     for number, name in enumerate(names):
         sublayers.append(judge.sublayer(name))
@@ -96,7 +97,7 @@ class _Judge:
 
     def _tensor(self, info: TensorInfo, failure: dict[str, Any] | None) -> TensorResult:
         actual = self._run.tensors.get(info.name)
-        if info.tap in self._not_computed:
+        if info.tap in self._not_computed and failure is None:
             return _result(info, "not_computed", message="the backend fuses this op away")
         if failure is not None:
             where = f" at {failure['tap']}" if "tap" in failure else ""
@@ -105,7 +106,10 @@ class _Judge:
         if actual is None:
             return _result(info, "missing", message="not in the run", share=float("inf"))
         if actual.shape != info.shape:
-            said = f"expected shape {list(info.shape)}, got {list(actual.shape)}"
+            said = (
+                f"expected shape {list(info.shape)}, got {list(actual.shape)}: "
+                "the two architectures differ"
+            )
             return _result(info, "shape_mismatch", actual, message=said, share=float("inf"))
         if not DTYPES[actual.dtype].is_float or not DTYPES[info.dtype].is_float:
             said = f"expected dtype {info.dtype}, got {actual.dtype}"
@@ -114,9 +118,8 @@ class _Judge:
 
     def _scored(self, info: TensorInfo, actual: TensorInfo) -> TensorResult:
         got, expected = self._run.map(info.name), self._golden.map(info.name)
-        if hashlib.sha256(got.reshape(-1).view(np.uint8).data).hexdigest() != actual.sha256:
-            message = f"{self._run.path}: {info.name} does not match its digest"
-            raise DamagedError(message, hint="the file was changed after the replay")
+        _check_digest(self._run, actual, got)
+        _check_digest(self._golden, info, expected)
         rows = RowErrors.of(expected) if expected.size else None
         metrics = score(got, expected, atol=0.0, rtol=_rtol(info, actual), rows=rows)
         rule, checks, worst_row = self._checks(info, actual, metrics, rows)
@@ -154,28 +157,49 @@ class _Judge:
             from_truth = RowErrors.of(exact)
             score(self._run.map(info.name), exact, atol=0.0, rtol=0.0, rows=from_truth)
             return "truth", *check_budget(from_truth, budget, from_truth=True)
-        coarser = max((info.dtype, actual.dtype), key=lambda name: DTYPES[name].eps)
-        limits = self._policy.limits(coarser, info.op)
-        if self._mode == "chain" and self._policy.budget:
-            limits = chain_limits(limits)
-        if coarser != info.dtype and limits.rel_l2 == 0.0:
-            limits = self._policy.limits(coarser, "add")  # an exact copy, rounded once
+        limits = limits_for(self._policy, info.op, (info.dtype, actual.dtype), self._mode)
         return self._policy.name, list(check_limits(metrics, limits)), None
+
+
+def _check_digest(file: GoldenFile, info: TensorInfo, values: NDArray[Any]) -> None:
+    if hashlib.sha256(values.reshape(-1).view(np.uint8).data).hexdigest() != info.sha256:
+        message = f"{file.path}: {info.name} does not match its digest"
+        raise DamagedError(message, hint="the file was changed after it was written")
 
 
 def _check_pair(golden: GoldenFile, run: GoldenFile) -> None:
     if golden.kind != "golden":
         message = f"{golden.path}: expected a golden as the first file, got a {golden.kind} file"
         raise UsageError(message, hint="goldenctl diff GOLDEN RUN")
+    _check_recipe(run)
     recorded = run.recipe.get("golden", {})
     if run.kind == "run" and recorded.get("content_sha256") != golden.content_sha256:
         message = f"{run.path}: was replayed from another golden ({recorded.get('path')})"
         raise DamagedError(message, hint=f"replay {golden.path} again")
 
 
+def _check_recipe(run: GoldenFile) -> None:
+    """Refuse a run whose recipe has values of the wrong kind."""
+    for key, kind in (("golden", dict), ("mode", str)):
+        if not isinstance(run.recipe.get(key, kind()), kind):
+            message = f"{run.path}: recipe {key} is not {kind.__name__}"
+            raise DamagedError(message)
+    for key in ("sublayers", "not_computed", "faults"):
+        names = run.recipe.get(key, [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            message = f"{run.path}: recipe {key} is not a list of names"
+            raise DamagedError(message)
+
+
 def _replayed(golden: GoldenFile, run: GoldenFile) -> list[str]:
     names = run.recipe.get("sublayers")
-    return list(golden.sublayers) if run.kind == "golden" or names is None else list(names)
+    if run.kind == "golden" or names is None:
+        return list(golden.sublayers)
+    unknown = [name for name in names if name not in golden.sublayers]
+    if unknown:
+        message = f"{run.path}: replayed {unknown[0]}, which {golden.path} does not have"
+        raise DamagedError(message)
+    return list(names)
 
 
 def _outputs(file: GoldenFile) -> list[TensorInfo]:
@@ -198,6 +222,7 @@ def _result(
         dtype=info.dtype,
         shape=info.shape,
         actual_shape=actual.shape if actual is not None else None,
+        actual_dtype=actual.dtype if actual is not None else "",
         state=state,
         expected_ns=info.time_ns,
         actual_ns=actual.time_ns if actual is not None else 0,

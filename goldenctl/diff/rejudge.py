@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from goldenctl.diff.report import PASSED, Report, SublayerResult, TensorResult, worst_share
-from goldenctl.diff.tolerance import Policy, chain_limits, check_limits
+from goldenctl.diff.tolerance import Policy, check_limits, limits_for
 
 _BY_BUDGET = ("budget", "truth")
 
@@ -35,9 +35,8 @@ def _sublayer(sublayer: SublayerResult, policy: Policy, mode: str) -> SublayerRe
 def _tensor(tensor: TensorResult, policy: Policy, mode: str) -> TensorResult:
     if tensor.metrics is None or (policy.budget and tensor.rule in _BY_BUDGET):
         return tensor
-    limits = policy.limits(tensor.dtype, tensor.op)
-    if mode == "chain" and policy.budget:
-        limits = chain_limits(limits)
+    dtypes = (tensor.dtype, tensor.actual_dtype or tensor.dtype)
+    limits = limits_for(policy, tensor.op, dtypes, mode)
     checks = tuple(check_limits(tensor.metrics, limits))
     m = tensor.metrics
     finite = m.mismatches == 0 and m.nan_actual == 0 and m.compared > 0

@@ -12,13 +12,16 @@ from goldenctl.diff.tolerance import Check
 
 REPORT_VERSION = 1
 PASSED = "passed"
+CRASHED = "crashed"
 # States that are neither a pass nor a failure: the backend said beforehand that it has not
 # computed the tensor.
 NEUTRAL = ("not_computed",)
 WARN_SHARE = 0.8
 
 
-class TensorResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class TensorResult(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
     """One tensor's scores and verdict.
 
     ``state`` is passed, failed, missing, extra, shape_mismatch, dtype_mismatch, crashed or
@@ -33,6 +36,7 @@ class TensorResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     dtype: str
     shape: tuple[int, ...]
     actual_shape: tuple[int, ...] | None = None
+    actual_dtype: str = ""
     state: str
     rule: str = ""
     share: float = 0.0
@@ -49,7 +53,9 @@ class TensorResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         return self.state == PASSED
 
 
-class SublayerResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class SublayerResult(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
     """One sublayer: the first of its tensors that is wrong, and its worst."""
 
     name: str
@@ -62,7 +68,9 @@ class SublayerResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     failure: dict[str, Any] | None = None
 
 
-class Provenance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Provenance(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
     """Where a file came from."""
 
     path: str
@@ -73,7 +81,9 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     recipe: dict[str, Any]
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Report(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
     """A run judged against its golden."""
 
     golden: Provenance
@@ -95,8 +105,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def ok(self) -> bool:
-        """Every tensor passed, and there was at least one."""
-        return bool(self.compared) and all(tensor.ok for tensor in self.compared)
+        """Every tensor passed, there was at least one, and no sublayer crashed."""
+        crashed = any(sublayer.state == CRASHED for sublayer in self.sublayers)
+        return bool(self.compared) and not crashed and all(t.ok for t in self.compared)
 
     @property
     def exit_code(self) -> int:

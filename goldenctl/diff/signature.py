@@ -12,6 +12,7 @@ from goldenctl.golden.dtypes import DTYPES
 
 Values = NDArray[np.float64]
 _REMAINDER = 0.02  # of the error, which a full explanation may leave
+_ROUNDED = 0.25  # the same, where rounding leaves it
 _CONCENTRATED = 0.99  # of the squared error, in at most half of an axis
 _MAX_NAMED = 6
 
@@ -30,7 +31,10 @@ def describe_error(
     error = float(np.linalg.norm(a - e))
     if error == 0.0:
         return []
-    found = [text for test in _TESTS if (text := test(a, e, error, dims))]
+    # A result in dtype is rounded once more, unless that is all there is.
+    rounding = DTYPES[dtype].eps / 2 * float(np.linalg.norm(a))
+    rest = max(_REMAINDER * error, min(rounding, _ROUNDED * error))
+    found = [text for test in _TESTS if (text := test(a, e, rest, dims))]
     return [*found, *_where(a - e, dims), *_size(a, e, error, dtype)] or list(_seed_rules(a, e))
 
 
@@ -44,26 +48,26 @@ def _non_finite(finite: NDArray[np.bool_], dims: tuple[str, ...]) -> Iterator[st
             yield f"only at {name} {_list(hit)}"
 
 
-def _scale(a: Values, e: Values, error: float, _dims: tuple[str, ...]) -> str:
+def _scale(a: Values, e: Values, rest: float, _dims: tuple[str, ...]) -> str:
     energy = float(np.vdot(e, e))
     factor = float(np.vdot(e, a)) / energy if energy else 0.0
     left = float(np.linalg.norm(a - factor * e))
-    return f"constant scale {factor:.5g}" if left <= _REMAINDER * error else ""
+    return f"constant scale {factor:.5g}" if left <= rest else ""
 
 
-def _offset(a: Values, e: Values, error: float, _dims: tuple[str, ...]) -> str:
+def _offset(a: Values, e: Values, rest: float, _dims: tuple[str, ...]) -> str:
     offset = float(np.mean(a - e))
     left = float(np.linalg.norm(a - e - offset))
-    return f"constant offset {offset:.5g}" if left <= _REMAINDER * error else ""
+    return f"constant offset {offset:.5g}" if left <= rest else ""
 
 
-def _signs(a: Values, e: Values, error: float, _dims: tuple[str, ...]) -> str:
+def _signs(a: Values, e: Values, rest: float, _dims: tuple[str, ...]) -> str:
     left = float(np.linalg.norm(np.abs(a) - np.abs(e)))
     flipped = int(np.count_nonzero(np.signbit(a) != np.signbit(e)))
-    return f"sign flips ({flipped} of {a.size})" if left <= _REMAINDER * error else ""
+    return f"sign flips ({flipped} of {a.size})" if left <= rest else ""
 
 
-def _permutation(a: Values, e: Values, error: float, dims: tuple[str, ...]) -> str:
+def _permutation(a: Values, e: Values, rest: float, dims: tuple[str, ...]) -> str:
     """Some order of one axis, the same for all others, makes it right."""
     for axis, name in enumerate(dims):
         if not 1 < a.shape[axis] <= 4096:
@@ -74,7 +78,7 @@ def _permutation(a: Values, e: Values, error: float, dims: tuple[str, ...]) -> s
         order = distance.argmin(1)
         if np.array_equal(order, np.arange(len(order))):
             continue
-        if float(np.linalg.norm(rows_a - rows_e[order])) > _REMAINDER * error:
+        if float(np.linalg.norm(rows_a - rows_e[order])) > rest:
             continue
         steps = np.unique(order - np.arange(len(order)))
         if len(set(order.tolist())) < len(order):
@@ -85,14 +89,14 @@ def _permutation(a: Values, e: Values, error: float, dims: tuple[str, ...]) -> s
     return ""
 
 
-def _saturation(a: Values, e: Values, error: float, _dims: tuple[str, ...]) -> str:
+def _saturation(a: Values, e: Values, rest: float, _dims: tuple[str, ...]) -> str:
     limit = float(np.abs(a).max())
     clipped = np.clip(e, -limit, limit)
     left = float(np.linalg.norm(a - clipped))
-    return f"saturated at {limit:.5g}" if left <= _REMAINDER * error else ""
+    return f"saturated at {limit:.5g}" if left <= rest else ""
 
 
-def _unwritten(a: Values, e: Values, _error: float, _dims: tuple[str, ...]) -> str:
+def _unwritten(a: Values, e: Values, _rest: float, _dims: tuple[str, ...]) -> str:
     values, counts = np.unique(a, return_counts=True)
     most = int(counts.argmax())
     wrong = (a == values[most]) & (e != values[most])
@@ -106,16 +110,16 @@ def _unwritten(a: Values, e: Values, _error: float, _dims: tuple[str, ...]) -> s
     return f"{share:.0%} of the elements are {values[most]:.5g}: unwritten or zeroed memory"
 
 
-def _truncation(a: Values, e: Values, error: float, _dims: tuple[str, ...]) -> str:
+def _truncation(a: Values, e: Values, _rest: float, _dims: tuple[str, ...]) -> str:
     """Nearly every error points toward zero."""
     wrong = a != e
     toward = np.count_nonzero(wrong & (np.abs(a) < np.abs(e)))
     count = int(wrong.sum())
-    small = error < 0.02 * float(np.linalg.norm(e))
+    small = float(np.linalg.norm(a - e)) < 0.02 * float(np.linalg.norm(e))
     return "truncation bias (errors point to zero)" if small and toward > 0.95 * count else ""
 
 
-def _growth(a: Values, e: Values, _error: float, dims: tuple[str, ...]) -> str:
+def _growth(a: Values, e: Values, _rest: float, dims: tuple[str, ...]) -> str:
     if "token" not in dims or a.shape[dims.index("token")] < 8:
         return ""
     axis = dims.index("token")

@@ -117,6 +117,19 @@ def load_policy(text: str) -> Policy:
     return Policy(path.name, table)
 
 
+def limits_for(policy: Policy, op: str, dtypes: tuple[str, str], mode: str) -> Limits:
+    """Return the limits of an op whose golden and run have ``dtypes``: those of the coarser.
+
+    In mode ``chain`` the default table is loosened; an exact copy may round once where the
+    run's type is the coarser.
+    """
+    coarser = max(dtypes, key=lambda name: DTYPES[name].eps)
+    limits = policy.limits(coarser, op)
+    if dtypes[0] != coarser and limits.rel_l2 == 0.0:
+        limits = policy.limits(coarser, "add")
+    return chain_limits(limits) if mode == "chain" and policy.budget else limits
+
+
 def chain_limits(limits: Limits) -> Limits:
     """Loosen limits for a chain replay, where every op before adds its error."""
     grown = {

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from goldenctl.diff.report import (
+    NEUTRAL,
     PASSED,
     WARN_SHARE,
     Report,
@@ -39,7 +40,7 @@ def view(report: Report, *, worst: int | None = None, verbose: bool = False) -> 
     if report.simulated:
         parts.append(Text("SIMULATED: no engine computed these outputs", style="bold yellow"))
     if report.faults:
-        parts.append(Text(f"INJECTED FAULTS: {_clean(', '.join(report.faults))}", "bold yellow"))
+        parts.append(Text(f"INJECTED FAULTS: {printable(', '.join(report.faults))}", "bold yellow"))
     parts += [Text.from_markup(line) for line in _verdict(report)]
     sublayers = list(report.sublayers)
     if worst is not None:
@@ -119,17 +120,22 @@ def _table(report: Report, sublayers: list[SublayerResult]) -> Table:
 
 def _tensor_table(sublayer: SublayerResult) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
-    table.title = Text(f"\n{short_name(sublayer.name)}", "bold")
+    table.title = Text(f"\n{printable(short_name(sublayer.name))}", "bold")
     table.add_column("")
     for title in ("tensor", "rule"):
         table.add_column(title)
     for title in ("used", "rel L2", "cosine", "max ULP"):
         table.add_column(title, justify="right", no_wrap=True)
     for tensor in sublayer.tensors:
-        mark = Text("✓", "green") if tensor.ok else Text("✗", "bold red")
-        cells = (escape(tensor.tap), escape(tensor.rule or tensor.state), _percent(tensor.share))
-        table.add_row(mark, *cells, *_numbers(tensor))
+        cells = (_clean(tensor.tap), _clean(tensor.rule or tensor.state), _percent(tensor.share))
+        table.add_row(_mark(tensor), *cells, *_numbers(tensor))
     return table
+
+
+def _mark(tensor: TensorResult) -> Text:
+    if tensor.state in NEUTRAL:
+        return Text("-", "dim")
+    return Text("✓", "green") if tensor.ok else Text("✗", "bold red")
 
 
 def _shown(sublayer: SublayerResult) -> TensorResult | None:

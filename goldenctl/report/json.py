@@ -14,7 +14,9 @@ from typing import Any
 
 import msgspec
 
+from goldenctl.diff.metrics import LogitMetrics, Metrics
 from goldenctl.diff.report import PASSED, REPORT_VERSION, Report, SublayerResult, TensorResult
+from goldenctl.diff.tolerance import Check
 from goldenctl.errors import DamagedError, UsageError
 
 _LEGACY = (
@@ -125,12 +127,23 @@ def _encode(value: Any) -> Any:
 
 
 def _decode(value: Any) -> Any:
-    """Turn the strings of numbers back, outside of recipes and other free text."""
+    """Turn the strings of numbers back, in the fields that hold numbers."""
     if isinstance(value, dict):
-        return {
-            key: item if key in ("recipe", "failure") else _decode(item)
-            for key, item in value.items()
-        }
-    if isinstance(value, list):
-        return [_decode(item) for item in value]
-    return _NON_FINITE.get(value, value) if isinstance(value, str) else value
+        return {key: _decode_field(key, item) for key, item in value.items()}
+    return [_decode(item) for item in value] if isinstance(value, list) else value
+
+
+def _decode_field(key: str, item: Any) -> Any:
+    if key in ("recipe", "failure"):
+        return item
+    return (
+        _NON_FINITE.get(item, item) if isinstance(item, str) and key in NUMBERS else _decode(item)
+    )
+
+
+NUMBERS = {
+    field.name
+    for kind in (TensorResult, SublayerResult, Metrics, LogitMetrics, Check)
+    for field in msgspec.structs.fields(kind)
+    if field.type in (float, float | None)
+}

@@ -121,7 +121,6 @@ def test_names_of_a_file_cannot_write_to_the_terminal() -> None:
     assert r"q[bold]\x1b[2J\n" in text
 
 
-@pytest.mark.xfail(reason="the table of tensors prints taps and its title raw", strict=True)
 def test_names_of_a_file_cannot_write_to_the_terminal_when_verbose() -> None:
     wrong = unscored(f"layers/00/{HOSTILE}", HOSTILE, "missing", "")
     text = shown(report(sublayer(f"layers/00/{HOSTILE}", wrong)), width=200, verbose=True)
@@ -129,7 +128,6 @@ def test_names_of_a_file_cannot_write_to_the_terminal_when_verbose() -> None:
     assert r"q[bold]\x1b[2J\n" in text
 
 
-@pytest.mark.xfail(reason="a tensor that was not to be computed is marked as wrong", strict=True)
 def test_a_tensor_that_was_not_computed_is_not_marked_wrong() -> None:
     line = next(x for x in shown(good(), verbose=True).splitlines() if " scores " in x)
     assert not line.startswith("✗")
