@@ -283,7 +283,11 @@ Sublayer read_sublayer(const Node& node, const Plan& plan) {
 Json read_json(const std::string& path) {
     File file(path, false);
     std::string content(static_cast<size_t>(file.bytes()), '\0');
-    file.read(content.data(), content.size(), 0);
+    try {
+        file.read(content.data(), content.size(), 0);
+    } catch (const SublayerError& error) {
+        throw PlanError(error.what());
+    }
     return parse_json(content);
 }
 

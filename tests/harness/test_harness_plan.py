@@ -95,6 +95,7 @@ INVALID = [
     ("inner", at(f"{GEMM}.args.1.shape", [3, 6]), "expected shape [4, 6], got [3, 6]"),
     ("algo", at(f"{ROPE}.algo", "llama"), "algo: expected neox or gptj"),
     ("positions", at(f"{ROPE}.args.1.tensor", 0), "expected int32, got float32"),
+    ("strided ids", at(f"{ROPE}.args.1.strides", [0]), "expected a contiguous table"),
     ("sin", at(f"{ROPE}.args.2.shape", [2, 2]), "expected shape [2, 2], got [3, 2]"),
     ("table", at(f"{ROPE}.args.2.strides", [1, 2]), "expected a contiguous table"),
     ("unwritten", at(f"{GEMM}.beta", 1), "before anything has written it"),
