@@ -43,8 +43,18 @@ def _gemm(op: PlanOp, out: Tensor, args: tuple[Tensor, ...]) -> Tensor:
     (a, b), alpha = args, 1.0 if op.alpha is None else op.alpha
     if op.beta:
         return torch.addmm(out, a, b, alpha=alpha, beta=op.beta)
-    product = torch.matmul(a, b)
+    product = torch.matmul(a, _materialised(b))
     return product if alpha == 1.0 else product * alpha  # rounds twice, as the model does
+
+
+def _materialised(b: Tensor) -> Tensor:
+    """Return a broadcast operand as a copy in its own inner order, as the reference has it:
+    BLAS sums a transposed matrix in another order than a copy of it."""
+    if 0 not in b.stride()[:-2]:
+        return b
+    if b.stride(-2) == 1:
+        return b.transpose(-1, -2).contiguous().transpose(-1, -2)
+    return b.contiguous()
 
 
 def _sdpa(op: PlanOp, _out: Tensor, args: tuple[Tensor, ...]) -> Tensor:
