@@ -44,7 +44,7 @@ def _non_finite(finite: NDArray[np.bool_], dims: tuple[str, ...]) -> Iterator[st
     for axis, name in enumerate(dims):
         others = tuple(i for i in range(bad.ndim) if i != axis)
         hit = np.flatnonzero(bad.any(axis=others))
-        if 0 < len(hit) <= bad.shape[axis] // 2 or len(hit) == 1:
+        if 0 < len(hit) <= bad.shape[axis] // 2:
             yield f"only at {name} {_list(hit)}"
 
 
@@ -162,7 +162,7 @@ def _where(difference: Values, dims: tuple[str, ...]) -> Iterator[str]:
 def _size(a: Values, e: Values, error: float, dtype: str) -> Iterator[str]:
     """Noise of the size of another type's rounding."""
     relative = error / max(float(np.linalg.norm(e)), 1e-300)
-    for other in ("float16", "bfloat16"):
+    for other in ("bfloat16", "float16"):
         eps = DTYPES[other].eps
         if eps > DTYPES[dtype].eps and 0.05 * eps <= relative <= 2 * eps:
             yield f"noise of the size of {other} rounding (relative {relative:.1e})"
