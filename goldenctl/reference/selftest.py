@@ -141,11 +141,11 @@ class Tester:
                 self._notify(f"faults: round {number + 1} of {len(rounds)}")
                 report, run = self._replayed(run_path, "op", tuple(assigned.values()))
                 result.trials += self._trials(assigned, report, run)
-            visible = {(trial.fault, trial.place) for trial in result.visible}
+            visible = {(t.fault, t.place): t.caught for t in result.visible}
             for number, assigned in enumerate(self._sublayer_rounds(rounds, visible)):
                 self._notify(f"culprits: round {number + 1} of {SUBLAYER_ROUNDS}")
                 report, _ = self._replayed(run_path, "sublayer", tuple(assigned.values()))
-                result.located += self._located(assigned, report)
+                result.located += self._located(assigned, report, visible)
             for mode in ("op", "sublayer", "chain"):
                 self._notify(f"correct: the backend itself, mode {mode}")
                 report, run = self._replayed(run_path, mode, ())
@@ -167,7 +167,7 @@ class Tester:
             yield {name: queue.pop(0) for name, queue in queues.items() if queue}
 
     def _sublayer_rounds(
-        self, rounds: list[dict[str, Injection]], visible: set[tuple[str, str]]
+        self, rounds: list[dict[str, Injection]], visible: Mapping[tuple[str, str], bool]
     ) -> Iterator[dict[str, Injection]]:
         """Yield injections by sublayer, one for each, walking through its visible faults."""
         queues: dict[str, list[Injection]] = {path: [] for path in self._graph}
@@ -183,14 +183,20 @@ class Tester:
             }
 
     def _located(
-        self, assigned: Mapping[str, Injection], report: Report
+        self,
+        assigned: Mapping[str, Injection],
+        report: Report,
+        caught: Mapping[tuple[str, str], bool],
     ) -> Iterator[tuple[str, str, bool]]:
+        """Locate as blame does: where the rounding of earlier ops hides a fault from the
+        sublayer replay, the op replay has the word."""
         first: dict[str, str] = {}
         for tensor in culprits(report, self._graph):
             first.setdefault(tensor.sublayer, f"{short_name(tensor.sublayer)}.{tensor.tap}")
         for path, injection in assigned.items():
-            place = injection.where
-            yield injection.fault.name, place, first.get(path) == place
+            fault, place = injection.fault.name, injection.where
+            found = first.get(path, place if caught[fault, place] else "")
+            yield fault, place, found == place
 
     def _replayed(
         self, path: Path, mode: str, faults: tuple[Injection, ...]

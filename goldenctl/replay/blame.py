@@ -80,11 +80,10 @@ class Investigation:
     def run(self) -> Blame:
         """Replay by sublayer, by op where taps allow, and as a chain; then diagnose and graft."""
         local = self._replayed("sublayer")
-        found = culprits(local, self._graph)
-        note = ""
-        if found and self._golden.recipe["taps"] == "op":
-            by_op = self._replayed("op")
-            found = culprits(by_op, self._graph) or found
+        found, note = culprits(local, self._graph), ""
+        if self._golden.recipe["taps"] == "op":
+            # The sharpest view: no op inherits the rounding of those before it.
+            found = culprits(self._replayed("op"), self._graph) or found
         elif found:
             note = "only sublayer taps were recorded: record with --taps op to find the op"
         chain = self._replayed("chain")
