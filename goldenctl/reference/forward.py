@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from goldenctl.golden.schema import sublayer_path
-from goldenctl.model.graph import Op, Sublayer
+from goldenctl.model.graph import CACHE_LINKS, Op, Sublayer
 from goldenctl.model.tokens import Case
 from goldenctl.reference.faulty import compute
 from goldenctl.reference.ops import KERNELS
@@ -103,7 +103,9 @@ def _run_ops(
             value = apply(sublayer, op, tensors, weights)
             state.times_ns[f"{path}/{op.output}"] = _now_ns(value) - started
             tensors[op.output] = value
-            sink(f"{path}/{op.output}", value, 0)
+            links = (link for link, tap in CACHE_LINKS.items() if tap == op.output)
+            for name in (op.output, *links):
+                sink(f"{path}/{name}", value, 0)
         if observer is not None:
             observer.sublayer(sublayer, state, tensors)
         state.hidden = tensors["output"]
