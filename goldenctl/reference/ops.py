@@ -66,7 +66,7 @@ def matmul_qk(
     attrs: Mapping[str, Any], inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]
 ) -> Tensor:
     q, k = inputs  # [B, S, H, D], [B, T, K, D]
-    k = repeat_kv(k, q.shape[2])
+    k = repeat_kv(k.transpose(1, 2).contiguous(), q.shape[2])
     scores = torch.matmul(q.transpose(1, 2), k.transpose(2, 3))
     return torch.mul(scores, attrs["scale"])  # rounds twice
 
@@ -86,7 +86,7 @@ def matmul_pv(
     _attrs: Mapping[str, Any], inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]
 ) -> Tensor:
     probs, v = inputs  # [B, H, S, T], [B, T, K, D]
-    context = torch.matmul(probs, repeat_kv(v, probs.shape[1]))
+    context = torch.matmul(probs, repeat_kv(v.transpose(1, 2), probs.shape[1]))
     return context.transpose(1, 2).contiguous()  # [B, S, H, D]
 
 
@@ -105,9 +105,17 @@ def add(
 
 
 def repeat_kv(x: Tensor, heads: int) -> Tensor:
-    """[B, T, K, D] -> [B, H, T, D]: query head h reads key/value head h // (H / K)."""
-    x = x.transpose(1, 2)
-    return x.repeat_interleave(heads // x.shape[1], dim=1)
+    """[B, K, T, D] -> [B, H, T, D]: query head h reads key/value head h // (H / K).
+
+    As transformers does it, keys contiguous and values not: the bits of float16 products
+    depend on how their operands lie in memory.
+    """
+    batch, kv_heads, tokens, head_dim = x.shape
+    if kv_heads == heads:
+        return x
+    groups = heads // kv_heads
+    x = x[:, :, None].expand(batch, kv_heads, groups, tokens, head_dim)
+    return x.reshape(batch, heads, tokens, head_dim)
 
 
 KERNELS: dict[str, Kernel] = {

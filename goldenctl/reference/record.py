@@ -22,7 +22,7 @@ from goldenctl.golden.schema import SublayerInfo
 from goldenctl.golden.writer import GoldenWriter
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import ModelConfig
-from goldenctl.model.rope import rope_tables
+from goldenctl.model.rope import inv_freq
 from goldenctl.model.tokens import Case
 from goldenctl.reference.forward import Sink, State, run_sublayer, start
 from goldenctl.reference.oracle import Oracle
@@ -154,13 +154,14 @@ def check_device(device: str) -> None:
 
 
 def _constants(recording: Recording) -> dict[str, torch.Tensor]:
+    """The rotary tables [P, D/2], by torch's own cosine and sine, as the model has them."""
     count = max(len(case.token_ids[0]) for case in recording.cases)
-    cos, sin = rope_tables(recording.config, count)  # float32 [P, D/2]
+    frequencies, scaling = inv_freq(recording.config)
+    positions = torch.arange(count, dtype=torch.float32)
+    angles = positions[:, None] * torch.from_numpy(frequencies)  # rounds to float32
+    tables = {"rope_cos": angles.cos() * scaling, "rope_sin": angles.sin() * scaling}
     dtype = TORCH_DTYPES[recording.dtype]
-    return {
-        name: torch.from_numpy(table).to(recording.device, dtype)  # rounds as the model does
-        for name, table in (("rope_cos", cos), ("rope_sin", sin))
-    }
+    return {name: table.to(recording.device, dtype) for name, table in tables.items()}
 
 
 def _sink_inputs(state: State, sink: Sink) -> None:

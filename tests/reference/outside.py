@@ -1,0 +1,135 @@
+"""The outside truth: every tensor of Hugging Face's own eager model, by goldenctl's names."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from transformers import AutoModelForCausalLM
+
+PLAIN = {"self_attn.o_proj": "attention/o_proj", "input_layernorm": "attention/input_layernorm"}
+HEADS = ("q_proj", "k_proj", "v_proj", "q_norm", "k_norm")
+MLP = {
+    "post_attention_layernorm": "mlp/post_attention_layernorm",
+    "mlp.gate_proj": "mlp/gate_proj",
+    "mlp.up_proj": "mlp/up_proj",
+    "mlp.down_proj": "mlp/down_proj",
+}
+
+
+class _FirstProduct(TorchFunctionMode):
+    """Keeps what the first multiplication inside it yields: scores times the scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value: Tensor | None = None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if self.value is None and getattr(func, "__name__", "") in ("mul", "__mul__"):
+            self.value = result
+        return result
+
+
+def load_outside(checkpoint: Path, dtype: torch.dtype) -> Any:
+    """Load transformers' model with its eager attention."""
+    model = AutoModelForCausalLM.from_pretrained(
+        checkpoint, dtype=dtype, attn_implementation="eager"
+    )
+    return model.eval()
+
+
+def outside_truth(model: Any, ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    """Run transformers over ``[batch, token]`` ids; return its tensors by goldenctl's paths.
+
+    Paths start below the step: ``layers/00/attention/q_proj``. ``lm_head/output`` is of
+    every token. ``key`` and ``value`` come from the cache.
+    """
+    seen: dict[str, Tensor] = {}
+    modeling = importlib.import_module(type(model).__module__)
+    layers = iter(range(len(model.model.layers)))
+    originals = modeling.apply_rotary_pos_emb, modeling.eager_attention_forward
+    hooks = _hook(model, seen)
+    modeling.apply_rotary_pos_emb = _wrapped_rotary(originals[0], seen)
+    modeling.eager_attention_forward = _wrapped_attention(originals[1], seen, layers)
+    try:
+        with torch.inference_mode():
+            result = model(input_ids=torch.tensor(ids), use_cache=True)
+    finally:
+        modeling.apply_rotary_pos_emb, modeling.eager_attention_forward = originals
+        for hook in hooks:
+            hook.remove()
+    for index, layer in enumerate(result.past_key_values.layers):
+        seen[f"layers/{index:02d}/attention/key"] = layer.keys.transpose(1, 2)
+        seen[f"layers/{index:02d}/attention/value"] = layer.values.transpose(1, 2)
+    return seen
+
+
+def _hook(model: Any, seen: dict[str, Tensor]) -> list[Any]:
+    hooks: list[Any] = []
+
+    def output(module: Any, name: str, head_dim: int = 0) -> None:
+        def keep(_module: Any, _inputs: Any, value: Any) -> None:
+            value = value[0] if isinstance(value, tuple) else value
+            split = head_dim and value.dim() == 3
+            seen[name] = value.unflatten(-1, (-1, head_dim)) if split else value
+
+        hooks.append(module.register_forward_hook(keep))
+
+    def entry(module: Any, *names: str) -> None:
+        def keep(_module: Any, inputs: Any) -> None:
+            seen.update(dict.fromkeys(names, inputs[0]))
+
+        hooks.append(module.register_forward_pre_hook(keep))
+
+    output(model.model.embed_tokens, "embedding/output")
+    output(model.model.norm, "final_norm/output")
+    entry(model.model.norm, "final_norm/input")
+    output(model.lm_head, "lm_head/output")
+    entry(model.lm_head, "lm_head/input")
+    for index, layer in enumerate(model.model.layers):
+        root = f"layers/{index:02d}"
+        head_dim = layer.self_attn.head_dim
+        for path, name in {**PLAIN, **MLP}.items():
+            output(layer.get_submodule(path), f"{root}/{name}")
+        for name in HEADS:
+            if hasattr(layer.self_attn, name):
+                output(getattr(layer.self_attn, name), f"{root}/attention/{name}", head_dim)
+        entry(layer.input_layernorm, f"{root}/attention/input")
+        entry(layer.post_attention_layernorm, f"{root}/attention/output", f"{root}/mlp/input")
+        entry(layer.mlp.down_proj, f"{root}/mlp/swiglu")
+        output(layer, f"{root}/mlp/output")
+    return hooks
+
+
+def _wrapped_rotary(rotate: Callable[..., Any], seen: dict[str, Tensor]) -> Callable[..., Any]:
+    calls = iter(range(10_000))
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        q, k = rotate(*args, **kwargs)
+        root = f"layers/{next(calls):02d}/attention"
+        seen[f"{root}/q_rope"], seen[f"{root}/k_rope"] = q.transpose(1, 2), k.transpose(1, 2)
+        seen["cos"], seen["sin"] = args[2], args[3]
+        return q, k
+
+    return wrapped
+
+
+def _wrapped_attention(
+    attend: Callable[..., Any], seen: dict[str, Tensor], layers: Any
+) -> Callable[..., Any]:
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        with _FirstProduct() as product:
+            context, probs = attend(*args, **kwargs)
+        root = f"layers/{next(layers):02d}/attention"
+        assert product.value is not None
+        seen[f"{root}/scores"], seen[f"{root}/probs"] = product.value, probs
+        seen[f"{root}/context"] = context
+        return context, probs
+
+    return wrapped
