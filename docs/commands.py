@@ -19,7 +19,8 @@ def render() -> str:
 
 
 def _helps(command: click.Command, name: str) -> list[tuple[str, str]]:
-    context = click.Context(command, info_name=name, max_content_width=80, terminal_width=80)
+    settings = {**cli.context_settings, "max_content_width": 80, "terminal_width": 80}
+    context = click.Context(command, info_name=name, **settings)
     found = [(name, command.get_help(context) + "\n")]
     if isinstance(command, click.Group):
         for child in sorted(command.commands):

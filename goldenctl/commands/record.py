@@ -57,7 +57,7 @@ ORACLE_TIMES = "about 4 times as long"
     type=click.Choice(["none", "budget", "keep"]),
     help="Also compute each op in a wider type: keep its rounding budget, or the truth too.",
 )
-@click.option("--threads", type=click.IntRange(1), help="CPU threads of torch.")
+@click.option("--threads", type=click.IntRange(1, 4096), help="CPU threads of torch.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def record_command(checkpoint: Path, golden: Path, **options: Any) -> None:
     """Run CHECKPOINT in PyTorch and write every sublayer's tensors to GOLDEN.

@@ -112,8 +112,8 @@ def run_replay(
     from goldenctl.replay.replay import Options, replay, replay_simulated
 
     source = open_golden(golden, kind="golden")
-    _refuse_golden_as_run(run)
     refuse_unwritable(run)
+    _refuse_golden_as_run(run)
     parse_device(device)
     count = source.recipe["model"]["config"]["num_hidden_layers"]
     options = Options(
