@@ -1,0 +1,154 @@
+"""verify, inspect, synth, faults, infinicore, doctor and the group itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Call
+
+from goldenctl import __version__
+from goldenctl.golden.file import open_golden
+from goldenctl.golden.schema import short_name
+from goldenctl.replay.faults import FAULTS
+
+
+def test_verify(call: Call, checkpoint: Path, harness: Path, tmp_path: Path) -> None:
+    report, keep = tmp_path / "report.json", tmp_path / "kept"
+    arguments = ("--model-path", checkpoint, "--device", "cpu", "--test-input", "Hi there")
+    ran = call("verify", *arguments, "--output", report, "--keep", keep)
+    assert ran.code == 0
+    assert "✓ PASS" in ran.out
+    data = json.loads(report.read_text())
+    assert (data["overall_success"], data["test_input"]) == (True, "Hi there")
+    assert data["model_path"] == str(checkpoint)
+    assert sorted(path.name for path in keep.iterdir()) == ["golden.h5", "run.h5"]
+    refused = call("verify", *arguments, "--keep", keep)
+    assert refused.code == 2
+    assert "it exists already, and a golden is never changed" in refused.line
+
+
+def test_verify_other_options(call: Call, checkpoint: Path, tmp_path: Path) -> None:
+    keep = tmp_path / "kept"
+    arguments = ("--backend", "simulated", "--dtype", "bfloat16", "--tolerance", "classic")
+    ran = call("verify", "--model-path", checkpoint, "--keep", keep, *arguments)
+    assert "SIMULATED" in ran.out
+    assert "tolerance classic" in ran.out
+    assert open_golden(keep / "golden.h5").recipe["dtype"] == "bfloat16"
+
+
+def test_inspect_file(call: Call, golden: Path, replayed: Path) -> None:
+    shown = call("inspect", golden)
+    assert shown.code == 0
+    assert f"{golden} (golden, format 1)" in shown.out
+    for name in open_golden(golden).sublayers:
+        assert short_name(name) in shown.out
+    assert "infinicore" in call("inspect", replayed).out
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cases/random-0/steps/00/layers/03/attention/q_rope",
+        "layers/03/attention/q_rope",
+        "03/attention/q_rope",
+    ],
+)
+def test_inspect_tensor(call: Call, golden: Path, name: str) -> None:
+    shown = call("inspect", golden, name)
+    assert shown.code == 0
+    info = open_golden(golden).info("cases/random-0/steps/00/layers/03/attention/q_rope")
+    for said in (info.name, info.sha256, "[batch 1, token 5, head 4, head_dim 32]", "0 NaN, 0 Inf"):
+        assert said in shown.out
+
+
+def test_inspect_ambiguous_and_missing(call: Call, golden: Path) -> None:
+    several = call("inspect", golden, "q_rope")
+    assert several.code == 2
+    assert "4 tensors end in q_rope" in several.line
+    none = call("inspect", golden, "layers/04/attention/q_rope")
+    assert none.code == 2
+    assert "no tensor's name ends in layers/04/attention/q_rope" in none.line
+
+
+def test_synth(call: Call, checkpoint: Path, tmp_path: Path) -> None:
+    for seed, same in (("0", True), ("1", False)):
+        out = tmp_path / seed
+        ran = call("synth", "tiny", out, "--seed", seed)
+        assert (ran.code, ran.out) == (
+            0,
+            f"wrote {out}: random weights of shape tiny, seed {seed}\n",
+        )
+        weights = (out / "model.safetensors").read_bytes()
+        assert (weights == (checkpoint / "model.safetensors").read_bytes()) is same
+
+
+def test_faults_lists_all(call: Call) -> None:
+    ran = call("faults")
+    assert ran.code == 0
+    first_words = {line.split()[0] for line in ran.out.splitlines()[1:] if line.strip()}
+    assert set(FAULTS) <= first_words
+
+
+def test_infinicore_status(call: Call, harness: Path) -> None:
+    from goldenctl.infini.find import find_install
+
+    install = find_install()
+    ran = call("infinicore", "status")
+    assert ran.code == 0
+    unwrapped = "".join(line.strip() for line in ran.out.splitlines())
+    for said in (str(install.root), install.headers_digest, "cpu (1)", *install.library_digests):
+        assert said in unwrapped
+    assert call("infinicore", "status", "--infini-root", install.root).code == 0
+
+
+def test_infinicore_install_of_what_is_there(call: Call, harness: Path) -> None:
+    from goldenctl.infini.find import find_install
+
+    ran = call("infinicore", "install")
+    assert ran.code == 0
+    assert ran.out == f"InfiniCore is at {find_install().root}\n"
+
+
+def test_doctor(call: Call, harness: Path, checkpoint: Path) -> None:
+    ran = call("doctor", "--model-path", checkpoint)
+    assert ran.code == 0, ran.out
+    assert "✓ checkpoint: qwen3, 4 layers, bfloat16" in ran.out
+    assert ran.out.endswith("all is in place\n")
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("--model-path", "✗ checkpoint: "), ("--infini-root", "✗ InfiniCore: ")],
+)
+def test_doctor_finds_a_lack(
+    call: Call, harness: Path, tmp_path: Path, option: str, said: str
+) -> None:
+    ran = call("doctor", option, tmp_path / "none")
+    assert ran.code == 3
+    assert said in ran.out
+    assert "1 of " in ran.out.splitlines()[-1]
+
+
+def test_version_and_module(golden: Path) -> None:
+    command = [sys.executable, "-m", "goldenctl"]
+    shown = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
+    assert (shown.returncode, shown.stdout) == (0, f"goldenctl, version {__version__}\n")
+    wrong = [*command, "inspect", str(golden), "nothing"]
+    ran = subprocess.run(wrong, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert ran.stderr.startswith(f"goldenctl: {golden}: no tensor's name ends in nothing; ")
+
+
+def test_closed_pipe_is_no_error(golden: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "goldenctl", "inspect", str(golden)]
+    ran = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert "Traceback" not in ran.stderr
+    assert "internal error" not in ran.stderr

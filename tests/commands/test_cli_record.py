@@ -1,0 +1,175 @@
+"""``goldenctl record``: every option, by what it leaves in the golden."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import Call
+
+from goldenctl.golden.file import GoldenFile, open_golden
+from goldenctl.golden.schema import short_name
+
+PROMPT = "Hello, this is a test input"
+
+
+def sublayers(path: Path) -> list[str]:
+    return [short_name(name) for name in open_golden(path).sublayers]
+
+
+def decoder(layers: int) -> list[str]:
+    return [f"layers.{n:02}.{part}" for n in range(layers) for part in ("attention", "mlp")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cases"),
+    [
+        ((), {"default": (PROMPT, 12)}),
+        (("--prompt", "one"), {"prompt": ("one", None)}),
+        (("--prompt", "a", "--prompt", "b"), {"prompt-1": ("a", 1), "prompt-2": ("b", 1)}),
+        (("--token-ids", "1,2,3"), {"tokens": (None, 3)}),
+        (("--random-tokens", "4", "--seed", "7"), {"random-7": (None, 4)}),
+    ],
+    ids=["default", "prompt", "prompts", "ids", "random"],
+)
+def test_inputs(
+    call: Call,
+    checkpoint: Path,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    cases: dict[str, tuple[str | None, int | None]],
+) -> None:
+    out = tmp_path / "g.h5"
+    ran = call("record", checkpoint, out, *arguments)
+    assert (ran.code, ran.err) == (0, "")
+    assert f"recording {len(cases)} case(s)" in ran.out
+    assert f"wrote {out}: " in ran.out
+    golden = open_golden(out, kind="golden")
+    assert {c["name"]: c["text"] for c in golden.recipe["cases"]} == {
+        name: text for name, (text, _) in cases.items()
+    }
+    for name, (_, count) in cases.items():
+        ids = golden.map(f"cases/{name}/token_ids")
+        assert ids.ndim == 2
+        assert count is None or ids.shape == (1, count)
+
+
+def test_token_ids_are_those_given(call: Call, checkpoint: Path, tmp_path: Path) -> None:
+    assert call("record", checkpoint, tmp_path / "g.h5", "--token-ids", "5,9;7,0").code == 0
+    ids = open_golden(tmp_path / "g.h5").map("cases/tokens/token_ids")
+    assert ids.tolist() == [[5, 9], [7, 0]]
+
+
+def test_prompts_file(call: Call, checkpoint: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "prompts.txt"
+    lines.write_text('{"name": "a", "prompt": "x"}\n{"name": "b", "token_ids": [1, 2]}\n')
+    ran = call("record", checkpoint, tmp_path / "g.h5", "--prompts-file", lines)
+    assert ran.code == 0
+    names = [case["name"] for case in open_golden(tmp_path / "g.h5").recipe["cases"]]
+    assert names == ["a", "b"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
+def test_dtype(call: Call, checkpoint: Path, tmp_path: Path, dtype: str) -> None:
+    out = tmp_path / "g.h5"
+    assert call("record", checkpoint, out, "--token-ids", "1,2", "--dtype", dtype).code == 0
+    golden = open_golden(out)
+    assert golden.recipe["dtype"] == dtype
+    taps = {info.dtype for info in golden.tensors.values() if info.role in ("tap", "output")}
+    assert taps == {dtype}
+
+
+def test_layers(call: Call, checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "g.h5"
+    assert call("record", checkpoint, out, "--token-ids", "1", "--layers", "1,3").code == 0
+    kept = [name for name in sublayers(out) if name.startswith("layers.")]
+    assert kept == [n for n in decoder(4) if n.startswith(("layers.01.", "layers.03."))]
+
+
+@pytest.mark.parametrize(("logits", "tokens"), [("last", 1), ("all", 3), ("none", None)])
+def test_logits(
+    call: Call, checkpoint: Path, tmp_path: Path, logits: str, tokens: int | None
+) -> None:
+    out = tmp_path / "g.h5"
+    assert call("record", checkpoint, out, "--token-ids", "1,2,3", "--logits", logits).code == 0
+    found = [i.shape for n, i in open_golden(out).tensors.items() if n.endswith("lm_head/output")]
+    assert found == ([] if tokens is None else [(1, tokens, 512)])
+
+
+@pytest.fixture
+def boundaries(call: Call, checkpoint: Path, tmp_path: Path) -> GoldenFile:
+    """Return what ``golden`` is, with --taps sublayer."""
+    out = tmp_path / "g.h5"
+    arguments = ("--random-tokens", "5", "--taps", "sublayer")
+    assert call("record", checkpoint, out, *arguments).code == 0
+    return open_golden(out)
+
+
+def test_taps_sublayer_keeps_only_boundaries(golden: Path, boundaries: GoldenFile) -> None:
+    full = open_golden(golden)
+    folder = "cases/random-0/steps/00/layers/02/attention"
+    assert f"{folder}/scores" in full.tensors
+    assert f"{folder}/scores" not in boundaries.tensors
+    assert f"{folder}/key" in boundaries.tensors
+    for name, info in boundaries.tensors.items():
+        assert full.info(name).sha256 == info.sha256, name  # keeping less changes no bit
+
+
+@pytest.mark.parametrize(
+    ("arguments", "folders"),
+    [
+        ((), set()),
+        (("--oracle",), {"budget"}),
+        (("--oracle", "budget"), {"budget"}),
+        (("--oracle", "keep"), {"budget", "oracle"}),
+    ],
+    ids=["none", "flag", "budget", "keep"],
+)
+def test_oracle(
+    call: Call, checkpoint: Path, tmp_path: Path, arguments: tuple[str, ...], folders: set[str]
+) -> None:
+    out = tmp_path / "g.h5"
+    assert call("record", checkpoint, out, "--token-ids", "1,2", *arguments).code == 0
+    parts = {part for name in open_golden(out).tensors for part in name.split("/")}
+    assert parts & {"budget", "oracle"} == folders
+
+
+def test_force_replaces_and_its_lack_refuses(call: Call, checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "g.h5"
+    assert call("record", checkpoint, out, "--token-ids", "1").code == 0
+    before = out.read_bytes()
+    refused = call("record", checkpoint, out, "--token-ids", "2")
+    assert refused.code == 2
+    assert refused.line == (
+        f"goldenctl: {out}: it exists already, and a golden is never changed; "
+        "choose another name, or pass --force to replace it"
+    )
+    assert out.read_bytes() == before
+    assert call("record", checkpoint, out, "--token-ids", "2", "--force").code == 0
+    assert open_golden(out).map("cases/tokens/token_ids").tolist() == [[2]]
+
+
+def test_threads(call: Call, checkpoint: Path, tmp_path: Path) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        out = tmp_path / "g.h5"
+        assert call("record", checkpoint, out, "--token-ids", "1", "--threads", "1").code == 0
+        assert open_golden(out).recipe["reference"]["threads"] == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("device", "code", "said"),
+    [("cpu", 0, ""), ("tpu", 2, "'tpu' is not known"), ("cuda:99", 3, "CUDA devices")],
+)
+def test_device(
+    call: Call, checkpoint: Path, tmp_path: Path, device: str, code: int, said: str
+) -> None:
+    out = tmp_path / "g.h5"
+    ran = call("record", checkpoint, out, "--token-ids", "1", "--device", device)
+    assert ran.code == code
+    assert said in ran.err
+    assert [path.name for path in tmp_path.iterdir()] == (["g.h5"] if code == 0 else [])
