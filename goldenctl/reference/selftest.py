@@ -6,9 +6,11 @@ Faults are injected one to an op in ``op`` replays, so a round tests every op at
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ from goldenctl.reference.alternatives import ALTERNATIVES
 from goldenctl.reference.diagnose import Diagnoser
 from goldenctl.reference.gates import GATES, passes
 from goldenctl.reference.patch import Emulator
-from goldenctl.replay.backend import Backend
+from goldenctl.replay.backend import Backend, open_backend
 from goldenctl.replay.bind import choose_sublayers
 from goldenctl.replay.faults import FAULTS, Context, Fault, Injection, faulty_op
 from goldenctl.replay.replay import Options, replay
@@ -150,6 +152,7 @@ class Tester:
                 self._notify(f"correct: the backend itself, mode {mode}")
                 report, run = self._replayed(run_path, mode, ())
                 self._take_correct(result, f"{self._backend.name}, {mode}", report, run)
+            self._other_engines(result, run_path)
         self._notify("correct: alternatives")
         self._alternatives(result)
         return result
@@ -197,6 +200,22 @@ class Tester:
             fault, place = injection.fault.name, injection.where
             found = first.get(path, place if caught[fault, place] else "")
             yield fault, place, found == place
+
+    def _other_engines(self, result: Selftest, path: Path) -> None:
+        """Fused attention, and each engine on one thread: other orders of the same sums."""
+        torch_backend = open_backend("torch")
+        one_thread = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        for label, backend, attention, environment in (
+            ("torch, sdpa", torch_backend, "sdpa", {}),
+            ("torch, one thread", torch_backend, "eager", one_thread),
+            (f"{self._backend.name}, one thread", self._backend, "eager", one_thread),
+        ):
+            self._notify(f"correct: {label}")
+            options = Options(layers=self._layers, attention=attention)
+            with _environment(environment):
+                replay(self._golden, self._path, path, backend=backend, options=options)
+            run = open_golden(path)
+            self._take_correct(result, label, compare(self._golden, run, default_policy()), run)
 
     def _replayed(
         self, path: Path, mode: str, faults: tuple[Injection, ...]
@@ -309,6 +328,20 @@ class Tester:
                     ok = metrics.mismatches == 0 and all(check.share <= 1.0 for check in checks)
                     result.correct.append((label, name, ok))
                     self._ask_gates(result, name, found)
+
+
+@contextmanager
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """Let the processes started inside see ``changes``."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def spread(count: int, wanted: int = 4) -> frozenset[int]:
