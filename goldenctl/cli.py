@@ -68,6 +68,9 @@ def run(arguments: list[str]) -> int:
         return int(cli.main(arguments, prog_name="goldenctl", standalone_mode=False) or 0)
     except GoldenctlError as error:
         return _fail(str(error), error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return EXIT_USAGE
     except click.ClickException as error:
         usage = getattr(error, "ctx", None)
         hint = f"; see {usage.command_path} --help" if usage is not None else ""
@@ -77,6 +80,8 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        return _fail(printable(f"{error.filename or 'a file'}: {error.strerror}"), EXIT_USAGE)
     except Exception as error:
         if os.environ.get("GOLDENCTL_TRACEBACK"):
             raise
