@@ -66,7 +66,7 @@ def allocate(
         for link, target in links.items():
             folder, _, leaf = link.rpartition("/")
             h5py.h5o.link(datasets[target], tree.group(folder), leaf.encode())
-        return {name: _offset(path, name, dataset) for name, dataset in datasets.items()}
+        return {spec.name: _offset(path, spec, datasets[spec.name]) for spec in tensors}
 
 
 class _Tree:
@@ -105,12 +105,12 @@ def _create(tree: _Tree, spec: TensorSpec, order: int) -> Any:
     return dataset
 
 
-def _offset(path: Path, name: str, dataset: Any) -> int:
+def _offset(path: Path, spec: TensorSpec, dataset: Any) -> int:
     offset = dataset.get_offset()
-    if offset is None:
-        msg = f"{path}: HDF5 gave {name} no file offset"
+    if offset is None and spec.nbytes:
+        msg = f"{path}: HDF5 gave {spec.name} no file offset"
         raise DamagedError(msg)
-    return int(offset)
+    return int(offset or 0)
 
 
 def set_attributes(target: Any, values: Attributes) -> None:

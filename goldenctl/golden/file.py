@@ -22,7 +22,7 @@ from goldenctl.errors import DamagedError, UsageError
 from goldenctl.golden import schema
 from goldenctl.golden.allocate import hdf5_type
 from goldenctl.golden.dtypes import DTYPES
-from goldenctl.golden.schema import SublayerInfo, TensorInfo
+from goldenctl.golden.schema import SublayerInfo, TensorInfo, content_digest
 
 _MAX_OBJECTS = 1_000_000
 _MAX_DEPTH = 12
@@ -80,11 +80,12 @@ class GoldenFile:
 def open_golden(path: Path, *, kind: str | None = None) -> GoldenFile:
     """Parse and check a golden or run file.
 
-    Raises UsageError when there is no such file or it
-    is not of ``kind``, DamagedError when it is not a complete goldenctl file.
+    Raises UsageError when there is no such file or it is not of ``kind``, DamagedError when
+    it is not a complete goldenctl file.
     """
     if not path.is_file():
-        msg = f"{path}: there is no such file"
+        what = "is a folder, expected a file" if path.is_dir() else "there is no such file"
+        msg = f"{path}: {what}"
         raise UsageError(msg)
     try:
         with h5py.File(path, "r", locking=False) as file:
@@ -115,6 +116,10 @@ def _parse(path: Path, file: h5py.File) -> GoldenFile:
         raise ValueError(msg)
     recipe = _json_object(file, "recipe")
     tensors, aliases, sublayers = _read_tree(file, path.stat().st_size)
+    content_sha256 = _text(file, "content_sha256")
+    if content_sha256 != content_digest({info.name: info.sha256 for info in tensors}):
+        msg = "content_sha256 is not that of the tensors' digests: some are missing or changed"
+        raise ValueError(msg)
     return GoldenFile(
         path=path,
         kind=kind,
@@ -123,7 +128,7 @@ def _parse(path: Path, file: h5py.File) -> GoldenFile:
         format_version=version,
         tool_version=_text(file, "tool_version", ""),
         created_utc=_text(file, "created_utc", ""),
-        content_sha256=_text(file, "content_sha256", ""),
+        content_sha256=content_sha256,
         tensors={info.name: info for info in sorted(tensors, key=lambda info: info.order)},
         aliases=aliases,
         sublayers=_in_execution_order(sublayers, tensors),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,3 +102,9 @@ def short_name(path: str) -> str:
     """Return a sublayer's dotted name from its path, empty when the path is outside a step."""
     parts = path.split("/")
     return ".".join(parts[4:]) if len(parts) > 4 and parts[2] == "steps" else ""
+
+
+def content_digest(digests: Mapping[str, str]) -> str:
+    """Return one SHA-256 over the sorted names and digests of all tensors."""
+    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(digests.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()

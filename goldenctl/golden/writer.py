@@ -18,7 +18,7 @@ from goldenctl import __version__
 from goldenctl.errors import DamagedError, UsageError
 from goldenctl.golden import schema
 from goldenctl.golden.allocate import LIBVER, allocate, change_attributes, replace_attributes
-from goldenctl.golden.schema import SublayerInfo, TensorSpec
+from goldenctl.golden.schema import SublayerInfo, TensorSpec, content_digest
 
 _HASH_BLOCK_BYTES = 1 << 20
 _WRITE_ERRORS = (OSError, RuntimeError)  # h5py raises RuntimeError when a close fails
@@ -91,7 +91,8 @@ class GoldenWriter:
         Digests not given are computed from the file. ``recipe`` replaces the one stored at
         the start. Raises UsageError when the disk is full or the folder is not writable.
         """
-        digests = {**self._missing_digests(digests or {}), **(digests or {})}
+        known = {**self._missing_digests(digests or {}), **(digests or {})}
+        digests = {name: known[name] for name in self.tensors}
         root: dict[str, str | int] = {"content_sha256": content_digest(digests)}
         if recipe is not None:
             root["recipe"] = _json(recipe)
@@ -125,12 +126,6 @@ class GoldenWriter:
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
         self.temporary_path.unlink(missing_ok=True)
-
-
-def content_digest(digests: Mapping[str, str]) -> str:
-    """Return one SHA-256 over the sorted names and digests of all tensors."""
-    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(digests.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _root_attributes(kind: str, recipe: Mapping[str, Any]) -> dict[str, str | int]:

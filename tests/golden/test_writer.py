@@ -1,0 +1,137 @@
+"""A writer that fails, wherever it does, leaves the old file and nothing else."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from golden_files import IDS, OUTPUT, bits, small_file, spec
+
+from goldenctl.errors import UsageError
+from goldenctl.golden.file import open_golden
+from goldenctl.golden.writer import GoldenWriter
+
+
+def one_tensor(path: Path, nbytes: int = 8 << 20) -> GoldenWriter:
+    tensors = [spec(OUTPUT, "int32", (nbytes // 4,))]
+    return GoldenWriter(path, kind="golden", recipe={}, tensors=tensors, links={}, groups=[])
+
+
+def fill(writer: GoldenWriter) -> None:
+    with writer:
+        for name, tensor in writer.tensors.items():
+            writer.write(name, bits(np.ones(tensor.shape, np.int32)))
+        writer.seal()
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Iterator[Path]:
+    """A golden in a folder of its own; afterwards it is unchanged and alone."""
+    path = small_file(tmp_path / "g.h5")
+    before = path.read_bytes()
+    yield path
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_too_little_space_is_said_before_anything_is_written(
+    old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: SimpleNamespace(free=1000))
+    with pytest.raises(UsageError, match="8,388,608 bytes are needed, the disk has 1,000 free"):
+        one_tensor(old)
+
+
+def failing(call: int) -> object:
+    """An ``os.pwrite`` or ``os.fsync`` whose call of that number finds the disk full."""
+    calls = iter(range(1, 1_000_000))
+
+    def fail(*args: object) -> int:
+        if next(calls) >= call:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return len(args[1]) if len(args) == 3 else 0  # type: ignore[arg-type]
+
+    return fail
+
+
+@pytest.mark.parametrize(("name", "call"), [("pwrite", 1), ("fsync", 1), ("replace", 1)])
+def test_a_full_disk_while_writing(
+    old: Path, monkeypatch: pytest.MonkeyPatch, name: str, call: int
+) -> None:
+    monkeypatch.setattr(os, name, failing(call))
+    with pytest.raises(UsageError, match="cannot be written: No space left on device"):
+        fill(one_tensor(old))
+
+
+def test_an_error_of_the_caller(old: Path) -> None:
+    with pytest.raises(KeyError), one_tensor(old) as writer:
+        writer.write("no such tensor", memoryview(b""))
+
+
+def test_an_interrupt_while_allocating(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(path: Path, *_: object, **__: object) -> None:
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("goldenctl.golden.writer.allocate", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        one_tensor(old)
+
+
+def test_a_killed_writer_leaves_the_old_file(tmp_path: Path) -> None:
+    path = small_file(tmp_path / "g.h5")
+    before = path.read_bytes()
+    script = (
+        "import os, signal, sys; from pathlib import Path; sys.path.insert(0, sys.argv[2]);"
+        "from test_writer import one_tensor; writer = one_tensor(Path(sys.argv[1]));"
+        "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL); writer.seal()"
+    )
+    command = [sys.executable, "-c", script, path, Path(__file__).parent]
+    assert subprocess.run(command, stderr=subprocess.DEVNULL).returncode == -signal.SIGKILL
+    assert path.read_bytes() == before
+    assert open_golden(path).map(IDS).shape == (2, 3)
+    assert {part.suffix for part in tmp_path.iterdir()} == {".h5", ".part"}
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MiB, where we may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = (
+        shutil.which("mount")
+        and not subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True
+        ).returncode
+    )
+    if not mounted:
+        pytest.skip("a tmpfs cannot be mounted here (not root, or in a container)")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_disk_that_is_really_full(small_disk: Path) -> None:
+    path = small_file(small_disk / "g.h5")
+    with pytest.raises(UsageError, match="bytes are needed, the disk has"):
+        one_tensor(path, 3 << 20)
+    writer = one_tensor(path, 1 << 20)
+    (small_disk / "other").write_bytes(bytes(1_500_000))
+    with pytest.raises(UsageError, match="cannot be written: No space left on device"):
+        fill(writer)
+    assert {each.name for each in small_disk.iterdir()} == {"g.h5", "other"}
+    assert open_golden(path).map(IDS).shape == (2, 3)
+
+
+def test_a_file_in_place_of_the_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="file does not exist"):
+        one_tensor(tmp_path / "file" / "g.h5", 4)
