@@ -87,7 +87,8 @@ class Emulator:
 
     def _weight(self, name: str) -> Tensor:
         if name not in self._operands:
-            self._operands[name] = self._loader.load(name)
+            # The loader reuses its buffers: a fault may ask for the same weight of another layer.
+            self._operands[name] = self._loader.load(name).clone()
         return self._operands[name]
 
     def _tensor(self, path: str, name: str) -> Tensor:

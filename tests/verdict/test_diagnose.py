@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from goldenctl.replay.faults import FAULTS
+from goldenctl.replay.faults import FAULTS, Context, faulty_op
 from tests.verdict.conftest import Bench
 
 DTYPES = ("float32", "bfloat16")
@@ -30,6 +30,7 @@ def _names(bench: Bench, place: str, actual: np.ndarray) -> list[tuple[str, ...]
         ("quick_gelu", "layers.01.mlp.swiglu"),
         ("k_tail_16", "layers.03.mlp.down_proj"),
         ("scale_1.02", "layers.00.attention.o_proj"),
+        ("scale_1.02", "layers.02.mlp.down_proj"),
         ("norm_weight_plus_1", "final_norm.output"),
         ("embedding_shifted", "embedding.output"),
         ("one_nan", "layers.01.mlp.gate_proj"),
@@ -43,6 +44,22 @@ def test_a_fault_is_named(
 ) -> None:
     bench = bench_of(dtype)
     assert _names(bench, place, bench.faulty(place, fault)) == [(fault,)]
+
+
+def test_a_fault_with_another_layers_weight_leaves_this_layers_alone(
+    bench_of: Callable[[str], Bench],
+) -> None:
+    """The loader converts bfloat16 weights in buffers that it uses again."""
+    bench = bench_of("float32")
+    path, sublayer, op = bench.place("layers.02.mlp.down_proj")
+    other = faulty_op(FAULTS["down_proj_before"], op, Context(bench.config, sublayer))
+    assert other is not None
+    before = bench.emulator.values(path, sublayer, op)
+    elsewhere = bench.emulator.values(path, sublayer, other)
+    after = bench.emulator.values(path, sublayer, op)
+    assert before is not None
+    assert np.array_equal(before, after)
+    assert not np.array_equal(before, elsewhere)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
