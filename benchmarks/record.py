@@ -135,8 +135,10 @@ def _child(kind: str, checkpoint: Path, tokens: int, out: Path) -> None:
     import torch
 
     if kind in PEERS:
-        import transformers.models.qwen3.modeling_qwen3  # noqa: F401  (imports are not counted)
+        import transformers.models.qwen3.modeling_qwen3  # imports are not counted
 
+        assert transformers.AutoModelForCausalLM
+        transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(THREADS)
     cpu, started = os.times(), time.perf_counter()
     run()

@@ -61,8 +61,7 @@ def allocate(
             set_attributes(tree.group(name), {"time_ns": 0})
         datasets = {spec.name: _create(tree, spec, order) for order, spec in enumerate(tensors)}
         for spec in tensors:
-            for axis, label in enumerate(spec.dims):
-                h5py.h5ds.set_label(datasets[spec.name], axis, label.encode())
+            _label(datasets[spec.name], spec.dims)
         for link, target in links.items():
             folder, _, leaf = link.rpartition("/")
             h5py.h5o.link(datasets[target], tree.group(folder), leaf.encode())
@@ -83,14 +82,10 @@ class _Tree:
 
 
 def _create(tree: _Tree, spec: TensorSpec, order: int) -> Any:
-    dcpl = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    dcpl.set_layout(h5py.h5d.CONTIGUOUS)
-    dcpl.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    dcpl.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     folder, _, leaf = spec.name.rpartition("/")
     space = h5py.h5s.create_simple(spec.shape)
     dataset = h5py.h5d.create(
-        tree.group(folder), leaf.encode(), hdf5_type(spec.dtype), space, dcpl=dcpl
+        tree.group(folder), leaf.encode(), hdf5_type(spec.dtype), space, dcpl=_storage()
     )
     attributes: dict[str, str | int] = {
         "name": spec.name,
@@ -105,6 +100,27 @@ def _create(tree: _Tree, spec: TensorSpec, order: int) -> Any:
     return dataset
 
 
+@cache
+def _storage() -> Any:
+    dcpl = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    dcpl.set_layout(h5py.h5d.CONTIGUOUS)
+    dcpl.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    dcpl.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    return dcpl
+
+
+def _label(dataset: Any, labels: tuple[str, ...]) -> None:
+    """Write all dimension labels at once, as HDF5's dimension scale interface stores them."""
+    if not labels:
+        return
+    kind = h5py.h5t.C_S1.copy()
+    kind.set_size(h5py.h5t.VARIABLE)
+    attribute = h5py.h5a.create(
+        dataset, b"DIMENSION_LABELS", kind, h5py.h5s.create_simple((len(labels),))
+    )
+    attribute.write(np.array([label.encode() for label in labels], h5py.string_dtype("ascii")))
+
+
 def _offset(path: Path, spec: TensorSpec, dataset: Any) -> int:
     offset = dataset.get_offset()
     if offset is None and spec.nbytes:
@@ -117,8 +133,7 @@ def set_attributes(target: Any, values: Attributes) -> None:
     """Give an object (an h5py id) new attributes: fixed-length text or 64-bit integers."""
     for key, value in values.items():
         array, kind = _attribute(value)
-        space = h5py.h5s.create(h5py.h5s.SCALAR)
-        h5py.h5a.create(target, key.encode(), kind, space).write(array, kind)
+        h5py.h5a.create(target, key.encode(), kind, _scalar()).write(array, kind)
 
 
 def change_attributes(target: Any, values: Attributes) -> None:
@@ -141,6 +156,11 @@ def _attribute(value: str | int) -> tuple[np.ndarray[Any, Any], Any]:
         return np.array(value, "<i8"), h5py.h5t.STD_I64LE
     text = value.encode() or b"\0"
     return np.array(text, f"S{len(text)}"), _text_type(len(text))
+
+
+@cache
+def _scalar() -> Any:
+    return h5py.h5s.create(h5py.h5s.SCALAR)
 
 
 @cache

@@ -30,8 +30,7 @@ class FileStream:
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._plain, 0, 0, os.POSIX_FADV_RANDOM)  # no read-ahead in gaps
         self._direct = _open_direct(path)
-        self._pages = mmap.mmap(-1, _BUFFER_BYTES)
-        self._buffer = memoryview(self._pages)
+        self._buffer = memoryview(mmap.mmap(-1, _BUFFER_BYTES))  # starts on a page
         self._start = 0  # file offset of the buffer, a multiple of a page
         self._used = 0
 
@@ -58,8 +57,6 @@ class FileStream:
 
     def close(self) -> None:
         """Close the file; what was not flushed is lost."""
-        self._buffer.release()
-        self._pages.close()
         os.close(self._plain)
         if self._direct is not None:
             os.close(self._direct)

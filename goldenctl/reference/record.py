@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,20 +57,18 @@ def record(recording: Recording, path: Path, progress: Progress = lambda *_: Non
     """
     check_device(recording.device)
     layout = recording.layout()
-    with GoldenWriter(
+    open_writer = partial(
+        GoldenWriter,
         path,
         kind="golden",
         recipe=recipe(recording),
         tensors=layout.tensors,
         links=layout.links,
         groups=layout.groups,
-    ) as writer:
-        sink = TensorSink(writer)
-        try:
-            times_ns = forward(recording, sink.put, progress)
-        finally:
-            sink.close()
-        writer.seal(
+    )
+    with TensorSink(open_writer, (spec.name for spec in layout.tensors)) as sink:
+        times_ns = forward(recording, sink.put, progress)
+        sink.finish().seal(
             digests=sink.digests,
             times_ns=times_ns,
             sublayers=_sublayer_infos(layout.groups, times_ns),

@@ -269,18 +269,18 @@ def test_a_disk_that_fills_up_stops_the_recording(
 
 
 def test_an_error_of_the_writing_thread_reaches_the_caller(
-    recording: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recording: Recording, tmp_path: Path
 ) -> None:
-    layout = recording.layout()
+    tensors = recording.layout().tensors
     writer = GoldenWriter(
-        tmp_path / "g.h5", kind="golden", recipe={}, tensors=layout.tensors, links={}, groups=[]
+        tmp_path / "g.h5", kind="golden", recipe={}, tensors=tensors, links={}, groups=[]
     )
-    with writer:
-        sink = TensorSink(writer)
+    with TensorSink(lambda: writer, [spec.name for spec in tensors]) as sink:
         sink.put("not in the file", torch.zeros(3))
-        sink.put("cases/one/token_ids", torch.zeros((1, 2), dtype=torch.int32))
-        with pytest.raises(ValueError, match=r"cases/one/token_ids: .* exceed 4"):
-            sink.close()
+        sink.put("cases/one/token_ids", torch.zeros((1, 1), dtype=torch.int64))
+        with pytest.raises(ValueError, match="cases/one/token_ids: 8 bytes, expected 4"):
+            sink.finish()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
