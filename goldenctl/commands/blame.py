@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from goldenctl.commands.options import PATH, parse_layers
+from goldenctl.commands.options import GOLDEN, PATH, goldens_option, parse_layers
 from goldenctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command("blame")
-@click.argument("golden", type=PATH)
+@click.argument("golden", type=GOLDEN)
 @click.option("--backend", default="infinicore", show_default=True, help="As for replay.")
 @click.option("--model-path", type=PATH, help="The checkpoint, when it has moved.")
 @click.option("--device", default="cpu", show_default=True, help="As for replay.")
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.option("--inject", "faults", multiple=True, metavar="FAULT[@PLACE]", help="As for replay.")
 @click.option("--tolerance", default="default", show_default=True, help="As for diff.")
 @click.option("--infini-root", type=PATH, help="InfiniCore's install folder.")
+@goldens_option()
 def blame_command(
     golden: Path,
     backend: str,

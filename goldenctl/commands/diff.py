@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from goldenctl.commands.options import PATH, progress_bar, refuse_unwritable
+from goldenctl.commands.options import GOLDEN, PATH, goldens_option, progress_bar, refuse_unwritable
 from goldenctl.errors import UsageError
 
 
 @click.command("diff")
-@click.argument("golden", type=PATH)
-@click.argument("run", type=PATH, required=False)
+@click.argument("golden", type=GOLDEN)
+@click.argument("run", type=GOLDEN, required=False)
 @click.option(
     "--tolerance",
     default="default",
@@ -24,6 +24,7 @@ from goldenctl.errors import UsageError
 @click.option("--worst", type=click.IntRange(1), metavar="N", help="The N worst sublayers first.")
 @click.option("-v", "--verbose", is_flag=True, help="Show every tensor.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing; the exit code tells.")
+@goldens_option()
 def diff_command(golden: Path, run: Path | None, **options: object) -> int:
     """Score RUN against GOLDEN and say which op goes wrong first.
 

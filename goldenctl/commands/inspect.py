@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
-from goldenctl.commands.options import PATH
+from goldenctl.commands.options import GOLDEN, goldens_option
 
 
 @click.command("inspect")
-@click.argument("file", type=PATH)
+@click.argument("file", type=GOLDEN)
 @click.argument("tensor", required=False)
+@goldens_option()
 def inspect_command(file: Path, tensor: str | None) -> None:
     """Show FILE's provenance and tree, or one TENSOR's statistics and a corner of it.
 

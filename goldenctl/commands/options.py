@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from goldenctl.errors import UsageError
+from goldenctl.golden.store import GOLDENS_ENVIRONMENT, resolve
 
 
 class _Path(click.Path):
@@ -43,7 +44,20 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+class _Golden(_Path):
+    """A golden: NAME or NAME@vN of a set (found by --goldens), or a path."""
+
+    name = "golden"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = super().convert(value, param, ctx)
+        goldens = ctx.meta.get(_GOLDENS) if ctx is not None else None
+        return resolve(value, goldens) if isinstance(value, str) else path
+
+
+_GOLDENS = "goldenctl.goldens"
 PATH = _Path(path_type=Path)
+GOLDEN = _Golden(path_type=Path)
 TEXT = _Text()
 DTYPE = click.Choice(["float32", "bfloat16", "float16", "float64"])
 Progress = Callable[[int, int, str], None]
@@ -65,6 +79,28 @@ def parse_layers(text: str | None, count: int) -> frozenset[int] | None:
             raise UsageError(msg)
         layers.update(range(first, last + 1))
     return frozenset(layers)
+
+
+def _keep_goldens(ctx: click.Context, _: click.Parameter, value: Path | None) -> Path | None:
+    ctx.meta[_GOLDENS] = value
+    return value
+
+
+def goldens_option(*, expose: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add ``--goldens DIR``, which arguments of type GOLDEN are looked up in.
+
+    It is parsed before them; with ``expose`` the command gets it too, as ``goldens``.
+    """
+    return click.option(
+        "--goldens",
+        type=PATH,
+        envvar=GOLDENS_ENVIRONMENT,
+        is_eager=True,
+        expose_value=expose,
+        callback=_keep_goldens,
+        metavar="DIR",
+        help="The folder of golden sets; goldens, or $GOLDENS_DIR.",
+    )
 
 
 def input_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,8 +10,10 @@ import click
 
 from goldenctl.commands.options import (
     DTYPE,
+    GOLDEN,
     PATH,
     FiniteRange,
+    goldens_option,
     parse_layers,
     progress_bar,
     refuse_unwritable,
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @click.command("replay")
-@click.argument("golden", type=PATH)
+@click.argument("golden", type=GOLDEN)
 @click.argument("run", type=PATH)
 @click.option(
     "--backend",
@@ -79,6 +81,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Seed of the simulated backend.",
 )
+@goldens_option()
 def replay_command(golden: Path, run: Path, **options: object) -> int:
     """Replay GOLDEN's inputs on a backend and write its outputs to RUN.
 

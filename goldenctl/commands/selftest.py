@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from goldenctl.commands.options import PATH, parse_layers
+from goldenctl.commands.options import GOLDEN, PATH, goldens_option, parse_layers
 from goldenctl.errors import require_torch
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _SHOWN = 10
 
 
 @click.command("selftest")
-@click.argument("golden", type=PATH)
+@click.argument("golden", type=GOLDEN)
 @click.option("--backend", default="infinicore", show_default=True, help="As for replay.")
 @click.option("--model-path", type=PATH, help="The checkpoint, when it has moved.")
 @click.option(
@@ -33,6 +33,7 @@ _SHOWN = 10
 )
 @click.option("--infini-root", type=PATH, help="InfiniCore's install folder.")
 @click.option("-v", "--verbose", is_flag=True, help="List every fault by op.")
+@goldens_option()
 def selftest_command(
     golden: Path,
     backend: str,

@@ -13,40 +13,20 @@ import msgspec
 from goldenctl.diff.metrics import Metrics
 from goldenctl.errors import UsageError
 from goldenctl.golden.dtypes import DTYPES
+from goldenctl.golden.policy import Limits, Policy
 
-
-class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a tensor must satisfy; None is not asked for.
-
-    ``rel_l2``, ``mse`` and ``max_ulp`` are upper bounds, ``cosine`` a lower one. ``peak``
-    bounds max |a-e| / max |e|, ``scale`` bounds |s - 1| of the best fit a = s·e.
-    """
-
-    rel_l2: float | None = None
-    cosine: float | None = None
-    mse: float | None = None
-    max_ulp: float | None = None
-    peak: float | None = None
-    scale: float | None = None
-
-
-class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A named set of tolerances. ``budget`` says whether recorded budgets come first.
-
-    ``table`` is keyed ``dtype/op``, ``dtype/*``, ``*/op`` or ``*/*``, the first found holds.
-    """
-
-    name: str
-    table: dict[str, Limits]
-    budget: bool = False
-
-    def limits(self, dtype: str, op: str) -> Limits:
-        """Return the limits for an op's output in ``dtype``; raises UsageError for none."""
-        for key in (f"{dtype}/{op}", f"{dtype}/*", f"*/{op}", "*/*"):
-            if key in self.table:
-                return self.table[key]
-        message = f"tolerance {self.name}: it says nothing of {dtype} outputs of {op}"
-        raise UsageError(message, hint='add a table ["*/*"]')
+__all__ = [
+    "CLASSIC",
+    "Check",
+    "Limits",
+    "Policy",
+    "chain_limits",
+    "check_limits",
+    "default_policy",
+    "limits_for",
+    "load_policy",
+    "scale_error",
+]
 
 
 class Check(msgspec.Struct, frozen=True):

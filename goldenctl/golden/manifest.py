@@ -1,0 +1,231 @@
+"""Owns the manifest of a golden set: its records, how it is read and how it is written.
+
+A manifest is untrusted input: its size is limited, unknown keys are refused unless they start
+with ``x-``, names cannot lead out of a file, numbers are bounded. It is written as sorted
+JSON with one line for each tensor, in execution order, so that the first changed line of a
+git diff is the first op that changed (docs/manifest.md).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+from msgspec.structs import asdict
+
+from goldenctl.errors import DamagedError, MissingError
+from goldenctl.golden.dtypes import DTYPES
+from goldenctl.golden.policy import Policy
+from goldenctl.golden.schema import ROLES
+from goldenctl.golden.store import GoldenSet, refuse_leading_out
+from goldenctl.model.jsonfile import parse_object
+
+FORMAT = "goldenctl-manifest"
+FORMAT_VERSION = 1
+IGNORABLE = "x-"
+LIMIT_BYTES = 64 << 20
+MAX_DEPTH = 16
+
+_WORD = "[A-Za-z0-9_][A-Za-z0-9_.+-]*"
+Name = Annotated[str, Meta(pattern=f"^{_WORD}(/{_WORD})*$", max_length=512)]
+SetName = Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Digest = Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")]
+Version = Annotated[int, Meta(ge=1, le=999_999)]
+Size = Annotated[int, Meta(ge=0, le=(1 << 53) - 1)]
+Text = Annotated[str, Meta(max_length=4096)]
+Dtype = Annotated[str, Meta(pattern=f"^({'|'.join(DTYPES)})$")]
+Role = Annotated[str, Meta(pattern=f"^({'|'.join(ROLES)})$")]
+Shape = Annotated[tuple[Size, ...], Meta(max_length=8)]
+Dims = Annotated[tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=8)]
+
+
+class Tensor(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
+    """One tensor of the golden: what it is, the digest of its bytes, and its sketch."""
+
+    name: Name
+    dtype: Dtype
+    shape: Shape
+    dims: Dims
+    role: Role
+    op: Annotated[str, Meta(max_length=64)] = ""
+    sha256: Digest
+    sketch: dict[str, Any] | None = None
+
+
+class VersionEntry(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
+    """One version of the set: the file's size and digests, when and by what it was written.
+
+    ``content_sha256`` is over the names and digests of all tensors: equal content has it
+    equal, whatever recorded it. ``note`` says how it differs from the version before it.
+    """
+
+    version: Version
+    bytes: Size
+    sha256: Digest
+    content_sha256: Digest
+    created_utc: Annotated[str, Meta(max_length=32)] = ""
+    tool_version: Annotated[str, Meta(max_length=64)] = ""
+    note: Text = ""
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, dict=True, forbid_unknown_fields=True):
+    """A golden set's manifest. It describes ``version``; ``versions`` is the set's history.
+
+    ``recipe`` is the golden's own, with the token ids of each case added: enough to record
+    the same again. ``ignored`` holds the ``x-`` keys, which are kept as they are.
+    """
+
+    format: Annotated[str, Meta(pattern=f"^{FORMAT}$")] = FORMAT
+    format_version: Annotated[int, Meta(ge=1, le=FORMAT_VERSION)] = FORMAT_VERSION
+    name: SetName
+    version: Version
+    versions: tuple[VersionEntry, ...]
+    recipe: dict[str, Any]
+    tolerance: Policy
+    tensors: tuple[Tensor, ...]
+
+    @cached_property
+    def by_name(self) -> dict[str, Tensor]:
+        """The tensors by their names."""
+        return {tensor.name: tensor for tensor in self.tensors}
+
+    @cached_property
+    def current(self) -> VersionEntry:
+        """The entry of the version that the manifest describes."""
+        return next(entry for entry in self.versions if entry.version == self.version)
+
+
+def load_manifest(golden_set: GoldenSet) -> Manifest:
+    """Read a set's manifest.
+
+    Raises MissingError when it has none, DamagedError when it is not one or is another set's.
+    """
+    path = golden_set.manifest_path
+    refuse_leading_out(path, golden_set.folder)
+    if not path.is_file():
+        message = f"{path}: there is no manifest"
+        raise MissingError(message, hint=f"goldenctl manifest {golden_set.name} writes it")
+    manifest = read_manifest(path)
+    if manifest.name != golden_set.name:
+        message = f"{path}: is the manifest of {manifest.name}, expected that of {golden_set.name}"
+        raise DamagedError(message)
+    return manifest
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest file; MissingError when there is none, DamagedError when it is not one."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(LIMIT_BYTES + 1)
+    except OSError as error:
+        message = f"{path}: cannot be read ({error.strerror})"
+        raise MissingError(message) from error
+    return parse_manifest(data, str(path))
+
+
+def parse_manifest(data: bytes, where: str = "manifest") -> Manifest:
+    """Return the manifest in ``data``; DamagedError naming ``where`` and the key at fault."""
+    if len(data) > LIMIT_BYTES:
+        message = f"{where}: larger than the {LIMIT_BYTES} bytes that are allowed"
+        raise DamagedError(message)
+    raw = parse_object(data, where)
+    _check_format(raw, where)
+    try:
+        manifest = msgspec.convert(_without_ignorable(raw, MAX_DEPTH), Manifest)
+    except (msgspec.ValidationError, ValueError) as error:
+        message = f"{where}: not a manifest: {error}"
+        raise DamagedError(message) from error
+    _check_consistent(manifest, where)
+    return manifest
+
+
+def _check_format(raw: Mapping[str, Any], where: str) -> None:
+    if raw.get("format") != FORMAT:
+        message = f"{where}: not a manifest: format is not {FORMAT!r}"
+        raise DamagedError(message)
+    version = raw.get("format_version")
+    if version != FORMAT_VERSION:
+        found = version if isinstance(version, int) and abs(version) < 1 << 53 else "none"
+        message = f"{where}: manifest format version {found}, expected {FORMAT_VERSION}"
+        raise DamagedError(message, hint="a newer goldenctl may read it")
+
+
+def _check_consistent(manifest: Manifest, where: str) -> None:
+    numbers = [entry.version for entry in manifest.versions]
+    problem = ""
+    if numbers != sorted(set(numbers)) or manifest.version not in numbers:
+        problem = f"versions {numbers[:8]} are not rising, or v{manifest.version} is not in them"
+    elif len(manifest.by_name) != len(manifest.tensors):
+        problem = "two tensors have one name"
+    else:
+        odd = [t.name for t in manifest.tensors if len(t.dims) != len(t.shape)]
+        problem = f"tensor {odd[0]}: dims and shape differ in length" if odd else ""
+        limits = [asdict(limit).values() for limit in manifest.tolerance.table.values()]
+        if not all(math.isfinite(v) and v >= 0 for row in limits for v in row if v is not None):
+            problem = "tolerance: a limit is not a finite number of 0 or more"
+    if problem:
+        message = f"{where}: {problem}"
+        raise DamagedError(message)
+
+
+def _without_ignorable(value: Any, depth: int) -> Any:
+    """Leave out the keys that start with ``x-``, at every level; ValueError below ``depth``."""
+    if depth < 0:
+        message = f"it is nested deeper than {MAX_DEPTH} levels"
+        raise ValueError(message)
+    if isinstance(value, dict):
+        kept = ((k, v) for k, v in value.items() if not k.startswith(IGNORABLE))
+        return {k: _without_ignorable(v, depth - 1) for k, v in kept}
+    if isinstance(value, list):
+        return [_without_ignorable(item, depth - 1) for item in value]
+    return value
+
+
+def ignorable(data: bytes, where: str = "manifest") -> dict[str, Any]:
+    """Return the manifest's own ``x-`` keys, which are kept when it is renewed."""
+    return {k: v for k, v in parse_object(data, where).items() if k.startswith(IGNORABLE)}
+
+
+def dump_manifest(manifest: Manifest, extra: Mapping[str, Any] | None = None) -> bytes:
+    """Return a manifest as it is written: sorted keys, one line for each version and tensor."""
+    raw = {**msgspec.to_builtins(manifest), **(extra or {})}
+    parts = [f"{_compact(key)}: {_lines(key, raw[key])}" for key in sorted(raw)]
+    return ("{\n" + ",\n".join(parts) + "\n}\n").encode()
+
+
+def _lines(key: str, value: Any) -> str:
+    if key in ("tensors", "versions"):
+        rows = ",\n".join(f" {_compact(row)}" for row in value)
+        return f"[\n{rows}\n]" if rows else "[]"
+    if isinstance(value, dict):
+        return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False)
+    return _compact(value)
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def sha256_text(digest: str) -> str:
+    """Return ``sha256:`` with the hexadecimal digest."""
+    return digest if digest.startswith("sha256:") else f"sha256:{digest}"
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a manifest; keys that start with ``x-`` are allowed anywhere."""
+    schema = msgspec.json.schema(Manifest)
+    for definition in schema["$defs"].values():
+        if definition.get("additionalProperties") is False:
+            definition["patternProperties"] = {f"^{re.escape(IGNORABLE)}": {}}
+    return schema
