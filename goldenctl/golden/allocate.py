@@ -77,7 +77,9 @@ class _Tree:
     def group(self, name: str) -> Any:
         if name not in self._groups:
             folder, _, leaf = name.rpartition("/")
-            self._groups[name] = h5py.h5g.create(self.group(folder), leaf.encode())
+            self._groups[name] = h5py.h5g.create(
+                self.group(folder), leaf.encode(), gcpl=_timeless(h5py.h5p.GROUP_CREATE)
+            )
         return self._groups[name]
 
 
@@ -100,9 +102,17 @@ def _create(tree: _Tree, spec: TensorSpec, order: int) -> Any:
     return dataset
 
 
+def _timeless(kind: Any) -> Any:
+    """Return properties of objects whose headers hold no time: the same content is the same
+    bytes."""
+    properties = h5py.h5p.create(kind)
+    properties.set_obj_track_times(False)
+    return properties
+
+
 @cache
 def _storage() -> Any:
-    dcpl = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    dcpl = _timeless(h5py.h5p.DATASET_CREATE)
     dcpl.set_layout(h5py.h5d.CONTIGUOUS)
     dcpl.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     dcpl.set_fill_time(h5py.h5d.FILL_TIME_NEVER)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from goldenctl.golden import schema
 from goldenctl.golden.allocate import hdf5_type
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.schema import SublayerInfo, TensorInfo, content_digest
+from goldenctl.golden.times import read_times
 
 _MAX_OBJECTS = 1_000_000
 _MAX_DEPTH = 12
@@ -96,7 +97,19 @@ def open_golden(path: Path, *, kind: str | None = None) -> GoldenFile:
     if kind is not None and golden.kind != kind:
         msg = f"{path}: expected a {kind} file, got a {golden.kind} file"
         raise UsageError(msg)
-    return golden
+    return _with_times(golden) if golden.kind == "golden" else golden
+
+
+def _with_times(golden: GoldenFile) -> GoldenFile:
+    """Add what was measured while a golden was recorded; a run holds its own times."""
+    times = read_times(golden.path, golden.content_sha256)
+    known = times.time_ns
+    return replace(
+        golden,
+        created_utc=times.created_utc,
+        tensors={n: replace(i, time_ns=known.get(n, 0)) for n, i in golden.tensors.items()},
+        sublayers={n: replace(i, time_ns=known.get(n, 0)) for n, i in golden.sublayers.items()},
+    )
 
 
 def _parse(path: Path, file: h5py.File) -> GoldenFile:

@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from goldenctl.errors import DamagedError, UsageError
 from goldenctl.golden import schema
 from goldenctl.golden.allocate import LIBVER, allocate, change_attributes, replace_attributes
 from goldenctl.golden.schema import SublayerInfo, TensorSpec, content_digest
+from goldenctl.golden.store import part_path, sync_folder
+from goldenctl.golden.times import encode_times, now_utc, times_path
 
 _HASH_BLOCK_BYTES = 1 << 20
 _WRITE_ERRORS = (OSError, RuntimeError)  # h5py raises RuntimeError when a close fails
@@ -45,7 +47,7 @@ class GoldenWriter:
         self.path = path
         self.kind = kind
         self.tensors = {spec.name: spec for spec in tensors}
-        self.temporary_path = path.with_name(f".{path.name}.{os.getpid()}.part")
+        self.temporary_path = part_path(path)
         _check_space(path, sum(spec.nbytes for spec in tensors))
         try:
             self.offsets = allocate(
@@ -89,7 +91,8 @@ class GoldenWriter:
         """Store digests and times, mark the file complete, sync it and give it its name.
 
         Digests not given are computed from the file. ``recipe`` replaces the one stored at
-        the start. Raises UsageError when the disk is full or the folder is not writable.
+        the start. A golden's times go to a file beside it (times.py), a run's into the run.
+        Raises UsageError when the disk is full or the folder is not writable.
         """
         known = {**self._missing_digests(digests or {}), **(digests or {})}
         digests = {name: known[name] for name in self.tensors}
@@ -99,6 +102,11 @@ class GoldenWriter:
         if simulated:
             root["simulated"] = 1
         root["complete"] = 1
+        beside = b""
+        if self.kind == "golden":
+            measured = {**(times_ns or {}), **{each.name: each.time_ns for each in sublayers}}
+            beside = encode_times(str(root["content_sha256"]), measured)
+            times_ns, sublayers = {}, [replace(each, time_ns=0) for each in sublayers]
         try:
             with h5py.File(self.temporary_path, "r+", libver=LIBVER) as file:
                 for name in self.tensors:
@@ -110,8 +118,11 @@ class GoldenWriter:
                     replace_attributes(group, _sublayer_attributes(sublayer))
                 replace_attributes(h5py.h5g.open(file.id, b"/"), root)
             os.fsync(self._descriptor)
+            self._write_beside(beside)
             self.temporary_path.replace(self.path)
-            _sync_folder(self.path.parent)
+            if beside:
+                self._temporary_times.replace(times_path(self.path))
+            sync_folder(self.path.parent)
         except _WRITE_ERRORS as error:
             raise cannot_write(self.path, error) from error
 
@@ -120,12 +131,22 @@ class GoldenWriter:
         with ThreadPoolExecutor(2) as pool:
             return dict(zip(missing, pool.map(self.digest, missing), strict=True))
 
+    @property
+    def _temporary_times(self) -> Path:
+        return part_path(times_path(self.path))
+
+    def _write_beside(self, data: bytes) -> None:
+        """Write the times while nothing has its name yet: a full disk then loses nothing."""
+        if data:
+            self._temporary_times.write_bytes(data)
+
     def __enter__(self) -> GoldenWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
         self.temporary_path.unlink(missing_ok=True)
+        self._temporary_times.unlink(missing_ok=True)
 
 
 def _root_attributes(kind: str, recipe: Mapping[str, Any]) -> dict[str, str | int]:
@@ -134,7 +155,7 @@ def _root_attributes(kind: str, recipe: Mapping[str, Any]) -> dict[str, str | in
         "format_version": schema.FORMAT_VERSION,
         "kind": kind,
         "tool_version": __version__,
-        "created_utc": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "created_utc": now_utc() if kind == "run" else "",
         "recipe": _json(recipe),
     }
 
@@ -182,14 +203,6 @@ def _check_space(path: Path, needed_bytes: int) -> None:
             msg,
             hint="free space, or record fewer layers, taps or tokens",
         )
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def cannot_write(path: Path, error: BaseException) -> UsageError:

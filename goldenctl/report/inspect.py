@@ -59,7 +59,7 @@ def _provenance(golden: GoldenFile) -> Table:
     table = _pairs()
     recipe = golden.recipe
     _row(table, "file", f"{golden.path} ({golden.kind}, format {golden.format_version})")
-    _row(table, "written", f"{golden.created_utc} by goldenctl {golden.tool_version}")
+    _row(table, "written", f"{golden.created_utc} by goldenctl {golden.tool_version}".strip())
     model = recipe.get("model", {})
     _row(table, "model", f"{model.get('config', {}).get('model_type')} from {model.get('path')}")
     _row(table, "fingerprint", model.get("fingerprint"))

@@ -26,7 +26,8 @@ def test_verify(call: Call, checkpoint: Path, harness: Path, tmp_path: Path) -> 
     data = json.loads(report.read_text())
     assert (data["overall_success"], data["test_input"]) == (True, "Hi there")
     assert data["model_path"] == str(checkpoint)
-    assert sorted(path.name for path in keep.iterdir()) == ["golden.h5", "run.h5"]
+    kept = sorted(path.name for path in keep.iterdir())
+    assert kept == ["golden.h5", "golden.h5.times.json", "run.h5"]
     refused = call("verify", *arguments, "--keep", keep)
     assert refused.code == 2
     assert "it exists already, and a golden is never changed" in refused.line

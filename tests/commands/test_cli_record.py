@@ -9,6 +9,7 @@ from conftest import Call
 
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.schema import short_name
+from goldenctl.golden.times import times_path
 
 PROMPT = "Hello, this is a test input"
 
@@ -172,4 +173,27 @@ def test_device(
     ran = call("record", checkpoint, out, "--token-ids", "1", "--device", device)
     assert ran.code == code
     assert said in ran.err
-    assert [path.name for path in tmp_path.iterdir()] == (["g.h5"] if code == 0 else [])
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == (["g.h5", "g.h5.times.json"] if code == 0 else [])
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("--dtype", "bfloat16", "--oracle", "keep")], ids=["plain", "oracle"]
+)
+def test_two_recordings_are_the_same_bytes(
+    call: Call, checkpoint: Path, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    """Times differ, but they are beside the golden, and are lost alone."""
+    paths = tmp_path / "a.h5", tmp_path / "b.h5"
+    for path in paths:
+        assert call("record", checkpoint, path, "--token-ids", "1,2,3", *arguments).code == 0
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    timed = open_golden(paths[0])
+    assert timed.created_utc
+    assert all(info.time_ns > 0 for info in timed.sublayers.values())
+    times_path(paths[0]).write_text("damaged")
+    times_path(paths[1]).unlink()
+    for path in paths:
+        bare = open_golden(path)
+        assert bare.created_utc == ""
+        assert {info.time_ns for info in bare.sublayers.values()} == {0}

@@ -18,6 +18,7 @@ from golden_files import IDS, OUTPUT, bits, small_file, spec
 
 from goldenctl.errors import UsageError
 from goldenctl.golden.file import open_golden
+from goldenctl.golden.times import times_path
 from goldenctl.golden.writer import GoldenWriter
 
 
@@ -35,12 +36,12 @@ def fill(writer: GoldenWriter) -> None:
 
 @pytest.fixture
 def old(tmp_path: Path) -> Iterator[Path]:
-    """A golden in a folder of its own; afterwards it is unchanged and alone."""
+    """A golden in a folder of its own; afterwards it and its times are unchanged and alone."""
     path = small_file(tmp_path / "g.h5")
-    before = path.read_bytes()
+    before = {each: each.read_bytes() for each in tmp_path.iterdir()}
+    assert before.keys() == {path, times_path(path)}
     yield path
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
+    assert {each: each.read_bytes() for each in tmp_path.iterdir()} == before
 
 
 def test_too_little_space_is_said_before_anything_is_written(
@@ -99,7 +100,7 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path: Path) -> None:
     assert subprocess.run(command, stderr=subprocess.DEVNULL).returncode == -signal.SIGKILL
     assert path.read_bytes() == before
     assert open_golden(path).map(IDS).shape == (2, 3)
-    assert {part.suffix for part in tmp_path.iterdir()} == {".h5", ".part"}
+    assert {part.suffix for part in tmp_path.iterdir()} == {".h5", ".json", ".part"}
 
 
 @pytest.fixture
@@ -127,7 +128,11 @@ def test_a_disk_that_is_really_full(small_disk: Path) -> None:
     (small_disk / "other").write_bytes(bytes(1_500_000))
     with pytest.raises(UsageError, match="cannot be written: No space left on device"):
         fill(writer)
-    assert {each.name for each in small_disk.iterdir()} == {"g.h5", "other"}
+    assert {each.name for each in small_disk.iterdir()} == {
+        "g.h5",
+        "g.h5.times.json",
+        "other",
+    }
     assert open_golden(path).map(IDS).shape == (2, 3)
 
 
