@@ -89,7 +89,13 @@ def _create(tree: _Tree, spec: TensorSpec, order: int) -> Any:
     dataset = h5py.h5d.create(
         tree.group(folder), leaf.encode(), hdf5_type(spec.dtype), space, dcpl=_storage()
     )
-    attributes: dict[str, str | int] = {
+    set_attributes(dataset, tensor_attributes(spec, order))
+    return dataset
+
+
+def tensor_attributes(spec: TensorSpec, order: int) -> dict[str, str | int]:
+    """Return a dataset's attributes; the last two are known only when it was computed."""
+    return {
         "name": spec.name,
         "dims": ",".join(spec.dims),
         "role": spec.role,
@@ -98,8 +104,6 @@ def _create(tree: _Tree, spec: TensorSpec, order: int) -> Any:
         "sha256": PLACEHOLDER_SHA256,
         "time_ns": 0,
     }
-    set_attributes(dataset, attributes)
-    return dataset
 
 
 def _timeless(kind: Any) -> Any:

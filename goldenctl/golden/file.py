@@ -1,34 +1,30 @@
 """Owns the reading of golden and run files: everything is checked, then the file is closed.
 
-A file is untrusted input: only hard links to contiguous datasets of known types are
-accepted, every attribute has a fixed length, and sizes are checked before use. Tensor
-bytes are mapped without the HDF5 library.
+A file is untrusted input. The HDF5 library sees it in a process of its own (hdf5.py); the
+records that come back are judged here, and the tensors' bytes are mapped without that library.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import h5py
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from goldenctl.errors import DamagedError, UsageError
 from goldenctl.golden import schema
-from goldenctl.golden.allocate import hdf5_type
 from goldenctl.golden.dtypes import DTYPES
-from goldenctl.golden.schema import SublayerInfo, TensorInfo, content_digest
+from goldenctl.golden.hdf5 import Attributes, Dataset, Tree, read_tree
+from goldenctl.golden.isolate import Refused
+from goldenctl.golden.schema import SublayerInfo, TensorInfo, content_digest, metadata_digest
 from goldenctl.golden.times import read_times
 
-_MAX_OBJECTS = 1_000_000
-_MAX_DEPTH = 12
-_MAX_TEXT_BYTES = 64 << 20
-_MAX_RANK = 8
+_MAX_NAME_CHARACTERS = 1024
 
 
 @dataclass(frozen=True)
@@ -89,9 +85,9 @@ def open_golden(path: Path, *, kind: str | None = None) -> GoldenFile:
         msg = f"{path}: {what}"
         raise UsageError(msg)
     try:
-        with h5py.File(path, "r", locking=False) as file:
-            golden = _parse(path, file)
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
+        file_bytes = path.stat().st_size
+        golden = _golden(path, read_tree(path, file_bytes), file_bytes)
+    except (Refused, OSError, ValueError, msgspec.MsgspecError) as error:
         msg = f"{path}: not a usable golden or run file: {error}"
         raise DamagedError(msg, hint="record or replay it again") from error
     if kind is not None and golden.kind != kind:
@@ -112,150 +108,134 @@ def _with_times(golden: GoldenFile) -> GoldenFile:
     )
 
 
-def _parse(path: Path, file: h5py.File) -> GoldenFile:
-    if _text(file, "format", "") != schema.FORMAT:
-        msg = "root attribute format is not 'goldenctl'"
-        raise ValueError(msg)
-    version = _number(file, "format_version", 0)
-    if version != schema.FORMAT_VERSION:
-        msg = f"format version {version} is not supported, expected {schema.FORMAT_VERSION}"
-        raise ValueError(msg)
-    if _number(file, "complete", 0) != 1:
-        msg = "the file was never completed"
-        raise ValueError(msg)
-    kind = _text(file, "kind", "")
-    if kind not in schema.KINDS:
-        msg = f"kind is {kind!r}, expected one of {schema.KINDS}"
-        raise ValueError(msg)
-    recipe = _json_object(file, "recipe")
-    tensors, aliases, sublayers = _read_tree(file, path.stat().st_size)
-    content_sha256 = _text(file, "content_sha256")
-    if content_sha256 != content_digest({info.name: info.sha256 for info in tensors}):
-        msg = "content_sha256 is not that of the tensors' digests: some are missing or changed"
-        raise ValueError(msg)
+def _golden(path: Path, tree: Tree, file_bytes: int) -> GoldenFile:
+    """Judge what was extracted; ValueError says what is not as a golden has it."""
+    root = tree.root
+    _check_root(root)
+    recipe = _json_object("recipe", root)
+    tensors, aliases = _tensors(tree.datasets, file_bytes)
+    for name in tree.groups:
+        _check_name(name)
+    sublayers = {
+        name: _sublayer(name, attributes)
+        for name, attributes in tree.groups.items()
+        if _is_sublayer(name)
+    }
+    _check_digests(tree, tensors, aliases)
     return GoldenFile(
         path=path,
-        kind=kind,
+        kind=_text("/", root, "kind"),
         recipe=recipe,
-        simulated=_number(file, "simulated", 0) == 1,
-        format_version=version,
-        tool_version=_text(file, "tool_version", ""),
-        created_utc=_text(file, "created_utc", ""),
-        content_sha256=content_sha256,
+        simulated=root.get("simulated", 0) == 1,
+        format_version=schema.FORMAT_VERSION,
+        tool_version=_text("/", root, "tool_version"),
+        created_utc=_text("/", root, "created_utc"),
+        content_sha256=_text("/", root, "content_sha256"),
         tensors={info.name: info for info in sorted(tensors, key=lambda info: info.order)},
         aliases=aliases,
         sublayers=_in_execution_order(sublayers, tensors),
     )
 
 
-def _read_tree(
-    file: h5py.File, file_bytes: int
-) -> tuple[list[TensorInfo], dict[str, str], dict[str, SublayerInfo]]:
+def _check_root(root: Attributes) -> None:
+    if root.get("format") != schema.FORMAT:
+        msg = "root attribute format is not 'goldenctl'"
+        raise ValueError(msg)
+    version = root.get("format_version")
+    if version != schema.FORMAT_VERSION:
+        msg = f"format version {version} is not supported, expected {schema.FORMAT_VERSION}"
+        raise ValueError(msg)
+    if root.get("complete") != 1:
+        msg = "the file was never completed"
+        raise ValueError(msg)
+    if root.get("kind") not in schema.KINDS:
+        msg = f"kind is {root.get('kind')!r}, expected one of {schema.KINDS}"
+        raise ValueError(msg)
+
+
+def _tensors(datasets: list[Dataset], file_bytes: int) -> tuple[list[TensorInfo], dict[str, str]]:
+    """Return the tensors, and for each further link the name of its tensor."""
     tensors: dict[str, TensorInfo] = {}
     aliases: dict[str, str] = {}
-    sublayers: dict[str, SublayerInfo] = {}
-    addresses: dict[str, int] = {}
-    for name, item in _walk(file):
-        if isinstance(item, h5py.Group):
-            if _is_sublayer(name):
-                sublayers[name] = _sublayer(name, item)
-            continue
-        info = _tensor(item, file_bytes)
-        addresses.setdefault(info.name, _address(item))
-        if addresses[info.name] != _address(item):
-            msg = f"{name}: two datasets claim the name {info.name}"
+    for dataset in datasets:
+        info = _tensor(dataset, file_bytes)
+        if info.name in tensors:
+            msg = f"{dataset.paths[0]}: two datasets claim the name {info.name}"
             raise ValueError(msg)
-        if info.name == name:
-            tensors[name] = info
-        else:
-            aliases[name] = info.name
-    orphans = sorted(set(addresses) - set(tensors))
-    if orphans:
-        msg = f"{orphans[0]}: a link names this tensor, but it is not there"
-        raise ValueError(msg)
+        if info.name not in dataset.paths:
+            msg = f"{info.name}: a link names this tensor, but it is not there"
+            raise ValueError(msg)
+        for path in dataset.paths:
+            _check_name(path)
+        tensors[info.name] = info
+        aliases.update({path: info.name for path in dataset.paths if path != info.name})
     _refuse_overlaps(list(tensors.values()))
-    return list(tensors.values()), aliases, sublayers
+    return list(tensors.values()), aliases
 
 
-def _walk(file: h5py.File) -> Iterator[tuple[str, h5py.Group | h5py.Dataset]]:
-    """Yield (path, object) for every hard link; anything else is refused."""
-    stack: list[tuple[str, h5py.Group]] = [("", file)]
-    seen_groups = {_address(file)}
-    count = 0
-    while stack:
-        prefix, group = stack.pop()
-        for key in group:
-            count += 1
-            name = f"{prefix}/{key}" if prefix else key
-            if count > _MAX_OBJECTS or name.count("/") > _MAX_DEPTH:
-                msg = f"{name}: more objects or deeper groups than a golden has"
-                raise ValueError(msg)
-            link = group.id.links.get_info(key.encode())
-            if link.type != h5py.h5l.TYPE_HARD:
-                msg = f"{name}: soft and external links are not allowed"
-                raise ValueError(msg)
-            item = group[key]
-            if isinstance(item, h5py.Group):
-                if _address(item) in seen_groups:
-                    msg = f"{name}: a group is linked twice"
-                    raise ValueError(msg)
-                seen_groups.add(_address(item))
-                stack.append((name, item))
-            elif not isinstance(item, h5py.Dataset):
-                msg = f"{name}: neither a group nor a dataset"
-                raise ValueError(msg)
-            yield name, item
-
-
-def _tensor(dataset: h5py.Dataset, file_bytes: int) -> TensorInfo:
-    name = dataset.name
-    plist = dataset.id.get_create_plist()
-    if plist.get_layout() != h5py.h5d.CONTIGUOUS or plist.get_external_count():
-        msg = f"{name}: storage is not contiguous in this file"
+def _tensor(dataset: Dataset, file_bytes: int) -> TensorInfo:
+    path, attributes = dataset.paths[0], dataset.attributes
+    dtype, shape = DTYPES[dataset.dtype], dataset.shape
+    nbytes = math.prod(shape) * dtype.itemsize
+    offset = dataset.offset
+    if nbytes and (offset is None or not 0 <= offset <= file_bytes - nbytes):
+        msg = f"{path}: {nbytes} bytes at offset {offset} exceed the file's end"
         raise ValueError(msg)
-    dtype = _dtype_name(dataset.id.get_type())
-    if dtype is None or not isinstance(dataset.shape, tuple) or len(dataset.shape) > _MAX_RANK:
-        msg = f"{name}: its type or shape is none that a golden holds"
-        raise ValueError(msg)
-    shape = tuple(int(size) for size in dataset.shape)
-    nbytes = math.prod(shape) * DTYPES[dtype].itemsize
-    offset = dataset.id.get_offset()
-    if nbytes and (offset is None or offset + nbytes > file_bytes):
-        msg = f"{name}: {nbytes} bytes at offset {offset} exceed the file's end"
-        raise ValueError(msg)
-    role = _text(dataset, "role")
-    dims = tuple(_text(dataset, "dims").split(","))
+    role = _text(path, attributes, "role")
+    dims = tuple(_text(path, attributes, "dims").split(","))
     if role not in schema.ROLES or len(dims) != len(shape):
-        msg = f"{name}: role {role!r} or dims {dims} do not fit shape {shape}"
+        msg = f"{path}: role {role!r} or dims {dims} do not fit shape {shape}"
         raise ValueError(msg)
     return TensorInfo(
-        name=_text(dataset, "name"),
-        dtype=dtype,
+        name=_text(path, attributes, "name"),
+        dtype=dtype.name,
         shape=shape,
         dims=dims,
         role=role,
-        op=_text(dataset, "op"),
-        order=_number(dataset, "order"),
-        offset=int(offset or 0),
+        op=_text(path, attributes, "op"),
+        order=_number(path, attributes, "order"),
+        offset=offset or 0,
         nbytes=nbytes,
-        sha256=_text(dataset, "sha256"),
-        time_ns=_number(dataset, "time_ns"),
+        sha256=_text(path, attributes, "sha256"),
+        time_ns=_number(path, attributes, "time_ns"),
     )
 
 
-def _sublayer(name: str, group: h5py.Group) -> SublayerInfo:
-    failure = _json_object(group, "failure") if "failure" in group.attrs else None
-    status = _text(group, "status", "ok")
+def _check_name(path: str) -> None:
+    """Refuse what could be taken for another place, or would write to a terminal."""
+    odd = any(part in ("", ".", "..") for part in path.split("/"))
+    if odd or not path.isprintable() or len(path) > _MAX_NAME_CHARACTERS:
+        msg = f"{path[:_MAX_NAME_CHARACTERS]}: no name that a golden holds"
+        raise ValueError(msg)
+
+
+def _sublayer(name: str, attributes: Attributes) -> SublayerInfo:
+    failure = _json_object("failure", attributes, name) if "failure" in attributes else None
+    status = str(attributes.get("status", "ok"))
     if status not in ("ok", "failed") or (status == "failed") != (failure is not None):
         msg = f"{name}: status {status!r} and its failure do not fit"
         raise ValueError(msg)
-    return SublayerInfo(name, _number(group, "time_ns", 0), status, failure)
+    return SublayerInfo(name, int(attributes.get("time_ns", 0)), status, failure)
 
 
 def _is_sublayer(name: str) -> bool:
     """Whether a group is a sublayer: not ``layers``, ``layers/NN``, or one of its folders."""
     parts = schema.short_name(name).split(".")
     return len(parts) == (3 if parts[0] == "layers" else 1) and parts[0] != ""
+
+
+def _check_digests(tree: Tree, tensors: list[TensorInfo], aliases: dict[str, str]) -> None:
+    """Compare the digests over all tensors and over all that is said of them."""
+    content = content_digest({info.name: info.sha256 for info in tensors})
+    if _text("/", tree.root, "content_sha256") != content:
+        msg = "content_sha256 is not that of the tensors' digests: some are missing or changed"
+        raise ValueError(msg)
+    attributes = {"/": tree.root, **tree.groups}
+    for info, dataset in zip(tensors, tree.datasets, strict=True):
+        attributes[info.name] = schema.described(info.dtype, info.shape, dataset.attributes)
+    if _text("/", tree.root, "metadata_sha256") != metadata_digest(attributes, aliases):
+        msg = "metadata_sha256 is not that of its attributes: some are missing or changed"
+        raise ValueError(msg)
 
 
 def _in_execution_order(
@@ -279,49 +259,28 @@ def _refuse_overlaps(tensors: list[TensorInfo]) -> None:
             end, before = info.offset + info.nbytes, info.name
 
 
-def _dtype_name(kind: h5py.h5t.TypeID) -> str | None:
-    return next((name for name in DTYPES if kind.equal(hdf5_type(name))), None)
+def _text(path: str, attributes: Attributes, key: str) -> str:
+    return str(_attribute(path, attributes, key))
 
 
-def _address(item: h5py.Group | h5py.Dataset) -> int:
-    return int(h5py.h5o.get_info(item.id).addr)
+def _number(path: str, attributes: Attributes, key: str) -> int:
+    return int(_attribute(path, attributes, key))
 
 
-def _text(item: h5py.Group | h5py.Dataset, key: str, default: str | None = None) -> str:
-    """Read a scalar fixed-length text attribute."""
-    if key not in item.attrs and default is not None:
-        return default
-    attribute = h5py.h5a.open(item.id, key.encode())
-    kind = attribute.get_type()
-    is_text = isinstance(kind, h5py.h5t.TypeStringID) and not kind.is_variable_str()
-    if not is_text or attribute.shape != () or kind.get_size() > _MAX_TEXT_BYTES:
-        msg = f"{item.name}: attribute {key} is not a short fixed-length text"
+def _attribute(path: str, attributes: Attributes, key: str) -> str | int:
+    if key not in attributes:
+        msg = f"{path}: there is no attribute {key}"
         raise ValueError(msg)
-    value = np.empty((), f"S{kind.get_size()}")
-    attribute.read(value)
-    return bytes(value[()]).decode()
+    return attributes[key]
 
 
-def _number(item: h5py.Group | h5py.Dataset, key: str, default: int | None = None) -> int:
-    """Read a scalar 64-bit integer attribute."""
-    if key not in item.attrs and default is not None:
-        return default
-    attribute = h5py.h5a.open(item.id, key.encode())
-    if attribute.shape != () or not attribute.get_type().equal(h5py.h5t.STD_I64LE):
-        msg = f"{item.name}: attribute {key} is not a 64-bit integer"
-        raise ValueError(msg)
-    value = np.empty((), np.int64)
-    attribute.read(value)
-    return int(value)
-
-
-def _json_object(item: h5py.Group, key: str) -> dict[str, Any]:
+def _json_object(key: str, attributes: Attributes, path: str = "/") -> dict[str, Any]:
     try:
-        value = json.loads(_text(item, key))
+        value = json.loads(_text(path, attributes, key))
     except (json.JSONDecodeError, RecursionError) as error:
-        msg = f"{item.name}: attribute {key} is not JSON: {error}"
+        msg = f"{path}: attribute {key} is not JSON: {error}"
         raise ValueError(msg) from error
     if not isinstance(value, dict):
-        msg = f"{item.name}: attribute {key} is not a JSON object"
+        msg = f"{path}: attribute {key} is not a JSON object"
         raise ValueError(msg)
     return value

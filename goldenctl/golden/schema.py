@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,3 +109,24 @@ def content_digest(digests: Mapping[str, str]) -> str:
     """Return one SHA-256 over the sorted names and digests of all tensors."""
     lines = "".join(f"{name} {digest}\n" for name, digest in sorted(digests.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def described(
+    dtype: str, shape: Sequence[int], attributes: Mapping[str, str | int]
+) -> dict[str, str | int]:
+    """Return a dataset's attributes with its type and shape among them, for the digest."""
+    return {**attributes, "dtype": dtype, "shape": ",".join(map(str, shape))}
+
+
+def metadata_digest(
+    attributes: Mapping[str, Mapping[str, str | int]], links: Mapping[str, str]
+) -> str:
+    """Return one SHA-256 over what a file says beside its tensors' bytes.
+
+    ``attributes`` are those of every object by its path (``/`` for the root), ``links`` the
+    further names of tensors. HDF5 checks its own headers, but not long attributes.
+    """
+    root = {k: v for k, v in attributes["/"].items() if k not in ("complete", "metadata_sha256")}
+    stated = {path: dict(values) for path, values in attributes.items() if values}
+    text = json.dumps([{**stated, "/": root}, dict(links)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -17,8 +17,21 @@ import h5py
 from goldenctl import __version__
 from goldenctl.errors import DamagedError, UsageError
 from goldenctl.golden import schema
-from goldenctl.golden.allocate import LIBVER, allocate, change_attributes, replace_attributes
-from goldenctl.golden.schema import SublayerInfo, TensorSpec, content_digest
+from goldenctl.golden.allocate import (
+    LIBVER,
+    Attributes,
+    allocate,
+    change_attributes,
+    replace_attributes,
+    tensor_attributes,
+)
+from goldenctl.golden.schema import (
+    SublayerInfo,
+    TensorSpec,
+    content_digest,
+    described,
+    metadata_digest,
+)
 from goldenctl.golden.store import part_path, sync_folder
 from goldenctl.golden.times import encode_times, now_utc, times_path
 
@@ -47,12 +60,15 @@ class GoldenWriter:
         self.path = path
         self.kind = kind
         self.tensors = {spec.name: spec for spec in tensors}
+        self._root = _root_attributes(kind, recipe)
+        self._links = dict(links)
+        self._groups: dict[str, Attributes] = {name: {"time_ns": 0} for name in groups}
         self.temporary_path = part_path(path)
         _check_space(path, sum(spec.nbytes for spec in tensors))
         try:
             self.offsets = allocate(
                 self.temporary_path,
-                _root_attributes(kind, recipe),
+                self._root,
                 tensors=tensors,
                 links=links,
                 groups=groups,
@@ -101,18 +117,22 @@ class GoldenWriter:
             root["recipe"] = _json(recipe)
         if simulated:
             root["simulated"] = 1
-        root["complete"] = 1
         beside = b""
         if self.kind == "golden":
             measured = {**(times_ns or {}), **{each.name: each.time_ns for each in sublayers}}
             beside = encode_times(str(root["content_sha256"]), measured)
             times_ns, sublayers = {}, [replace(each, time_ns=0) for each in sublayers]
+        times_ns = {name: (times_ns or {}).get(name, 0) for name in self.tensors}
+        self._root |= root
+        self._groups |= {each.name: _sublayer_attributes(each) for each in sublayers}
+        root["metadata_sha256"] = self._metadata_digest(digests, times_ns)
+        root["complete"] = 1
         try:
             with h5py.File(self.temporary_path, "r+", libver=LIBVER) as file:
                 for name in self.tensors:
                     dataset = h5py.h5d.open(file.id, name.encode())
-                    time_ns = (times_ns or {}).get(name, 0)
-                    change_attributes(dataset, {"sha256": digests[name], "time_ns": time_ns})
+                    change_attributes(dataset, {"sha256": digests[name]})
+                    change_attributes(dataset, {"time_ns": times_ns[name]})
                 for sublayer in sublayers:
                     group = h5py.h5g.open(file.id, sublayer.name.encode())
                     replace_attributes(group, _sublayer_attributes(sublayer))
@@ -125,6 +145,15 @@ class GoldenWriter:
             sync_folder(self.path.parent)
         except _WRITE_ERRORS as error:
             raise cannot_write(self.path, error) from error
+
+    def _metadata_digest(self, digests: Mapping[str, str], times_ns: Mapping[str, int]) -> str:
+        """Digest what the file will say of itself, as a reader will find it."""
+        attributes: dict[str, Attributes] = {"/": self._root, **self._groups}
+        for order, (name, spec) in enumerate(self.tensors.items()):
+            stored = {**tensor_attributes(spec, order), "sha256": digests[name]}
+            stored["time_ns"] = times_ns[name]
+            attributes[name] = described(spec.dtype, spec.shape, stored)
+        return metadata_digest(attributes, self._links)
 
     def _missing_digests(self, known: Mapping[str, str]) -> dict[str, str]:
         missing = [name for name in self.tensors if name not in known]
