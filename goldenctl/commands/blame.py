@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from goldenctl.commands.options import GOLDEN, PATH, goldens_option, parse_layers
+from goldenctl.commands.options import GOLDEN, PATH, goldens_option, model_folder, parse_layers
 from goldenctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def blame_command(
     with tempfile.TemporaryDirectory(prefix="goldenctl-") as folder:
         investigation = Investigation(
             source,
-            model_path or Path(source.recipe["model"]["path"]),
+            model_folder(model_path or source.recipe["model"]["path"]),
             backend=open_backend(backend, infini_root=infini_root, notify=_notify),
             options=options,
             policy=load_policy(tolerance),

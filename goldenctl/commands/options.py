@@ -118,6 +118,14 @@ def input_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def model_folder(source: str | Path) -> Path:
+    """Return the checkpoint's folder; a ``synth:`` one is made when it is not there, and says
+    so on standard error."""
+    from goldenctl.model.source import checkpoint_folder
+
+    return checkpoint_folder(source, notify=lambda text: click.echo(text, err=True))
+
+
 @contextmanager
 def progress_bar(title: str) -> Iterator[Progress]:
     """Show a progress bar on standard error when that is a terminal; else stay silent."""

@@ -14,6 +14,7 @@ from goldenctl.commands.options import (
     PATH,
     FiniteRange,
     goldens_option,
+    model_folder,
     parse_layers,
     progress_bar,
     refuse_unwritable,
@@ -137,7 +138,7 @@ def run_replay(
     else:
         opened = open_backend(backend, infini_root=infini_root, notify=_notify)
         check_dtype(opened, dtype or source.recipe["dtype"])
-        folder = model_path or Path(source.recipe["model"]["path"])
+        folder = model_folder(model_path or source.recipe["model"]["path"])
         with progress_bar("replaying") as progress:
             summary = replay(
                 source, folder, run, backend=opened, options=options, progress=progress

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from goldenctl.commands.options import GOLDEN, PATH, goldens_option, parse_layers
+from goldenctl.commands.options import GOLDEN, PATH, goldens_option, model_folder, parse_layers
 from goldenctl.errors import require_torch
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def selftest_command(
 
     tester = Tester(
         source,
-        model_path or Path(source.recipe["model"]["path"]),
+        model_folder(model_path or source.recipe["model"]["path"]),
         backend=open_backend(backend, infini_root=infini_root, notify=_notify),
         layers=parse_layers(layers, count) or (spread(count) if count > LAYERS else None),
         notify=_notify,

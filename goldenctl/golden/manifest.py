@@ -23,7 +23,9 @@ from msgspec.structs import asdict
 from goldenctl.errors import DamagedError, MissingError
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.policy import Policy
+from goldenctl.golden.recipe import Recipe
 from goldenctl.golden.schema import ROLES
+from goldenctl.golden.sketch import Sketch
 from goldenctl.golden.store import GoldenSet, refuse_leading_out
 from goldenctl.model.jsonfile import parse_object
 
@@ -32,6 +34,7 @@ FORMAT_VERSION = 1
 IGNORABLE = "x-"
 LIMIT_BYTES = 64 << 20
 MAX_DEPTH = 16
+_OPEN_LEVELS = 3
 
 _WORD = "[A-Za-z0-9_][A-Za-z0-9_.+-]*"
 Name = Annotated[str, Meta(pattern=f"^{_WORD}(/{_WORD})*$", max_length=512)]
@@ -58,7 +61,7 @@ class Tensor(
     role: Role
     op: Annotated[str, Meta(max_length=64)] = ""
     sha256: Digest
-    sketch: dict[str, Any] | None = None
+    sketch: Sketch | None = None
 
 
 class VersionEntry(
@@ -91,7 +94,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, dict=True, forbid_unkn
     name: SetName
     version: Version
     versions: tuple[VersionEntry, ...]
-    recipe: dict[str, Any]
+    recipe: Recipe
     tolerance: Policy
     tensors: tuple[Tensor, ...]
 
@@ -199,18 +202,25 @@ def ignorable(data: bytes, where: str = "manifest") -> dict[str, Any]:
 
 def dump_manifest(manifest: Manifest, extra: Mapping[str, Any] | None = None) -> bytes:
     """Return a manifest as it is written: sorted keys, one line for each version and tensor."""
-    raw = {**msgspec.to_builtins(manifest), **(extra or {})}
-    parts = [f"{_compact(key)}: {_lines(key, raw[key])}" for key in sorted(raw)]
-    return ("{\n" + ",\n".join(parts) + "\n}\n").encode()
+    return (_laid_out({**msgspec.to_builtins(manifest), **(extra or {})}) + "\n").encode()
 
 
-def _lines(key: str, value: Any) -> str:
-    if key in ("tensors", "versions"):
-        rows = ",\n".join(f" {_compact(row)}" for row in value)
-        return f"[\n{rows}\n]" if rows else "[]"
-    if isinstance(value, dict):
-        return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False)
-    return _compact(value)
+def _laid_out(value: Any, depth: int = 0) -> str:
+    """JSON with one line for each key; rows of a list and small deep objects take one line."""
+    if isinstance(value, dict) and (depth < _OPEN_LEVELS or any(map(_nested, value.values()))):
+        rows = [f"{_compact(k)}: {_laid_out(value[k], depth + 1)}" for k in sorted(value)]
+        left, right = "{", "}"
+    elif isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):
+        rows = [_compact(item) for item in value]
+        left, right = "[", "]"
+    else:
+        return _compact(value)
+    indent = " " * depth
+    return left + "".join(f"\n{indent} {row}," for row in rows)[:-1] + f"\n{indent}" + right
+
+
+def _nested(value: Any) -> bool:
+    return isinstance(value, dict | list | tuple)
 
 
 def _compact(value: Any) -> str:

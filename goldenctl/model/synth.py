@@ -26,6 +26,7 @@ from goldenctl.model.names import parameter_shapes
 from goldenctl.model.presets import PRESETS, preset_config
 from goldenctl.model.safetensors_write import Chunks, write_checkpoint
 
+SYNTH_VERSION = 1  # of the values: another number would give other bits
 CHUNK_ELEMENTS = 1 << 16
 # Four uniform 16-bit integers: the sum has this mean and this standard deviation,
 # 65536 / sqrt(3) (rounded here once, so that no machine's sqrt matters).
@@ -193,5 +194,5 @@ def _bell(stream: np.random.PCG64, count: int) -> NDArray[np.float32]:
 
 
 def _tensor_seed(seed: int, name: str) -> int:
-    digest = hashlib.sha256(f"goldenctl synth 1:{seed}:{name}".encode()).digest()
+    digest = hashlib.sha256(f"goldenctl synth {SYNTH_VERSION}:{seed}:{name}".encode()).digest()
     return int.from_bytes(digest[:16], "little")

@@ -36,7 +36,10 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Recording:
-    """What is to be recorded: a model, its inputs, how it computes and what is kept."""
+    """What is to be recorded: a model, its inputs, how it computes and what is kept.
+
+    ``source`` is the model as a recipe names it, when that is not the checkpoint's folder.
+    """
 
     checkpoint: Checkpoint
     config: ModelConfig
@@ -44,6 +47,7 @@ class Recording:
     dtype: str = "float32"
     device: str = "cpu"
     selection: Selection = field(default_factory=Selection)
+    source: str = ""
 
     def layout(self) -> Layout:
         return golden_layout(self.config, self.cases, dtype=self.dtype, selection=self.selection)
@@ -108,7 +112,7 @@ def recipe(recording: Recording) -> dict[str, Any]:
     selection = recording.selection
     return {
         "model": {
-            "path": str(recording.checkpoint.folder),
+            "path": recording.source or str(recording.checkpoint.folder),
             "fingerprint": recording.checkpoint.fingerprint(),
             "config": recording.config.to_dict(),
         },

@@ -17,6 +17,7 @@ from goldenctl.golden.manifest import (
     parse_manifest,
 )
 from goldenctl.golden.policy import Limits, Policy
+from goldenctl.golden.recipe import Recipe
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -35,7 +36,7 @@ def manifest(**changes: Any) -> Manifest:
         "name": "tiny",
         "version": 1,
         "versions": (entry,),
-        "recipe": {"dtype": "float32"},
+        "recipe": Recipe(dtype="float32"),
         "tolerance": Policy("default", {"float32/add": Limits(rel_l2=1e-6)}, budget=True),
         "tensors": (output,),
     }
@@ -51,7 +52,7 @@ def test_round_trip_keeps_what_is_marked_ignorable() -> None:
 def test_one_line_a_tensor() -> None:
     lines = dump_manifest(manifest()).decode().splitlines()
     assert [line for line in lines if "embedding/output" in line] == [
-        ' {"dims":["batch","token"],"dtype":"float32",'
+        '  {"dims":["batch","token"],"dtype":"float32",'
         '"name":"cases/a/steps/00/embedding/output","role":"output",'
         f'"sha256":"{DIGEST}","shape":[1,2]}}'
     ]

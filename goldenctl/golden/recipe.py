@@ -1,0 +1,88 @@
+"""Owns the recipe as typed records: what was recorded, from what, how and where.
+
+A golden's ``recipe`` attribute and a manifest hold it as JSON. Who adds a key to what
+``reference.record.recipe`` or ``model.case`` write adds it here, with its default; an unknown
+key is refused, so that an old goldenctl never records only half of what a recipe asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from goldenctl.errors import DamagedError
+
+Digest = Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")]
+Text = Annotated[str, Meta(max_length=4096)]
+Word = Annotated[str, Meta(max_length=64)]
+Name = Annotated[str, Meta(pattern="^[A-Za-z0-9_][A-Za-z0-9_.+-]*$", max_length=64)]
+Count = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
+TokenRows = tuple[tuple[Count, ...], ...]
+
+
+class _Record(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
+    """What all records of a recipe have in common."""
+
+
+class ModelRecipe(_Record, frozen=True):
+    """The model: a folder or ``synth:PRESET?seed=N``, its fingerprint, its parsed config."""
+
+    path: Text
+    fingerprint: Digest
+    config: dict[str, Any]
+
+
+class CaseRecipe(_Record, frozen=True):
+    """One input. ``token_ids`` is ``[batch, token]``; a golden holds them as a tensor, so
+    they are in a manifest only. The rest is as in ``model.case.Case``."""
+
+    name: Name
+    text: str | None = None
+    token_ids: TokenRows = ()
+    why: Text = ""
+    decode: Count = 0
+    force_tokens: TokenRows = ()
+    padding: tuple[Count, ...] = ()
+    padding_side: Word = ""
+    position_offset: Count = 0
+    prefill_chunk: Count = 0
+
+
+class Environment(_Record, frozen=True):
+    """What computed the golden: other versions or processors may round otherwise."""
+
+    implementation: Word = ""
+    attention: Word = ""
+    device: Word = ""
+    torch: Word = ""
+    cpu_capability: Word = ""
+    threads: Count = 0
+    machine: Word = ""
+    python: Word = ""
+
+
+class Recipe(_Record, frozen=True, omit_defaults=False):
+    """Everything that is needed to record the same golden again, and to judge a change."""
+
+    model: ModelRecipe | None = None
+    cases: tuple[CaseRecipe, ...] = ()
+    dtype: Word = ""
+    taps: Word = "op"
+    layers: tuple[Count, ...] | None = None
+    logits: Word = "last"
+    oracle: Word = "none"
+    reference: Environment | None = None
+
+
+def parse_recipe(raw: Mapping[str, Any], where: str) -> Recipe:
+    """Return a golden's recipe typed; DamagedError naming ``where`` and the key at fault."""
+    try:
+        return msgspec.convert(dict(raw), Recipe)
+    except msgspec.ValidationError as error:
+        message = f"{where}: not a recipe that this goldenctl knows: {error}"
+        raise DamagedError(message) from error

@@ -1,0 +1,75 @@
+"""Owns where a model comes from: a folder, or ``synth:PRESET?seed=N`` made on demand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from goldenctl.errors import UsageError
+
+SYNTH = "synth:"
+_SYNTH = re.compile(r"synth:([a-z0-9][a-z0-9.-]*)(?:\?seed=([0-9]{1,9}))?")
+
+
+@dataclass(frozen=True)
+class SynthSource:
+    """A random checkpoint, by what it is made from; the same bits on every machine."""
+
+    preset: str
+    seed: int = 0
+
+    def __str__(self) -> str:
+        return f"{SYNTH}{self.preset}?seed={self.seed}"
+
+
+def parse_synth(text: str) -> SynthSource | None:
+    """Return the source of a random checkpoint; None when ``text`` is a folder.
+
+    Raises UsageError for ``synth:`` with anything else than a preset and a seed behind it.
+    """
+    if not text.startswith(SYNTH):
+        return None
+    match = _SYNTH.fullmatch(text)
+    if match is None:
+        message = f"{text}: expected synth:PRESET?seed=N"
+        raise UsageError(message, hint="such as synth:tiny?seed=0")
+    return SynthSource(match[1], int(match[2] or 0))
+
+
+def canonical(text: str) -> str:
+    """Return a source as a recipe keeps it: the seed spelled out, a folder as it is."""
+    return str(parse_synth(text) or text)
+
+
+def checkpoint_folder(
+    source: str | Path, *, notify: Callable[[str], None] = lambda _: None
+) -> Path:
+    """Return the folder of a source; a random checkpoint is made in the cache when it is not
+    there. Raises UsageError for an unknown preset or a cache that cannot be written."""
+    wanted = parse_synth(str(source))
+    if wanted is None:
+        return Path(source)
+    from goldenctl.model.synth import SYNTH_VERSION, synth
+
+    folder = synth_cache() / f"{wanted.preset}-{wanted.seed}-{SYNTH_VERSION}"
+    if folder.is_dir():
+        return folder
+    notify(f"making {wanted} in {folder}")
+    try:
+        return synth(wanted.preset, folder, wanted.seed)
+    except (OSError, UsageError) as error:
+        if folder.is_dir():  # another process was faster
+            return folder
+        if isinstance(error, UsageError):
+            raise
+        message = f"{wanted}: {folder} cannot be written: {error.strerror}"
+        raise UsageError(message, hint="set GOLDENCTL_CACHE to another folder") from error
+
+
+def synth_cache() -> Path:
+    """Return where random checkpoints are kept: in $GOLDENCTL_CACHE, else the user's cache."""
+    from goldenctl.model.fingerprint import cache_path
+
+    return cache_path().parent / "synth"

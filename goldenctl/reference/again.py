@@ -1,0 +1,84 @@
+"""Owns recording again: a recipe becomes the recording that it describes."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import torch
+
+from goldenctl.errors import DamagedError
+from goldenctl.golden.layout import Selection
+from goldenctl.golden.recipe import CaseRecipe, ModelRecipe, Recipe
+from goldenctl.model.checkpoint import Checkpoint
+from goldenctl.model.config import ModelConfig, load_config
+from goldenctl.model.source import checkpoint_folder
+from goldenctl.model.tokens import Case
+from goldenctl.reference.record import Recording
+
+_CHOICES = {
+    "dtype": ("float32", "bfloat16", "float16", "float64"),
+    "taps": ("op", "sublayer"),
+    "logits": ("last", "all", "none"),
+    "oracle": ("none", "budget", "keep"),
+}
+
+
+def recording_of(recipe: Recipe, where: str, *, source: str = "") -> Recording:
+    """Return what ``recipe`` recorded, with as many threads; it holds the token ids.
+
+    ``source`` is the checkpoint when it has moved. Raises DamagedError, naming ``where``, for
+    a recipe that fits no model and for a checkpoint that is not the one recorded,
+    MissingError when the checkpoint is not there.
+    """
+    model = recipe.model
+    if model is None or not recipe.cases:
+        _fail(where, "the recipe names no model or no case, so it cannot be recorded again")
+    for key, allowed in _CHOICES.items():
+        if getattr(recipe, key) not in allowed:
+            _fail(where, f"recipe {key} {getattr(recipe, key)!r}: expected {', '.join(allowed)}")
+    source = source or model.path
+    folder = checkpoint_folder(source)
+    config = load_config(folder)
+    weights = Checkpoint.open(folder)
+    weights.check_against(config)
+    check_model(model, weights, where)
+    layers = None if recipe.layers is None else frozenset(recipe.layers)
+    if layers is not None and not all(layer < config.num_hidden_layers for layer in layers):
+        _fail(where, f"recipe layers {sorted(layers)}: the model has {config.num_hidden_layers}")
+    environment = recipe.reference
+    if environment is not None and 1 <= environment.threads <= 4096:
+        torch.set_num_threads(environment.threads)
+    return Recording(
+        weights,
+        config,
+        tuple(_case(case, config, where) for case in recipe.cases),
+        recipe.dtype,
+        (environment.device if environment is not None else "") or "cpu",
+        Selection(recipe.taps, layers, recipe.logits, recipe.oracle),
+        source=model.path,
+    )
+
+
+def check_model(model: ModelRecipe, weights: Checkpoint, where: str) -> None:
+    """Raise DamagedError unless the checkpoint is the one that was recorded."""
+    actual = weights.fingerprint()
+    if actual != model.fingerprint:
+        message = (
+            f"{where}: {weights.folder} is not the checkpoint that was recorded: "
+            f"expected fingerprint {model.fingerprint}, got {actual}"
+        )
+        raise DamagedError(message, hint="pass --model-path")
+
+
+def _case(entry: CaseRecipe, config: ModelConfig, where: str) -> Case:
+    lengths = {len(row) for row in entry.token_ids}
+    if len(lengths) != 1 or not 1 <= min(lengths) <= config.max_position_embeddings:
+        _fail(where, f"case {entry.name}: token_ids are no rows of one length that the model has")
+    if max(max(row) for row in entry.token_ids) >= config.vocab_size:
+        _fail(where, f"case {entry.name}: a token id is outside 0..{config.vocab_size - 1}")
+    return Case(entry.name, entry.token_ids, entry.text)
+
+
+def _fail(where: str, problem: str) -> NoReturn:
+    message = f"{where}: {problem}"
+    raise DamagedError(message)

@@ -1,0 +1,1 @@
+"""Golden sets over time: what a manifest says of a golden, and what a new version changes."""

@@ -1,0 +1,105 @@
+"""Owns what a manifest says of a golden: its entries, sketches, recipe and digests."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from goldenctl.diff.sketches import sketches_of
+from goldenctl.golden.file import GoldenFile, open_golden
+from goldenctl.golden.manifest import Manifest, Tensor, VersionEntry, sha256_text
+from goldenctl.golden.policy import Policy
+from goldenctl.golden.recipe import Recipe, parse_recipe
+from goldenctl.golden.store import GoldenSet
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is said around a golden: its set, number, history, policy, and what it changed."""
+
+    golden_set: GoldenSet
+    version: int
+    tolerance: Policy
+    history: Sequence[VersionEntry] = ()
+    note: str = ""
+    progress: Progress = field(default=lambda *_: None)
+
+
+def describe(description: Description) -> Manifest:
+    """Return the manifest of a version, read from its file.
+
+    Raises MissingError when the file is not here, DamagedError when it is not a golden whose
+    recipe can be kept.
+    """
+    golden_set, version = description.golden_set, description.version
+    golden = open_golden(golden_set.file(version), kind="golden")
+    earlier = [each for each in description.history if each.version != version]
+    entry = version_entry(golden, version, description.note)
+    return Manifest(
+        name=golden_set.name,
+        version=version,
+        versions=tuple(sorted([*earlier, entry], key=lambda each: each.version)),
+        recipe=full_recipe(golden),
+        tolerance=description.tolerance,
+        tensors=tensor_entries(golden, description.progress),
+    )
+
+
+def version_entry(golden: GoldenFile, version: int, note: str = "") -> VersionEntry:
+    """Return a version's line of the history; hashes the whole file."""
+    return VersionEntry(
+        version=version,
+        bytes=golden.path.stat().st_size,
+        sha256=file_digest(golden.path),
+        content_sha256=sha256_text(golden.content_sha256),
+        created_utc=golden.created_utc,
+        tool_version=golden.tool_version,
+        note=note,
+    )
+
+
+def full_recipe(golden: GoldenFile) -> Recipe:
+    """Return a golden's recipe with the token ids of its cases, so that it can be recorded
+    again without the golden."""
+    recipe = parse_recipe(golden.recipe, str(golden.path))
+    cases = []
+    for case in recipe.cases:
+        ids = f"cases/{case.name}/token_ids"
+        if ids in golden.tensors:
+            rows = tuple(tuple(row) for row in golden.map(ids).tolist())
+            case = msgspec.structs.replace(case, token_ids=rows)
+        cases.append(case)
+    return msgspec.structs.replace(recipe, cases=tuple(cases))
+
+
+def tensor_entries(golden: GoldenFile, progress: Progress = lambda *_: None) -> tuple[Tensor, ...]:
+    """Return an entry with digest and sketch for every tensor, in execution order."""
+    sketches = {}
+    for number, (name, sketch) in enumerate(sketches_of(golden), start=1):
+        sketches[name] = sketch
+        progress(number, len(golden.tensors), name)
+    return tuple(
+        Tensor(
+            name=info.name,
+            dtype=info.dtype,
+            shape=info.shape,
+            dims=info.dims,
+            role=info.role,
+            op=info.op,
+            sha256=sha256_text(info.sha256),
+            sketch=sketches.get(info.name),
+        )
+        for info in golden.tensors.values()
+    )
+
+
+def file_digest(path: Path) -> str:
+    """Return ``sha256:`` and the digest of a file's bytes."""
+    with path.open("rb") as file:
+        return sha256_text(hashlib.file_digest(file, "sha256").hexdigest())
