@@ -7,8 +7,8 @@ For each tensor and row (the last axis) four numbers are kept in three scopes:
   implementation, as one standard deviation (docs/budgets.md derives it).
 
 The scopes say where the truth starts: ``op`` from the op's recorded inputs, ``sublayer`` from
-the sublayer's recorded input, ``chain`` from the token ids. In the last two a *twin* of the
-truth, to which every op adds noise of its own floor, shows what upstream rounding becomes.
+the sublayer's recorded input, ``chain`` from the token ids. In the last two several *twins* of
+the truth, to which every op adds noise of its own floor, show what upstream rounding becomes.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ from goldenctl.reference.forward import Sink, State, apply
 from goldenctl.reference.weights import TORCH_DTYPES, WeightLoader
 
 SCOPE_COUNT = len(BUDGET_SCOPES)
+TWINS = 4
+"""How many twins each of the scopes ``sublayer`` and ``chain`` has."""
+_WIDENING = 2.0
 _TWIN_SEED = 20_26
 # A uniform rounding error of one unit roundoff u has a standard deviation of u / sqrt(3).
 _UNIFORM = 1 / math.sqrt(3)
@@ -60,7 +63,7 @@ class Oracle:
         self._wide = TORCH_DTYPES[oracle_dtype(dtype)]
         self._sink = sink
         self._keep = keep
-        self._chains: dict[str, Tensor] = {}  # [2B, S, M]: truth and twin
+        self._chains: dict[str, Tensor] = {}  # [(1 + TWINS) * B, S, M]: truth and twins
         self._noise = torch.Generator().manual_seed(_TWIN_SEED)
         self._slices: dict[str, Tensor] = {}
 
@@ -71,7 +74,7 @@ class Oracle:
         exact = torch.zeros(SCOPE_COUNT, *hidden.shape[:-1], 4)
         self._sink(f"{path}/budget/output", exact, 0)
         truth = hidden.to(self._wide)
-        self._chains[state.case.name] = torch.cat([truth, truth])
+        self._chains[state.case.name] = torch.cat([truth] * (1 + TWINS))
         if self._keep:
             self._sink(f"{path}/oracle/output", torch.stack([truth] * SCOPE_COUNT), 0)
 
@@ -80,15 +83,13 @@ class Oracle:
         path = sublayer_path(state.case.name, 0, sublayer.name)
         weights = {name: self._loader.load(name) for name in sublayer.weights}
         mine = {name: self._widened(value) for name, value in recorded.items()}
-        stacked = {name: _four(name, value) for name, value in mine.items()}
-        stacked["input"] = torch.cat(
-            [mine["input"], mine["input"], self._chains[state.case.name]]
-        )  # [4B, S, M]: truth and twin of the sublayer, of the chain
+        stacked = {name: _stacked(name, value) for name, value in mine.items()}
+        stacked["input"] = self._inputs(mine["input"], self._chains[state.case.name])
         for op in sublayer.ops:
             truth = apply(sublayer, op, mine, weights)
             sigma = self._sigma(op, mine, weights, truth)
-            four = apply(sublayer, op, stacked, weights)
-            noisy = self._with_noise(op, four, stacked, weights)
+            exact = apply(sublayer, op, stacked, weights)
+            noisy = self._with_noise(op, exact, stacked, weights)
             stacked[op.output] = noisy
             budget = self._budget(mine[op.output], truth, sigma, noisy)
             self._hand_on(path, op.output, budget, truth, noisy)
@@ -104,7 +105,7 @@ class Oracle:
         chain = self._chains[state.case.name]
         chain = chain[:, -hidden.shape[1] :]
         mine = {"input": self._widened(hidden)}
-        stacked = {"input": torch.cat([mine["input"], mine["input"], chain])}
+        stacked = {"input": self._inputs(mine["input"], chain)}
         truth = apply(sublayer, op, mine, weights)
         sigma = self._sigma(op, mine, weights, truth)
         noisy = self._with_noise(op, apply(sublayer, op, stacked, weights), stacked, weights)
@@ -118,6 +119,10 @@ class Oracle:
         """Hand on what came in slices."""
         for name, budget in self._slices.items():
             self._sink(name, budget, 0)
+
+    def _inputs(self, recorded: Tensor, chain: Tensor) -> Tensor:
+        """[2 * (1 + TWINS) * B, S, M]: truth and twins of the sublayer, of the chain."""
+        return torch.cat([recorded] * (1 + TWINS) + [chain])
 
     def _widened(self, value: Tensor) -> Tensor:
         return value.to(self._wide) if value.is_floating_point() else value
@@ -139,52 +144,78 @@ class Oracle:
         return torch.hypot(element, row / math.sqrt(truth.shape[-1]))
 
     def _with_noise(
-        self, op: Op, four: Tensor, inputs: Mapping[str, Tensor], weights: Mapping[str, Tensor]
+        self, op: Op, exact: Tensor, inputs: Mapping[str, Tensor], weights: Mapping[str, Tensor]
     ) -> Tensor:
-        """Add the op's own rounding noise to the twins, numbers 1 and 3 of the four."""
-        element, row = self._noise_sizes(op, inputs, weights, four)
+        """Add the op's own rounding noise to the twins; the truths stay."""
+        element, row = self._noise_sizes(op, inputs, weights, exact)
         if op.kind in SHARED_NOISE:  # one error of exactly one deviation for the whole row
             sign = self._draw(row).sign()
-            noise = element * self._draw(four) + four * sign * row / _norm(four).clamp_min(1e-300)
+            noise = element * self._draw(exact) + exact * sign * row / _norm(exact).clamp_min(
+                1e-300
+            )
         else:
-            noise = torch.hypot(element, row / math.sqrt(four.shape[-1])) * self._draw(four)
-        torch.unflatten(noise, 0, (4, -1))[0::2] = 0.0
-        return four + noise
+            noise = torch.hypot(element, row / math.sqrt(exact.shape[-1])) * self._draw(exact)
+        _by_scope(noise)[:, 0] = 0.0
+        return exact + noise
 
     def _draw(self, like: Tensor) -> Tensor:
         draw = torch.randn(like.shape, generator=self._noise, dtype=torch.float32)
         return draw.to(like.device, like.dtype)
 
-    def _budget(self, recorded: Tensor, truth: Tensor, sigma: Tensor, four: Tensor) -> Tensor:
+    def _budget(self, recorded: Tensor, truth: Tensor, sigma: Tensor, stacked: Tensor) -> Tensor:
         """Return ``[scope, ..., 4]`` float32: l2, max, floor_l2, floor_max of every row."""
         own = torch.stack(
             [*_l2_max(recorded - truth), sigma.norm(dim=-1), sigma.amax(-1) * _MAX_SIGMAS], dim=-1
         )
         scopes = [own]
-        for pair in torch.unflatten(four, 0, (2, 2, -1)):
-            l2, largest = _l2_max(recorded - pair[0])
-            floor_l2, floor_max = _l2_max(pair[1] - pair[0])
-            # One draw of the twin may be small by luck; the op's own floor always holds.
-            floors = (torch.maximum(floor_l2, own[..., 2]), torch.maximum(floor_max, own[..., 3]))
-            scopes.append(torch.stack([l2, largest, *floors], dim=-1))
+        for passes in _by_scope(stacked):
+            floors = torch.stack(_floors(passes[1:] - passes[0]), dim=-1)
+            # The op's own floor always holds, whatever the twins drew.
+            parts = [torch.stack(_l2_max(recorded - passes[0]), -1), floors.maximum(own[..., 2:])]
+            scopes.append(torch.cat(parts, dim=-1))
         return torch.stack(scopes).float()
 
-    def _hand_on(self, path: str, tap: str, budget: Tensor, truth: Tensor, four: Tensor) -> None:
+    def _hand_on(self, path: str, tap: str, budget: Tensor, truth: Tensor, stacked: Tensor) -> None:
         for name in (tap, *(link for link, target in CACHE_LINKS.items() if target == tap)):
             self._sink(f"{path}/budget/{name}", budget, 0)
             if self._keep:
-                self._sink(f"{path}/oracle/{name}", _truths(truth, four), 0)
+                self._sink(f"{path}/oracle/{name}", _truths(truth, stacked), 0)
 
 
-def _four(name: str, value: Tensor) -> Tensor:
-    """Repeat a step's tensor for the four passes; tables are shared by all."""
-    return value if name.startswith("rope_") else torch.cat([value] * 4)
+def _stacked(name: str, value: Tensor) -> Tensor:
+    """Repeat a step's tensor for all passes; tables are shared."""
+    return value if name.startswith("rope_") else torch.cat([value] * (2 * (1 + TWINS)))
 
 
-def _truths(own: Tensor, four: Tensor) -> Tensor:
+def _by_scope(stacked: Tensor) -> Tensor:
+    """View ``[2 * (1 + TWINS) * B, ...]`` as ``[2, 1 + TWINS, B, ...]``, the truth first."""
+    return torch.unflatten(stacked, 0, (2, 1 + TWINS, -1))
+
+
+def _truths(own: Tensor, stacked: Tensor) -> Tensor:
     """Return ``[scope, ...]``: the truths without their twins."""
-    pairs = torch.unflatten(four, 0, (2, 2, -1))
-    return torch.stack([own, pairs[0, 0], pairs[1, 0]])
+    return torch.cat([own[None], _by_scope(stacked)[:, 0]])
+
+
+def _floors(errors: Tensor) -> tuple[Tensor, Tensor]:
+    """L2 and largest element that upstream rounding may reach, from the twins' errors
+    ``[TWINS, ..., n]``.
+
+    The root mean square over the twins, wider where their errors are collinear: a row moved
+    along one direction, as by a softmax between two tokens, has the tails of one Gaussian.
+    """
+    squares = errors.pow(2).sum(-1)  # [TWINS, ...]
+    wider = 1.0 + _WIDENING * _collinearity(errors, squares)
+    largest = errors.abs().amax(-1).pow(2).mean(0).sqrt()
+    return squares.mean(0).sqrt() * wider, largest * wider
+
+
+def _collinearity(errors: Tensor, squares: Tensor) -> Tensor:
+    """Mean squared cosine between twins, weighted by their size: 1 / (degrees of freedom)."""
+    first, second = torch.triu_indices(TWINS, TWINS, 1, device=errors.device)
+    products = (errors[first] * errors[second]).sum(-1).pow(2).sum(0)
+    sizes = (squares[first] * squares[second]).sum(0)
+    return torch.where(sizes > 0, products / sizes, 0.0)
 
 
 def _l2_max(error: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
+from goldenctl.cli import run
 from goldenctl.diff._partial import RowErrors
 from goldenctl.diff.budget import Budget, check_budget
 from goldenctl.diff.judge import compare
@@ -19,6 +21,7 @@ from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import BUDGET_SCOPES, BUDGET_STATISTICS
 from goldenctl.model.graph import Op
 from goldenctl.reference.alternatives import ALTERNATIVES
+from goldenctl.reference.oracle import TWINS, _floors
 from tests.verdict.conftest import Bench, record_tiny
 
 Values = NDArray[np.float64]
@@ -187,6 +190,33 @@ def test_a_correct_alternative_never_fails(bench_of: Callable[[str], Bench], dty
                     assert _share(found, bench.golden.map(name), budget) <= 1.0, (label, name)
                     tried += 1
     assert tried > 100
+
+
+def test_twins_along_one_line_widen_the_floor_and_independent_ones_do_not() -> None:
+    draws = torch.randn(TWINS, 50, 4096, generator=torch.Generator().manual_seed(1))
+    line = draws[:, :, :1] * torch.linspace(-1, 1, 4096)
+    for errors, widest in ((draws, 1.05), (line, 3.0)):
+        l2, largest = _floors(errors)
+        plain = errors.pow(2).sum(-1).mean(0).sqrt()
+        torch.testing.assert_close(l2 / plain, torch.full((50,), widest), rtol=0.05, atol=0)
+        assert torch.all(largest <= l2)
+    exact, _ = _floors(torch.zeros(TWINS, 2, 8))
+    assert not exact.any()
+
+
+@pytest.mark.parametrize("mode", ["sublayer", "chain"])
+@pytest.mark.parametrize("preset", ["qwen2-tiny", "mistral-tiny"])
+def test_a_correct_engine_passes_where_a_softmax_amplifies(
+    preset: str, mode: str, tmp_path: Path
+) -> None:
+    """Two models on which a single twin without widening failed InfiniCore's own kernels."""
+    model, golden, out = tmp_path / "model", tmp_path / "golden.h5", tmp_path / "run.h5"
+    assert run(["synth", preset, str(model), "--seed", "5"]) == 0
+    inputs = ["--random-tokens", "24", "--seed", "5"]
+    kind = ["--dtype", "bfloat16", "--oracle"]
+    assert run(["record", str(model), str(golden), *inputs, *kind]) == 0
+    assert run(["replay", str(golden), str(out), "--mode", mode]) == 0
+    assert run(["diff", str(golden), str(out), "--quiet"]) == 0
 
 
 def _share(actual: NDArray[Any], expected: NDArray[Any], budget: Budget) -> float:
