@@ -20,6 +20,7 @@ from goldenctl.commands.infinicore import infinicore_group
 from goldenctl.commands.inspect import inspect_command
 from goldenctl.commands.record import record_command
 from goldenctl.commands.replay import replay_command
+from goldenctl.commands.report import report_command
 from goldenctl.commands.selftest import selftest_command
 from goldenctl.commands.synth import synth_command
 from goldenctl.commands.verify import verify_command
@@ -49,6 +50,7 @@ for command in (
     blame_command,
     selftest_command,
     verify_command,
+    report_command,
     inspect_command,
     faults_command,
     infinicore_group,

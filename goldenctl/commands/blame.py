@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from goldenctl.commands.options import GOLDEN, PATH, goldens_option, model_folder, parse_layers
+from goldenctl.commands.reporting import Outputs, Shown, deliver, report_outputs, report_shown
 from goldenctl.errors import UsageError
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from goldenctl.replay.blame import Blame
 
 
 @click.command("blame")
@@ -26,6 +21,8 @@ if TYPE_CHECKING:
 @click.option("--inject", "faults", multiple=True, metavar="FAULT[@PLACE]", help="As for replay.")
 @click.option("--tolerance", default="default", show_default=True, help="As for diff.")
 @click.option("--infini-root", type=PATH, help="InfiniCore's install folder.")
+@report_outputs
+@report_shown
 @goldens_option()
 def blame_command(
     golden: Path,
@@ -36,13 +33,13 @@ def blame_command(
     faults: tuple[str, ...],
     tolerance: str,
     infini_root: Path | None,
+    outputs: Outputs,
+    shown: Shown,
 ) -> int:
     """Replay GOLDEN by sublayer, by op and as a chain; name the culprits and their bugs.
 
     Ends with exit code 1 when there is a culprit.
     """
-    from rich.console import Console
-
     from goldenctl.diff.tolerance import load_policy
     from goldenctl.golden.file import open_golden
     from goldenctl.replay.backend import open_backend, parse_device
@@ -53,6 +50,8 @@ def blame_command(
     if backend == "simulated":
         message = "blame: a simulated backend has no culprits"
         raise UsageError(message, hint="use infinicore, torch or exec:PROGRAM")
+    outputs.check()
+    notify = _silent if shown.quiet else _notify
     source = open_golden(golden, kind="golden")
     parse_device(device)
     count = source.recipe["model"]["config"]["num_hidden_layers"]
@@ -65,77 +64,19 @@ def blame_command(
         investigation = Investigation(
             source,
             model_folder(model_path or source.recipe["model"]["path"]),
-            backend=open_backend(backend, infini_root=infini_root, notify=_notify),
+            backend=open_backend(backend, infini_root=infini_root, notify=notify),
             options=options,
             policy=load_policy(tolerance),
             folder=Path(folder),
-            notify=_notify,
+            notify=notify,
         )
-        blame = investigation.run()
-    print_blame(blame, Console(highlight=False))
-    return 1 if blame.culprits or not blame.local.ok else 0
-
-
-def print_blame(blame: Blame, console: Console) -> None:
-    """Print the culprits with their diagnoses, the depth table and the graft."""
-    from rich.markup import escape
-
-    from goldenctl.errors import printable
-    from goldenctl.golden.schema import short_name
-
-    if blame.local.faults:
-        console.print(f"[bold yellow]INJECTED FAULTS: {escape(', '.join(blame.local.faults))}[/]")
-    if not blame.culprits:
-        console.print("[bold green]✓ no culprit[/]: every op is right, given right inputs")
-    diagnoses = {d.name: d for d in blame.diagnoses}
-    for culprit in blame.culprits:
-        place = f"{short_name(culprit.sublayer)}.{culprit.tap}"
-        console.print(f"[bold red]✗ culprit[/] [bold]{escape(printable(place))}[/] ({culprit.op})")
-        diagnosis = diagnoses.get(culprit.name)
-        said = diagnosis.summary if diagnosis else culprit.message
-        console.print(f"    {escape(printable(said))}")
-    if blame.note:
-        console.print(escape(blame.note))
-    console.print()
-    console.print(_depth_table(blame))
-    if blame.graft is not None:
-        console.print(f"\n{_graft_line(blame)}")
-
-
-def _depth_table(blame: Blame) -> object:
-    from rich.table import Table
-
-    from goldenctl.golden.schema import short_name
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("sublayer", no_wrap=True)
-    for title in ("local", "inherited", "chained", "times"):
-        table.add_column(title, justify="right")
-    table.add_column("")
-    colours = {"culprit": "bold red", "amplifier": "yellow", "victim": "dim", "healed": "green"}
-    for depth in blame.depths:
-        grew = f"{depth.amplification:.2g}x" if depth.inherited > 0 else "-"
-        numbers = (f"{x:.1e}" for x in (depth.local, depth.inherited, depth.chained))
-        style = colours.get(depth.word, "")
-        word = f"[{style}]{depth.word}[/]" if style else depth.word
-        table.add_row(short_name(depth.name), *numbers, grew, word)
-    return table
-
-
-def _graft_line(blame: Blame) -> str:
-    graft = blame.graft
-    assert graft is not None
-    count = len(blame.culprits)
-    line = (
-        f"graft: with the golden's tensor in place of {count} culprit{'s' * (count > 1)}, "
-        f"the chain has {graft.wrong_after} wrong sublayers instead of {graft.wrong_before}"
-    )
-    if graft.top1 is not None:
-        golden, before, after = graft.top1
-        state = "right all along" if before == golden else "healed" if after == golden else "wrong"
-        line += f"; top-1 token {before} → {after}, golden {golden}: {state}"
-    return line
+        report = investigation.run()
+    return deliver(report, outputs, shown)
 
 
 def _notify(message: str) -> None:
     click.echo(message, err=True)
+
+
+def _silent(_message: str) -> None:
+    pass

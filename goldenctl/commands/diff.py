@@ -6,7 +6,16 @@ from pathlib import Path
 
 import click
 
-from goldenctl.commands.options import GOLDEN, PATH, goldens_option, progress_bar, refuse_unwritable
+from goldenctl.commands.options import GOLDEN, goldens_option, progress_bar
+from goldenctl.commands.reporting import (
+    EVERYTHING,
+    NOWHERE,
+    Outputs,
+    Shown,
+    deliver,
+    report_outputs,
+    report_shown,
+)
 from goldenctl.errors import UsageError
 
 
@@ -20,10 +29,8 @@ from goldenctl.errors import UsageError
     metavar="NAME|FILE",
     help="default, classic, or a TOML file.",
 )
-@click.option("--json", "json_path", type=PATH, help="Also write the report as JSON.")
-@click.option("--worst", type=click.IntRange(1), metavar="N", help="The N worst sublayers first.")
-@click.option("-v", "--verbose", is_flag=True, help="Show every tensor.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing; the exit code tells.")
+@report_outputs
+@report_shown
 @goldens_option()
 def diff_command(golden: Path, run: Path | None, **options: object) -> int:
     """Score RUN against GOLDEN and say which op goes wrong first.
@@ -39,22 +46,22 @@ def run_diff(
     run: Path | None,
     *,
     tolerance: str = "default",
-    json_path: Path | None = None,
-    worst: int | None = None,
-    verbose: bool = False,
-    quiet: bool = False,
+    outputs: Outputs = NOWHERE,
+    shown: Shown = EVERYTHING,
+    command: str = "diff",
 ) -> int:
     """Compare or judge again, print, write; return the exit code."""
+    from msgspec.structs import replace
+
+    from goldenctl.diff.illustrate import illustrate
     from goldenctl.diff.judge import compare
     from goldenctl.diff.rejudge import rejudge
     from goldenctl.diff.tolerance import load_policy
     from goldenctl.golden.file import open_golden
-    from goldenctl.report.console import print_report
-    from goldenctl.report.json import load_report, save_report
+    from goldenctl.report.json import load_report
 
     policy = load_policy(tolerance)
-    if json_path is not None:
-        refuse_unwritable(json_path)
+    outputs.check()
     if run is None and golden.suffix != ".json":
         message = "diff needs a golden and a run, or one report that diff --json wrote"
         raise UsageError(message)
@@ -64,8 +71,7 @@ def run_diff(
         with progress_bar("comparing") as progress:
             files = open_golden(golden), open_golden(run)
             report = compare(*files, policy, progress=progress)
-    if json_path is not None:
-        save_report(report, json_path)
-    if not quiet:
-        print_report(report, worst=worst, verbose=verbose)
-    return report.exit_code
+            if outputs.pictures:
+                report = illustrate(report, *files)
+        report = replace(report, command=command)
+    return deliver(report, outputs, shown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -13,8 +14,9 @@ from goldenctl.commands.options import (
     TEXT,
     os_errors_named,
     refuse_existing,
-    refuse_unwritable,
 )
+from goldenctl.commands.reporting import Outputs, Shown, report_outputs, report_shown
+from goldenctl.errors import UsageError
 
 DEFAULT_MODEL = Path("/home/shared/models/Qwen3-1.7B")
 
@@ -24,12 +26,14 @@ DEFAULT_MODEL = Path("/home/shared/models/Qwen3-1.7B")
     "--model-path", type=PATH, default=DEFAULT_MODEL, show_default=True, help="The checkpoint."
 )
 @click.option("--device", default="cpu", show_default=True, help="The backend's device.")
-@click.option("--output", type=PATH, help="Write the report as JSON.")
+@click.option("--output", type=PATH, help="The same as --json.")
 @click.option("--test-input", type=TEXT, metavar="TEXT", help="The prompt.")
 @click.option("--backend", default="infinicore", show_default=True, help="As for replay.")
 @click.option("--dtype", type=DTYPE, default="float32", show_default=True, help="Compute dtype.")
 @click.option("--tolerance", default="default", show_default=True, help="As for diff.")
 @click.option("--keep", type=PATH, help="Keep golden.h5 and run.h5 in this folder.")
+@report_outputs
+@report_shown
 def verify_command(
     model_path: Path,
     device: str,
@@ -39,6 +43,8 @@ def verify_command(
     dtype: str,
     tolerance: str,
     keep: Path | None,
+    outputs: Outputs,
+    shown: Shown,
 ) -> int:
     """Record a checkpoint in PyTorch, replay it on a backend, and diff the two."""
     from goldenctl.commands.diff import run_diff
@@ -49,8 +55,11 @@ def verify_command(
 
     load_policy(tolerance)
     parse_device(device)
-    if output is not None:
-        refuse_unwritable(output)
+    if output is not None and outputs.json is not None:
+        message = "--output and --json are the same; give one"
+        raise UsageError(message)
+    outputs = replace(outputs, json=outputs.json or output)
+    outputs.check()
     prompts = (test_input,) if test_input is not None else ()
     recording = prepare(model_path, prompts=prompts, dtype=dtype)
     if keep is not None:
@@ -62,4 +71,6 @@ def verify_command(
         golden, run = folder / "golden.h5", folder / "run.h5"
         run_recording(recording, golden)
         run_replay(golden, run, backend=backend, device=device)
-        return run_diff(golden, run, tolerance=tolerance, json_path=output)
+        return run_diff(
+            golden, run, tolerance=tolerance, outputs=outputs, shown=shown, command="verify"
+        )

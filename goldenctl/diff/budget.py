@@ -61,6 +61,19 @@ def check_budget(rows: RowErrors, budget: Budget, *, from_truth: bool) -> tuple[
     return checks, worst
 
 
+def row_shares(rows: RowErrors, budget: Budget, *, from_truth: bool) -> Rows:
+    """Return the part of its tolerance that each row uses: the larger of the two checks."""
+    norms = np.sqrt(rows.expected_squared)
+    l2_limit, max_limit = row_limits(budget, norms, from_truth=from_truth)
+    l2_share = _shares(np.sqrt(rows.error_squared), l2_limit)
+    return np.maximum(l2_share, _shares(rows.max_error, max_limit))
+
+
+def expected_error(budget: Budget, norms: Rows) -> Rows:
+    """Return how far two correct results are apart in each row, as a rule: sqrt(b² + B²)."""
+    return np.hypot(budget.l2, _widened(np.maximum(budget.l2, budget.floor_l2), norms))
+
+
 def row_limits(budget: Budget, norms: Rows, *, from_truth: bool) -> tuple[Rows, Rows]:
     """Return each row's limits of L2 and of the largest error; ``norms`` are of the expected
     rows."""

@@ -53,8 +53,8 @@ def compare(
     expected = {t.name for s in sublayers for t in s.tensors}
     extra = [_extra(info) for info in _outputs(run) if info.name not in expected]
     return Report(
-        golden=_provenance(golden),
-        run=_provenance(run),
+        golden=provenance(golden),
+        run=provenance(run),
         policy=policy.name,
         mode=str(run.recipe.get("mode", "sublayer")),
         sublayers=tuple(sublayers),
@@ -256,7 +256,8 @@ def _non_finite(metrics: Metrics) -> str:
     )
 
 
-def _provenance(file: GoldenFile) -> Provenance:
+def provenance(file: GoldenFile) -> Provenance:
+    """Return where a golden or run comes from."""
     return Provenance(
         path=str(file.path),
         kind=file.kind,

@@ -3,32 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from goldenctl.diff.findings import Depth
 from goldenctl.diff.report import PASSED, Report, SublayerResult, TensorResult
 from goldenctl.model.graph import CACHE_LINKS, Sublayer
 
 AMPLIFIES = 2.0
 """A sublayer that makes an inherited error at least this many times larger amplifies it."""
-
-
-@dataclass(frozen=True)
-class Depth:
-    """One sublayer's part in how an error grows: relative L2 errors of its output.
-
-    ``local`` from golden input, ``inherited`` what came in by the chain, ``chained`` what
-    went out. ``word`` is culprit, victim, amplifier, healed or empty.
-    """
-
-    name: str
-    local: float
-    inherited: float
-    chained: float
-    word: str
-
-    @property
-    def amplification(self) -> float:
-        return self.chained / self.inherited if self.inherited > 0 else float("nan")
 
 
 def culprits(report: Report, graph: Mapping[str, Sublayer]) -> list[TensorResult]:

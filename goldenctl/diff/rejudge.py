@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from goldenctl.diff.report import PASSED, Report, SublayerResult, TensorResult, worst_share
+from goldenctl.diff.report import (
+    BY_BUDGET,
+    PASSED,
+    Report,
+    SublayerResult,
+    TensorResult,
+    worst_share,
+)
 from goldenctl.diff.tolerance import Policy, check_limits, limits_for
-
-_BY_BUDGET = ("budget", "truth")
 
 
 def rejudge(report: Report, policy: Policy) -> Report:
@@ -16,7 +21,12 @@ def rejudge(report: Report, policy: Policy) -> Report:
     Where the policy puts budgets first, verdicts by budget stand: they need the tensors.
     """
     sublayers = tuple(_sublayer(s, policy, report.mode) for s in report.sublayers)
-    return replace(report, policy=policy.name, sublayers=sublayers)
+    findings = report.findings
+    if findings is not None:
+        right = {t.name for s in sublayers for t in s.tensors if t.ok}
+        left = tuple(culprit for culprit in findings.culprits if culprit.name not in right)
+        findings = replace(findings, culprits=left)
+    return replace(report, policy=policy.name, sublayers=sublayers, findings=findings)
 
 
 def _sublayer(sublayer: SublayerResult, policy: Policy, mode: str) -> SublayerResult:
@@ -33,7 +43,7 @@ def _sublayer(sublayer: SublayerResult, policy: Policy, mode: str) -> SublayerRe
 
 
 def _tensor(tensor: TensorResult, policy: Policy, mode: str) -> TensorResult:
-    if tensor.metrics is None or (policy.budget and tensor.rule in _BY_BUDGET):
+    if tensor.metrics is None or (policy.budget and tensor.rule in BY_BUDGET):
         return tensor
     dtypes = (tensor.dtype, tensor.actual_dtype or tensor.dtype)
     limits = limits_for(policy, tensor.op, dtypes, mode)

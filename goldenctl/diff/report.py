@@ -1,4 +1,7 @@
-"""Owns the report: the one object that every renderer reads (docs/report-schema.md)."""
+"""Owns the report: the one object that every renderer reads (docs/report-schema.md).
+
+A field that is added gets a default, so that reports written before still load.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,10 @@ from typing import Any
 
 import msgspec
 
+from goldenctl.diff.findings import Culprit, Findings
 from goldenctl.diff.metrics import LogitMetrics, Metrics
+from goldenctl.diff.pictures import Picture
+from goldenctl.diff.selftest import Selftest
 from goldenctl.diff.tolerance import Check
 
 REPORT_VERSION = 1
@@ -17,6 +23,8 @@ CRASHED = "crashed"
 # computed the tensor.
 NEUTRAL = ("not_computed",)
 WARN_SHARE = 0.8
+BY_BUDGET = ("budget", "truth")
+"""Rules that judge by what was recorded of the reference's own rounding."""
 
 
 class TensorResult(
@@ -84,7 +92,11 @@ class Provenance(
 class Report(
     msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
 ):
-    """A run judged against its golden."""
+    """A run judged against its golden.
+
+    ``command`` is the one that made it: diff, blame, verify, check or selftest. ``pictures``
+    are of the worst tensors; ``findings`` are blame's, ``selftest`` is that command's.
+    """
 
     golden: Provenance
     run: Provenance
@@ -94,6 +106,10 @@ class Report(
     extra: tuple[TensorResult, ...] = ()
     simulated: bool = False
     faults: tuple[str, ...] = ()
+    command: str = "diff"
+    pictures: tuple[Picture, ...] = ()
+    findings: Findings | None = None
+    selftest: Selftest | None = None
 
     @property
     def tensors(self) -> list[TensorResult]:
@@ -104,10 +120,18 @@ class Report(
         return [t for t in self.tensors if t.state not in NEUTRAL]
 
     @property
+    def culprits(self) -> tuple[Culprit, ...]:
+        return self.findings.culprits if self.findings is not None else ()
+
+    @property
     def ok(self) -> bool:
-        """Every tensor passed, there was at least one, and no sublayer crashed."""
+        """Every tensor passed, there was at least one, no sublayer crashed, and there is no
+        culprit. A selftest: it kept its rates."""
+        if self.selftest is not None:
+            return self.selftest.ok
         crashed = any(sublayer.state == CRASHED for sublayer in self.sublayers)
-        return bool(self.compared) and not crashed and all(t.ok for t in self.compared)
+        right = bool(self.compared) and all(t.ok for t in self.compared)
+        return right and not crashed and not self.culprits
 
     @property
     def exit_code(self) -> int:

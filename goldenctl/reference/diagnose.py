@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from goldenctl.diff._partial import RowErrors
 from goldenctl.diff.budget import Budget, row_limits
+from goldenctl.diff.findings import Cause, explanation
 from goldenctl.diff.metrics import score
 from goldenctl.diff.signature import describe_error
 from goldenctl.diff.tolerance import default_policy
@@ -50,6 +51,14 @@ class Hypothesis:
     def title(self) -> str:
         return " and ".join(fault.title for fault in self.faults)
 
+    @property
+    def cause(self) -> Cause:
+        """What a report keeps of it."""
+        names = tuple(fault.name for fault in self.faults)
+        return Cause(
+            title=self.title, faults=names, explained=self.explained, residual=self.residual
+        )
+
 
 @dataclass(frozen=True)
 class Diagnosis:
@@ -62,11 +71,8 @@ class Diagnosis:
 
     @property
     def summary(self) -> str:
-        if self.causes:
-            titles = " or ".join(f"'{cause.title}'" for cause in self.causes)
-            return f"{self.causes[0].explained:.1%} of the error is explained by {titles}"
-        seen = "; ".join(self.looks_like) or "like no pattern that is known here"
-        return f"not explained by a known fault; the error looks like: {seen}"
+        explained = self.causes[0].explained if self.causes else 0.0
+        return explanation([cause.title for cause in self.causes], explained, self.looks_like)
 
 
 class Diagnoser:

@@ -8,26 +8,27 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from goldenctl import __version__
 from goldenctl.diff._partial import RowErrors
 from goldenctl.diff.budget import Budget, check_budget
-from goldenctl.diff.judge import compare
+from goldenctl.diff.judge import compare, provenance
 from goldenctl.diff.localize import culprits
 from goldenctl.diff.metrics import score
-from goldenctl.diff.report import Report
+from goldenctl.diff.report import Provenance, Report
+from goldenctl.diff.selftest import Selftest, Trial, Verdict
 from goldenctl.diff.tolerance import default_policy
 from goldenctl.errors import UsageError
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.layout import oracle_dtype
 from goldenctl.golden.schema import BUDGET_SCOPES, short_name
+from goldenctl.golden.times import now_utc
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Op, Sublayer
@@ -40,66 +41,8 @@ from goldenctl.replay.bind import choose_sublayers
 from goldenctl.replay.faults import FAULTS, Context, Fault, Injection, faulty_op
 from goldenctl.replay.replay import Options, replay
 
-VISIBLE = 8.0
-"""A fault is visible when it moves some row by this many times what rounding does."""
 SUBLAYER_ROUNDS = 24
 _OPS_SCOPE = BUDGET_SCOPES.index("op")
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One fault at one op: whether the input shows it at all, and what was said of it.
-
-    ``effect`` is the largest row of ||f - e|| over B, the row's rounding; ``named`` whether
-    the fault is among those that the diagnosis gave, ``causes`` all of them. ``held_out`` are
-    the causes that a catalogue without this fault gave: each would be a wrong name; None
-    where that was not tried.
-    """
-
-    fault: str
-    place: str
-    op: str
-    effect: float
-    caught: bool
-    named: bool
-    causes: tuple[str, ...]
-    held_out: tuple[str, ...] | None
-    gates: Mapping[str, bool]
-
-    @property
-    def visible(self) -> bool:
-        return not self.effect < VISIBLE
-
-
-@dataclass
-class Selftest:
-    """All trials; every verdict on something correct: (alternative, place, passed); and every
-    fault put into a whole sublayer: (fault, place, its op was the first culprit)."""
-
-    dtype: str
-    trials: list[Trial] = field(default_factory=list)
-    correct: list[tuple[str, str, bool]] = field(default_factory=list)
-    correct_gates: Counter[str] = field(default_factory=Counter)
-    correct_ops: int = 0
-    located: list[tuple[str, str, bool]] = field(default_factory=list)
-
-    @property
-    def visible(self) -> list[Trial]:
-        return [trial for trial in self.trials if trial.visible]
-
-    def rate(self, good: Callable[[Trial], bool]) -> float:
-        """The share of visible trials that are good; NaN without any."""
-        trials = self.visible
-        return sum(map(good, trials)) / len(trials) if trials else float("nan")
-
-    @property
-    def wrong_names(self) -> list[Trial]:
-        """Held-out faults that were given another name, though the two can be told apart."""
-        return [t for t in self.visible if set(t.held_out or ()) - set(t.causes)]
-
-    @property
-    def false_alarms(self) -> list[tuple[str, str, bool]]:
-        return [entry for entry in self.correct if not entry[2]]
 
 
 class Tester:
@@ -133,9 +76,31 @@ class Tester:
         self._tried_without: set[tuple[str, str]] = set()
         self._truths: dict[str, np.ndarray[Any, Any]] = {}
 
+    def report(self) -> Report:
+        """Run the selftest; return it as a report that every renderer can read."""
+        result = self.run()
+        backend = dict(self._backend.description)
+        engine = Provenance(
+            path="",
+            kind="selftest",
+            created_utc=now_utc(),
+            tool_version=__version__,
+            content_sha256="",
+            recipe={"backend": backend, "model": self._golden.recipe["model"]},
+        )
+        return Report(
+            golden=provenance(self._golden),
+            run=engine,
+            policy=default_policy().name,
+            mode="op, sublayer and chain",
+            sublayers=(),
+            command="selftest",
+            selftest=result,
+        )
+
     def run(self) -> Selftest:
         """Inject everything, then everything that is right."""
-        result = Selftest(self._golden.recipe["dtype"])
+        result = Selftest(dtype=self._golden.recipe["dtype"])
         rounds = list(self._rounds())
         with tempfile.TemporaryDirectory(prefix="goldenctl-") as folder:
             run_path = Path(folder) / "run.h5"
@@ -190,7 +155,7 @@ class Tester:
         assigned: Mapping[str, Injection],
         report: Report,
         caught: Mapping[tuple[str, str], bool],
-    ) -> Iterator[tuple[str, str, bool]]:
+    ) -> Iterator[Verdict]:
         """Locate as blame does: where the rounding of earlier ops hides a fault from the
         sublayer replay, the op replay has the word."""
         first: dict[str, str] = {}
@@ -199,7 +164,7 @@ class Tester:
         for path, injection in assigned.items():
             fault, place = injection.fault.name, injection.where
             found = first.get(path, place if caught[fault, place] else "")
-            yield fault, place, found == place
+            yield Verdict(fault, place, found == place)
 
     def _other_engines(self, result: Selftest, path: Path) -> None:
         """Fused attention, and each engine on one thread: other orders of the same sums."""
@@ -298,7 +263,7 @@ class Tester:
 
     def _take_correct(self, result: Selftest, label: str, report: Report, run: GoldenFile) -> None:
         for tensor in report.compared:
-            result.correct.append((label, tensor.name, tensor.ok))
+            result.correct.append(Verdict(label, tensor.name, tensor.ok))
             if report.mode == "op":
                 self._ask_gates(result, tensor.name, run.map(tensor.name))
 
@@ -310,7 +275,7 @@ class Tester:
         result.correct_ops += 1
         for gate, rule in GATES.items():
             ok = passes(rule, actual, expected, truth, self._golden.recipe["dtype"])
-            result.correct_gates[gate] += not ok
+            result.correct_gates[gate] = result.correct_gates.get(gate, 0) + (not ok)
 
     def _alternatives(self, result: Selftest) -> None:
         for path, sublayer in self._graph.items():
@@ -326,7 +291,7 @@ class Tester:
                     metrics = score(found, expected, atol=0.0, rtol=0.0, rows=rows)
                     checks, _ = check_budget(rows, self._budget(name), from_truth=False)
                     ok = metrics.mismatches == 0 and all(check.share <= 1.0 for check in checks)
-                    result.correct.append((label, name, ok))
+                    result.correct.append(Verdict(label, name, ok))
                     self._ask_gates(result, name, found)
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
+from goldenctl.diff.findings import Culprit, Findings, Graft
+from goldenctl.diff.illustrate import illustrate
 from goldenctl.diff.judge import compare
-from goldenctl.diff.localize import Depth, culprits, depths
+from goldenctl.diff.localize import culprits, depths
 from goldenctl.diff.report import Report, TensorResult
 from goldenctl.diff.tolerance import Policy
 from goldenctl.errors import GoldenctlError, MissingError, require_torch
@@ -24,30 +28,6 @@ if TYPE_CHECKING:
     from goldenctl.reference.diagnose import Diagnosis
 
 Notify = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Graft:
-    """A chain replay with the golden's tensors in place of the culprits': how many of the
-    sublayers that were wrong are right again, and the last token's most likely next token
-    (golden, without the graft, with it; None without logits)."""
-
-    wrong_before: int
-    wrong_after: int
-    top1: tuple[int, int, int] | None
-
-
-@dataclass(frozen=True)
-class Blame:
-    """Everything a replay in all modes says of a backend."""
-
-    local: Report
-    chain: Report
-    culprits: tuple[TensorResult, ...]
-    depths: tuple[Depth, ...]
-    diagnoses: tuple[Diagnosis, ...]
-    graft: Graft | None
-    note: str = ""
 
 
 class Investigation:
@@ -77,40 +57,45 @@ class Investigation:
             golden, config, options.layers, fused=False
         )
 
-    def run(self) -> Blame:
-        """Replay by sublayer, by op where taps allow, and as a chain; then diagnose and graft."""
-        local = self._replayed("sublayer")
+    def run(self) -> Report:
+        """Replay by sublayer, by op where taps allow, and as a chain; then diagnose and graft.
+
+        The report is of the sharpest replay that found a culprit, with the findings of all.
+        """
+        base = local = self._replayed("sublayer")
         found, note = culprits(local, self._graph), ""
         if self._golden.recipe["taps"] == "op":
             # The sharpest view: no op inherits the rounding of those before it.
-            found = culprits(self._replayed("op"), self._graph) or found
+            by_op = self._replayed("op")
+            sharper = culprits(by_op, self._graph)
+            if sharper or not found:
+                base, found = by_op, sharper
         elif found:
             note = "only sublayer taps were recorded: record with --taps op to find the op"
         chain = self._replayed("chain")
-        diagnoses, lack = self._diagnosed(found) if found and not note else ((), "")
-        return Blame(
-            local=local,
-            chain=chain,
-            culprits=tuple(found),
+        diagnoses, lack = self._diagnosed(found) if found and not note else ({}, "")
+        findings = Findings(
+            culprits=tuple(_culprit(t, diagnoses.get(t.name)) for t in found),
             depths=tuple(depths(local, chain, {t.sublayer for t in found})),
-            diagnoses=diagnoses,
             graft=self._grafted(chain, found) if found and not note else None,
             note=note or lack,
         )
+        report = replace(base, command="blame", findings=findings)
+        return illustrate(report, self._golden, open_golden(self._folder / f"{base.mode}.h5"))
 
     def _replayed(self, mode: str, grafts: frozenset[str] = frozenset()) -> Report:
         name = "graft" if grafts else mode
         self._notify(f"replaying in mode {name}")
         path = self._folder / f"{name}.h5"
-        options = replace(self._options, mode=mode, grafts=grafts)
+        options = dataclasses.replace(self._options, mode=mode, grafts=grafts)
         replay(self._golden, self._checkpoint_path, path, backend=self._backend, options=options)
         return compare(self._golden, open_golden(path), self._policy)
 
-    def _diagnosed(self, found: list[TensorResult]) -> tuple[tuple[Diagnosis, ...], str]:
+    def _diagnosed(self, found: list[TensorResult]) -> tuple[dict[str, Diagnosis], str]:
         try:
             require_torch("diagnosis")
         except MissingError as error:
-            return (), str(error)
+            return {}, str(error)
         from goldenctl.reference.diagnose import Diagnoser
         from goldenctl.reference.patch import Emulator
 
@@ -118,14 +103,15 @@ class Investigation:
         checkpoint = Checkpoint.open(self._checkpoint_path)
         emulator = Emulator(self._golden, self._config, checkpoint, self._golden.recipe["dtype"])
         diagnoser = Diagnoser(self._golden, emulator)
-        result = []
+        result = {}
         for culprit in found:
             if culprit.metrics is not None:
                 self._notify(f"diagnosing {culprit.name}")
                 sublayer = self._graph[culprit.sublayer]
                 actual = run.map(culprit.name)
-                result.append(diagnoser.diagnose(culprit.sublayer, sublayer, culprit.tap, actual))
-        return tuple(result), ""
+                diagnosis = diagnoser.diagnose(culprit.sublayer, sublayer, culprit.tap, actual)
+                result[culprit.name] = diagnosis
+        return result, ""
 
     def _grafted(self, chain: Report, found: list[TensorResult]) -> Graft | None:
         names = frozenset(f"{t.sublayer}/{CACHE_LINKS.get(t.tap, t.tap)}" for t in found)
@@ -144,6 +130,19 @@ class Investigation:
         files = (self._golden, *(open_golden(self._folder / f"{m}.h5") for m in ("chain", "graft")))
         first, second, third = (int(f.map(name)[0, -1].argmax()) for f in files)
         return first, second, third
+
+
+def _culprit(tensor: TensorResult, diagnosis: Diagnosis | None) -> Culprit:
+    return Culprit(
+        name=tensor.name,
+        sublayer=tensor.sublayer,
+        tap=tensor.tap,
+        op=tensor.op,
+        message=tensor.message,
+        diagnosed=diagnosis is not None,
+        causes=tuple(cause.cause for cause in diagnosis.causes) if diagnosis else (),
+        looks_like=diagnosis.looks_like if diagnosis else (),
+    )
 
 
 def _wrong(report: Report) -> int:

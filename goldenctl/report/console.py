@@ -1,8 +1,13 @@
-"""Owns a report on the terminal: the verdict, where first, then a table of sublayers."""
+"""Owns a report on the terminal: the verdict, where first, then a table of sublayers.
+
+Made for 80 columns; in a pipe lines are as long as they need to be.
+"""
 
 from __future__ import annotations
 
-import math
+import fnmatch
+import os
+from collections.abc import Callable, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
@@ -20,6 +25,31 @@ from goldenctl.diff.report import (
 )
 from goldenctl.errors import printable
 from goldenctl.golden.schema import short_name
+from goldenctl.report.console_blame import findings_view
+from goldenctl.report.console_selftest import selftest_view
+from goldenctl.report.words import (
+    Places,
+    duration,
+    group_of,
+    groups_of,
+    numbers,
+    percent,
+    plural,
+    ratio,
+    rules,
+    some,
+    times,
+)
+
+_PIPE_COLUMNS = 400
+
+
+def make_console() -> Console:
+    """Return a console on standard output; in a pipe it breaks no line."""
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        return Console(highlight=False, width=_PIPE_COLUMNS)
+    return console
 
 
 def print_report(
@@ -28,27 +58,74 @@ def print_report(
     *,
     worst: int | None = None,
     verbose: bool = False,
+    only: str | None = None,
 ) -> None:
     """Print a report; ``worst`` shows that many sublayers, worst first; ``verbose`` adds
-    every tensor of them."""
-    (console or Console(highlight=False)).print(view(report, worst=worst, verbose=verbose))
+    every tensor of them; ``only`` leaves out what its pattern does not match."""
+    (console or make_console()).print(view(report, worst=worst, verbose=verbose, only=only))
 
 
-def view(report: Report, *, worst: int | None = None, verbose: bool = False) -> RenderableType:
+def view(
+    report: Report, *, worst: int | None = None, verbose: bool = False, only: str | None = None
+) -> RenderableType:
     """Return the report as something rich can print, at 80 columns or more."""
+    if report.selftest is not None:
+        return selftest_view(report.selftest, verbose=verbose)
     parts: list[RenderableType] = []
     if report.simulated:
         parts.append(Text("SIMULATED: no engine computed these outputs", style="bold yellow"))
     if report.faults:
         parts.append(Text(f"INJECTED FAULTS: {printable(', '.join(report.faults))}", "bold yellow"))
+    matches = _matcher(only)
+    if report.findings is not None:
+        parts.append(findings_view(report, matches))
+        return Group(*parts, *_details(report, matches) if verbose else ())
     parts += [Text.from_markup(line) for line in _verdict(report)]
-    sublayers = list(report.sublayers)
-    if worst is not None:
-        sublayers = sorted(sublayers, key=lambda s: -worst_share(list(s.tensors)))[:worst]
-    parts += [Text(), _table(report, sublayers)]
-    if verbose:
-        parts += [_tensor_table(s) for s in sublayers]
+    groups = groups_of(report)
+    if len(groups) > 1:
+        parts += [Text(), _group_table(report, groups)]
+    if len(groups) <= 1 or verbose or worst or only or not report.ok:
+        sublayers = _chosen(report, matches, worst, every=verbose or bool(only))
+        parts += [Text(), _table(report, sublayers)]
+        if verbose:
+            parts += [_tensor_table(report, s, matches) for s in sublayers]
     return Group(*parts)
+
+
+def _details(report: Report, matches: Matcher) -> list[RenderableType]:
+    sublayers = _chosen(report, matches, None, every=True)
+    return [_tensor_table(report, sublayer, matches) for sublayer in sublayers]
+
+
+Matcher = Callable[[str], bool]
+
+
+def _matcher(only: str | None) -> Matcher:
+    """Return what tells whether a tensor's path matches: as a glob of its dotted name or of
+    a part of it, or as a plain part."""
+    if only is None:
+        return lambda _name: True
+
+    def matches(name: str) -> bool:
+        dotted = name.replace("/", ".")
+        return only in dotted or only in name or fnmatch.fnmatchcase(dotted, f"*{only}*")
+
+    return matches
+
+
+def _chosen(
+    report: Report, matches: Matcher, worst: int | None, *, every: bool
+) -> list[SublayerResult]:
+    """The sublayers to show. Of several cases and steps, only the first that is wrong."""
+    sublayers = [s for s in report.sublayers if any(matches(t.name) for t in s.tensors)]
+    if not report.sublayers or not any(s.tensors for s in report.sublayers):
+        sublayers = list(report.sublayers)
+    if worst is not None:
+        return sorted(sublayers, key=lambda s: -worst_share(list(s.tensors)))[:worst]
+    first = report.first_wrong
+    if not every and first is not None and len(groups_of(report)) > 1:
+        return [s for s in sublayers if group_of(s.name) == group_of(first.name)]
+    return sublayers
 
 
 def _verdict(report: Report) -> list[str]:
@@ -57,85 +134,118 @@ def _verdict(report: Report) -> list[str]:
     lines = []
     if report.ok:
         share = worst_share(compared)
-        head = f"[bold green]✓ PASS[/]  {len(compared)} tensors of {len(report.sublayers)}"
-        lines.append(f"{head} sublayers within tolerance, at most {_percent(share)} of it used")
+        head = f"[bold green]✓ PASS[/]  {plural(len(compared), 'tensor')} of "
+        head += plural(len(report.sublayers), "sublayer")
+        lines.append(f"{head} within tolerance, at most {percent(share)} of it used")
         near = [t for t in compared if t.share >= WARN_SHARE]
         if near:
-            lines.append(f"  {len(near)} use more than {_percent(WARN_SHARE)}: {_names(near)}")
+            lines.append(f"  {len(near)} use more than {percent(WARN_SHARE)}: {_names(near)}")
     elif not compared:
         lines.append("[bold red]✗ FAIL[/]  nothing was compared")
     else:
-        lines.append(f"[bold red]✗ FAIL[/]  {bad} of {len(compared)} tensors are wrong")
+        lines.append(f"[bold red]✗ FAIL[/]  {bad:,} of {len(compared):,} tensors are wrong")
     first = report.first_wrong
     if first is not None:
-        lines += _first_wrong(first)
+        lines += _first_wrong(report, first)
     skipped = [t for t in report.tensors if t.state == "not_computed"]
     if skipped:
         taps = ", ".join(dict.fromkeys(t.tap for t in skipped))
         lines.append(f"  not computed by this backend, so not judged: {_clean(taps)}")
-    lines.append(f"  rule: {_rules(report)}; mode: {_clean(report.mode)}")
+    lines.append(f"  rule: {_clean(rules(report))}; mode: {_clean(report.mode)}")
     return lines
 
 
-def _first_wrong(first: TensorResult) -> list[str]:
-    where = f"{short_name(first.sublayer) or first.sublayer}.{first.tap}"
+def _first_wrong(report: Report, first: TensorResult) -> list[str]:
+    where = Places(report).tensor(first.name)
     lines = [f"  first wrong: [bold]{_clean(where)}[/] (op {_clean(first.op)})"]
     if first.message:
         lines.append(f"  {_clean(first.message)}")
     elif first.metrics is not None:
-        used = f"{first.share:.3g} times its tolerance"
-        m = first.metrics
-        lines.append(f"  {used}: relative L2 {m.rel_l2:.2e}, cosine {m.cosine:.6f}")
+        rel_l2, cosine = first.metrics.rel_l2, first.metrics.cosine
+        lines.append(f"  {times(first.share)}: relative L2 {rel_l2:.2e}, cosine {cosine:.6f}")
     if first.worst:
         lines.append(f"  worst at {_clean(first.worst)}")
+    words = next((p.looks_like for p in report.pictures if p.name == first.name), ())
+    if words:
+        lines.append(f"  the error looks like: {_clean('; '.join(words))}")
     return lines
 
 
+def _group_table(report: Report, groups: Sequence[str]) -> Table:
+    """One line for each case and step."""
+    places = Places(report)
+    table = _plain_table("", "case", numbers=("tensors", "wrong", "used"))
+    table.add_column("first wrong", overflow="fold")
+    for group in groups:
+        sublayers = [s for s in report.sublayers if group_of(s.name) == group]
+        tensors = [t for s in sublayers for t in s.tensors if t.state not in NEUTRAL]
+        wrong = [t for t in tensors if not t.ok]
+        first = f"{short_name(wrong[0].sublayer)}.{wrong[0].tap}" if wrong else ""
+        table.add_row(
+            _state_mark(all(s.state == PASSED for s in sublayers)),
+            _clean(places.group(group)),
+            f"{len(tensors):,}",
+            f"{len(wrong):,}",
+            percent(worst_share(tensors)),
+            _clean(first),
+        )
+    return table
+
+
+def _plain_table(*titles: str, numbers: Sequence[str]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    for title in numbers:
+        table.add_column(title, justify="right", no_wrap=True)
+    return table
+
+
 def _table(report: Report, sublayers: list[SublayerResult]) -> Table:
+    places = Places(report)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
     table.add_column("sublayer", overflow="fold", min_width=19)
     for title in ("used", "rel L2", "cosine", "golden", "run", "ratio"):
         table.add_column(title, justify="right", no_wrap=True)
-    many_cases = len({s.name.split("/")[1] for s in report.sublayers}) > 1
     for sublayer in sublayers:
-        label = short_name(sublayer.name)
-        if many_cases:
-            label = f"{sublayer.name.split('/')[1]}: {label}"
+        label = places.sublayer(sublayer.name)
         if sublayer.first_wrong:
             label += f" ({sublayer.first_wrong})"
         shown = _shown(sublayer)
-        ok = sublayer.state == PASSED
         table.add_row(
-            Text("✓", "green") if ok else Text("✗", "bold red"),
-            escape(printable(label)),
-            _percent(sublayer.share),
-            *_numbers(shown)[:2],
-            _ns(sublayer.expected_ns),
-            _ns(sublayer.actual_ns),
-            _ratio(sublayer.actual_ns, sublayer.expected_ns),
+            _state_mark(sublayer.state == PASSED),
+            _clean(label),
+            percent(sublayer.share),
+            *numbers(shown.metrics if shown is not None else None)[:2],
+            duration(sublayer.expected_ns),
+            duration(sublayer.actual_ns),
+            ratio(sublayer.actual_ns, sublayer.expected_ns),
         )
     return table
 
 
-def _tensor_table(sublayer: SublayerResult) -> Table:
+def _tensor_table(report: Report, sublayer: SublayerResult, matches: Matcher) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
-    table.title = Text(f"\n{printable(short_name(sublayer.name))}", "bold")
+    table.title = Text(f"\n{printable(Places(report).sublayer(sublayer.name))}", "bold")
     table.add_column("")
     for title in ("tensor", "rule"):
         table.add_column(title)
     for title in ("used", "rel L2", "cosine", "max ULP"):
         table.add_column(title, justify="right", no_wrap=True)
     for tensor in sublayer.tensors:
-        cells = (_clean(tensor.tap), _clean(tensor.rule or tensor.state), _percent(tensor.share))
-        table.add_row(_mark(tensor), *cells, *_numbers(tensor))
+        if matches(tensor.name):
+            cells = (_clean(tensor.tap), _clean(tensor.rule or tensor.state), percent(tensor.share))
+            table.add_row(_mark(tensor), *cells, *numbers(tensor.metrics))
     return table
 
 
 def _mark(tensor: TensorResult) -> Text:
-    if tensor.state in NEUTRAL:
-        return Text("-", "dim")
-    return Text("✓", "green") if tensor.ok else Text("✗", "bold red")
+    return Text("-", "dim") if tensor.state in NEUTRAL else _state_mark(tensor.ok)
+
+
+def _state_mark(ok: bool) -> Text:
+    return Text("✓", "green") if ok else Text("✗", "bold red")
 
 
 def _shown(sublayer: SublayerResult) -> TensorResult | None:
@@ -145,43 +255,8 @@ def _shown(sublayer: SublayerResult) -> TensorResult | None:
     return next(iter(wrong), None) or max(scored, key=lambda t: t.share, default=None)
 
 
-def _numbers(tensor: TensorResult | None) -> tuple[str, str, str]:
-    if tensor is None or tensor.metrics is None:
-        return ("-", "-", "-")
-    m = tensor.metrics
-    return (f"{m.rel_l2:.1e}", f"{m.cosine:.6f}", f"{m.max_ulp:,}" if m.max_ulp < 1e9 else "huge")
-
-
-def _rules(report: Report) -> str:
-    counts: dict[str, int] = {}
-    for tensor in report.tensors:
-        if tensor.rule:
-            counts[tensor.rule] = counts.get(tensor.rule, 0) + 1
-    words = {"budget": "recorded rounding budget", "truth": "recorded truth"}
-    said = [f"{words.get(rule, f'tolerance {rule}')} ({n})" for rule, n in counts.items()]
-    return _clean(", ".join(said) or report.policy)
-
-
 def _names(tensors: list[TensorResult]) -> str:
-    names = [f"{short_name(t.sublayer)}.{t.tap}" for t in tensors[:3]]
-    return _clean(", ".join(names) + (", ..." if len(tensors) > 3 else ""))
-
-
-def _percent(share: float) -> str:
-    if not math.isfinite(share) or share >= 100:
-        return ">9999%"
-    return f"{share:.0%}"
-
-
-def _ns(ns: int) -> str:
-    for unit, scale in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
-        if ns >= scale:
-            return f"{ns / scale:.3g} {unit}"
-    return f"{ns} ns" if ns else "-"
-
-
-def _ratio(actual: int, expected: int) -> str:
-    return f"{actual / expected:.2g}x" if actual and expected else "-"
+    return _clean(some(f"{short_name(t.sublayer)}.{t.tap}" for t in tensors))
 
 
 def _clean(text: str) -> str:

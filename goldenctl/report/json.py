@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import re
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from goldenctl.diff.findings import Cause, Depth
 from goldenctl.diff.metrics import LogitMetrics, Metrics
+from goldenctl.diff.pictures import Extreme, Histogram, Picture, Strip
 from goldenctl.diff.report import PASSED, REPORT_VERSION, Report, SublayerResult, TensorResult
+from goldenctl.diff.selftest import Trial
 from goldenctl.diff.tolerance import Check
 from goldenctl.errors import DamagedError, UsageError
+from goldenctl.report.write import write_text
 
 _LEGACY = (
     "model_path",
@@ -29,6 +33,8 @@ _LEGACY = (
     "layer_results",
 )
 _NON_FINITE = {"NaN": math.nan, "Inf": math.inf, "-Inf": -math.inf}
+# A line break cannot stand inside a JSON string, so this finds arrays alone.
+_NUMBERS_ONLY = re.compile(r"\[\n[-+\d.eE,\s]+\]")
 _LIMIT_BYTES = 512 << 20
 
 
@@ -47,17 +53,15 @@ def to_json(report: Report) -> dict[str, Any]:
     return encoded
 
 
+def render(report: Report) -> str:
+    """Return the report as JSON text; lists of numbers stand on one line."""
+    text = json.dumps(to_json(report), indent=1, allow_nan=False) + "\n"
+    return _NUMBERS_ONLY.sub(lambda match: " ".join(match[0].split()), text)
+
+
 def save_report(report: Report, path: Path) -> None:
     """Write the report, in one step; raises UsageError when the path cannot be written."""
-    text = json.dumps(to_json(report), indent=1, allow_nan=False) + "\n"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        message = f"{path}: cannot be written: {error.strerror}"
-        raise UsageError(message) from error
+    write_text(path, render(report))
 
 
 def load_report(path: Path) -> Report:
@@ -79,7 +83,7 @@ def load_report(path: Path) -> Report:
         return msgspec.convert(_decode(data), Report)
     except (ValueError, RecursionError, msgspec.ValidationError) as error:
         message = f"{path}: not a report: {error}"
-        raise DamagedError(message, hint="write it again with diff --json") from error
+        raise DamagedError(message, hint="write it again with --json") from error
 
 
 def _legacy_fields(report: Report) -> dict[str, Any]:
@@ -134,16 +138,27 @@ def _decode(value: Any) -> Any:
 
 
 def _decode_field(key: str, item: Any) -> Any:
-    if key in ("recipe", "failure"):
+    if key in _FREE:
         return item
-    return (
-        _NON_FINITE.get(item, item) if isinstance(item, str) and key in NUMBERS else _decode(item)
-    )
+    if key not in NUMBERS:
+        return _decode(item)
+    if isinstance(item, list):
+        return [_number(entry) for entry in item]
+    return _number(item)
 
 
+def _number(item: Any) -> Any:
+    return _NON_FINITE.get(item, item) if isinstance(item, str) else item
+
+
+# Plain data of other files, kept as it is.
+_FREE = ("recipe", "failure")
 NUMBERS = {
     field.name
-    for kind in (TensorResult, SublayerResult, Metrics, LogitMetrics, Check)
+    for kind in (
+        TensorResult, SublayerResult, Metrics, LogitMetrics, Check,
+        Cause, Depth, Trial, Strip, Histogram, Extreme, Picture,
+    )
     for field in msgspec.structs.fields(kind)
-    if field.type in (float, float | None)
-}
+    if field.type in (float, float | None, tuple[float, ...])
+}  # fmt: skip

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from msgspec.structs import replace
 
+from goldenctl.diff.findings import Cause, Culprit, Depth, Findings, Graft
 from goldenctl.diff.metrics import score, score_logits
+from goldenctl.diff.pictures import Picture, Scale, picture
 from goldenctl.diff.report import Provenance, Report, SublayerResult, TensorResult
+from goldenctl.diff.selftest import Selftest, Trial, Verdict
 from goldenctl.diff.tolerance import Check
 
+STORED = Path(__file__).parent / "stored"
+"""Reports of real runs: one from before findings and pictures were added, one of blame."""
 STEP = "cases/default/steps/00"
 
 
@@ -31,6 +37,7 @@ def tensor(sublayer: str, tap: str, share: float = 0.25, **changes: Any) -> Tens
     actual = expected * np.float32(1 + share / 100) if np.isfinite(share) else expected * np.nan
     metrics = score(actual, expected, atol=0.0, rtol=1e-6)
     scored: dict[str, Any] = {
+        "op": "linear",
         "state": "passed" if share <= 1 else "failed",
         "rule": "default",
         "share": share,
@@ -44,7 +51,6 @@ def tensor(sublayer: str, tap: str, share: float = 0.25, **changes: Any) -> Tens
         name=f"{STEP}/{sublayer}/{tap}",
         sublayer=f"{STEP}/{sublayer}",
         tap=tap,
-        op="linear",
         dtype="float32",
         shape=(1, 4, 8),
         expected_ns=1_500,
@@ -124,3 +130,91 @@ def bad() -> Report:
         simulated=True,
         faults=("rope_interleaved",),
     )
+
+
+def pictured(name: str, *, wrong: bool = True) -> Picture:
+    """The picture of a tensor of four tokens, one of them far off; its first row holds a NaN."""
+    expected = np.linspace(-1, 1, 32, dtype=np.float32).reshape(1, 4, 8)
+    actual = expected + np.float32(1e-3)
+    if wrong:
+        actual[0, 2] += 1.0
+        actual[0, 0, 0] = np.nan
+    shares = np.array([np.inf, 0.3, 40.0, 0.2]) if wrong else np.full(4, 0.5)
+    scale = Scale(shares=shares, limits=np.full(4, 0.02), rounding=np.full(4, 0.004))
+    dims = ("batch", "token", "hidden")
+    return picture(name, actual, expected, dims, scale=scale, describe=wrong)
+
+
+def blamed() -> Report:
+    """Two culprits, one of them explained; the chain heals with the graft."""
+    path = f"{STEP}/layers/00/attention"
+    cause = Cause(title="interleaved RoPE", faults=("rope_interleaved",), explained=0.999,
+                  residual=1e-3)  # fmt: skip
+    named = Culprit(name=f"{path}/q_rope", sublayer=path, tap="q_rope", op="rope",
+                    diagnosed=True, causes=(cause,))  # fmt: skip
+    unnamed = Culprit(name=f"{path}/output", sublayer=path, tap="output", op="add",
+                      diagnosed=True, looks_like=("only head 3",))  # fmt: skip
+    depths = (
+        Depth(f"{STEP}/embedding", 0.0, 0.0, 0.0, ""),
+        Depth(path, 0.5, 0.0, 0.5, "culprit"),
+        Depth(f"{STEP}/layers/00/mlp", 1e-7, 0.5, 0.4, "victim"),
+    )
+    wrong = [tensor("layers/00/attention", tap, 30.0, op="rope") for tap in ("q_rope", "output")]
+    return report(
+        sublayer("embedding", tensor("embedding", "output", 0.0)),
+        sublayer("layers/00/attention", tensor("layers/00/attention", "q_proj", 0.25), *wrong),
+        sublayer("layers/00/mlp", tensor("layers/00/mlp", "output", 0.5)),
+        mode="op",
+        command="blame",
+        pictures=(pictured(wrong[0].name), pictured(f"{STEP}/layers/00/mlp/output", wrong=False)),
+        findings=Findings(culprits=(named, unnamed), depths=depths, graft=Graft(2, 0, (5, 7, 5))),
+    )
+
+
+def selftested(*, caught: bool = True) -> Report:
+    """A selftest of 200 trials; one of them escapes unless ``caught``."""
+    trials = [
+        Trial(fault=f"fault_{i % 5}", place=f"layers.00.mlp.tap_{i}", op="linear", effect=float(i),
+              caught=True, named=True, causes=(f"fault_{i % 5}",), held_out=(),
+              gates={"cosine >= 0.99": i % 2 == 0})
+        for i in range(200)
+    ]  # fmt: skip
+    if not caught:
+        trials[-3:] = [replace(t, caught=False, named=False, causes=()) for t in trials[-3:]]
+    verdict = Verdict("infinicore, op", f"{STEP}/layers/00/mlp/output", True)
+    result = Selftest(dtype="bfloat16", trials=trials, correct=[verdict], located=[verdict],
+                      correct_ops=1, correct_gates={"cosine >= 0.99": 0})  # fmt: skip
+    return report(command="selftest", selftest=result)
+
+
+HOSTILE = "q</script>]]>[bold]|`<img src=x onerror=alert(1)>\x1b[2J\x00\ufffe\n=1"
+
+
+def hostile() -> Report:
+    """Names and texts that try to be markup, control codes or formulas wherever one can stand."""
+    path = f"layers/00/{HOSTILE}"
+    gone = unscored(path, HOSTILE, "missing", f"said {HOSTILE}")
+    wrong = tensor(path, f"{HOSTILE}2", 9.0, op=HOSTILE, worst=HOSTILE, rule=HOSTILE)
+    failure = {"reason": HOSTILE, "command": HOSTILE, "stderr": HOSTILE, HOSTILE: HOSTILE}
+    culprit = Culprit(name=wrong.name, sublayer=wrong.sublayer, tap=wrong.tap, op=HOSTILE,
+                      message=HOSTILE, diagnosed=True, looks_like=(HOSTILE,))  # fmt: skip
+    depth = Depth(wrong.sublayer, 1.0, 1.0, 1.0, HOSTILE)
+    drawn = replace(pictured(wrong.name), looks_like=(HOSTILE,))
+    strips = tuple(replace(strip, dim=HOSTILE) for strip in drawn.strips)
+    worst = tuple(replace(extreme, where=HOSTILE) for extreme in drawn.worst)
+    return report(
+        sublayer(path, wrong, gone, failure=failure, state="crashed"),
+        golden=replace(provenance("golden", **{HOSTILE: HOSTILE}), path=HOSTILE),
+        run=replace(provenance("run", backend={"name": HOSTILE}), path=HOSTILE),
+        faults=(HOSTILE,),
+        mode=HOSTILE,
+        policy=HOSTILE,
+        pictures=(replace(drawn, strips=strips, worst=worst),),
+        findings=Findings(culprits=(culprit,), depths=(depth,), note=HOSTILE),
+    )
+
+
+EVERY = {
+    "good": good, "bad": bad, "empty": report, "blamed": blamed, "selftest": selftested,
+    "escaped": lambda: selftested(caught=False), "hostile": hostile,
+}  # fmt: skip

@@ -7,11 +7,22 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from reports import bad, good, report, sublayer, tensor, unscored
+from reports import (
+    EVERY,
+    STEP,
+    bad,
+    blamed,
+    good,
+    report,
+    selftested,
+    sublayer,
+    tensor,
+    unscored,
+)
 from rich.console import Console
 
-from goldenctl.diff.report import Report
-from goldenctl.report.console import print_report
+from goldenctl.diff.report import Report, SublayerResult
+from goldenctl.report.console import make_console, print_report
 
 
 def shown(made: Report, *, width: int = 80, color: bool = False, **options: Any) -> str:
@@ -133,9 +144,96 @@ def test_a_tensor_that_was_not_computed_is_not_marked_wrong() -> None:
     assert not line.startswith("✗")
 
 
-def test_cases_are_told_apart_when_there_are_several() -> None:
-    one = sublayer("embedding", tensor("embedding", "output"))
-    other = replace(one, name="cases/long/steps/00/embedding")
-    text = shown(report(one, other))
-    assert "✓  default: embedding" in text
-    assert "✓  long: embedding" in text
+SEVERAL = """\
+✗ FAIL  1 of 5 tensors are wrong
+  first wrong: long/01: layers.00.mlp.up_proj (op linear)
+  9 times its tolerance: relative L2 9.00e-02, cosine 1.000000
+  worst at batch 0, token 3, hidden 7
+  rule: tolerance default (5); mode: sublayer
+
+   case        tensors  wrong  used  first wrong
+✓  default/00        1      0   25%
+✓  long/00           1      0   25%
+✗  long/01           3      1  900%  layers.00.mlp.up_proj
+
+   sublayer                          used   rel L2    cosine  golden   run  ratio
+✓  long/01: embedding                 25%  2.5e-03  1.000000    2 ms  5 ms   2.5x
+✗  long/01: layers.00.mlp (up_proj)  900%  9.0e-02  1.000000    2 ms  5 ms   2.5x"""
+
+
+def moved(made: SublayerResult, step: str) -> SublayerResult:
+    tensors = tuple(replace(t, name=t.name.replace(STEP, step)) for t in made.tensors)
+    return replace(made, name=made.name.replace(STEP, step), tensors=tensors)
+
+
+def several() -> Report:
+    """Two cases, one of two steps; the last step is wrong."""
+    right = sublayer("embedding", tensor("embedding", "output"))
+    wrong = sublayer(
+        "layers/00/mlp",
+        tensor("layers/00/mlp", "up_proj", 9.0),
+        tensor("layers/00/mlp", "output"),
+    )
+    last = "cases/long/steps/01"
+    return report(
+        right, moved(right, "cases/long/steps/00"), moved(right, last), moved(wrong, last)
+    )
+
+
+def test_cases_and_steps_have_a_line_each_and_the_wrong_one_its_sublayers() -> None:
+    assert shown(several(), width=100) == SEVERAL
+
+
+@pytest.mark.parametrize("only", ["up_proj", "layers.*.up_*", "mlp/up_proj", "layers.00.mlp.up"])
+def test_only_shows_what_matches_and_judges_everything(only: str) -> None:
+    text = shown(several(), width=100, only=only, verbose=True)
+    assert text.startswith("✗ FAIL  1 of 5 tensors are wrong")
+    rows = [line for line in text.splitlines() if line.startswith(("✓", "✗"))][4:]
+    assert [row.split()[1] for row in rows] == ["long/01:", "up_proj"]
+
+
+def test_only_without_a_match_shows_no_sublayer() -> None:
+    assert shown(several(), width=100, only="nothing").endswith("golden  run  ratio")
+
+
+BLAMED = """\
+✗ culprit layers.00.attention.q_rope (rope)
+    99.9% of the error is explained by 'interleaved RoPE'
+✗ culprit layers.00.attention.output (add)
+    not explained by a known fault; the error looks like: only head 3
+
+sublayer               local  inherited  chained  times
+embedding            0.0e+00    0.0e+00  0.0e+00      -
+layers.00.attention  5.0e-01    0.0e+00  5.0e-01      -  culprit
+layers.00.mlp        1.0e-07    5.0e-01  4.0e-01   0.8x  victim
+
+graft: with the golden's tensor in place of 2 culprits, the chain has 0 wrong
+sublayers instead of 2; top-1 token 7 → 5, golden 5: healed"""
+
+
+def test_what_blame_found() -> None:
+    assert shown(blamed()) == BLAMED
+
+
+def test_a_selftest_names_what_escaped() -> None:
+    text = shown(selftested(caught=False))
+    assert text.startswith("✗ FAIL  bfloat16: 192 visible faults, 8 that this input")
+    assert "  escaped: fault_2 at layers.00.mlp.tap_197" in text
+    assert "fault_4" not in text.split("gate")[1]
+    assert shown(selftested()).startswith("✓ PASS")
+
+
+def test_a_pipe_breaks_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    assert make_console().width > 200
+    monkeypatch.setenv("COLUMNS", "90")
+    assert make_console().width == 90
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("verbose", [False, True])
+def test_every_report_prints_clean_lines_of_80_columns(name: str, verbose: bool) -> None:
+    text = shown(EVERY[name](), verbose=verbose)
+    assert max(map(len, text.splitlines())) <= 80
+    assert all(char.isprintable() for char in text.replace("\n", ""))

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from goldenctl.cli import run
-from goldenctl.commands.selftest import LEAST_CAUGHT, LEAST_LOCATED, LEAST_NAMED
 from goldenctl.diff import budget
+from goldenctl.diff.selftest import LEAST_CAUGHT, LEAST_LOCATED, LEAST_NAMED, Selftest
 from goldenctl.errors import UsageError
 from goldenctl.golden.file import GoldenFile
 from goldenctl.reference import selftest
-from goldenctl.reference.selftest import Selftest, spread
+from goldenctl.reference.selftest import spread
 from goldenctl.replay.backend import Backend
 from goldenctl.replay.faults import FAULTS
 
@@ -45,9 +45,9 @@ def _unnamed(result: Selftest) -> list[tuple[str, str, tuple[str, ...]]]:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_one_layer_keeps_the_bars(tested: Callable[[str], Selftest], dtype: str) -> None:
     result = tested(dtype)
-    located = [right for *_, right in result.located]
+    located = [verdict.ok for verdict in result.located]
     escaped = [(t.fault, t.place, t.effect) for t in result.visible if not t.caught]
-    elsewhere = [entry for entry in result.located if not entry[2]]
+    elsewhere = [verdict for verdict in result.located if not verdict.ok]
     assert len(result.visible) > 100
     assert result.rate(lambda t: t.caught) >= LEAST_CAUGHT, escaped
     assert len(located) == 48

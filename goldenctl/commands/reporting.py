@@ -1,0 +1,129 @@
+"""Owns what commands that yield a report share: where it is written, what is shown of it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from goldenctl.commands.options import PATH, TEXT, refuse_unwritable
+from goldenctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from goldenctl.diff.report import Report
+
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The files that a report is written to, one for each format; None is not wanted."""
+
+    json: Path | None = None
+    junit: Path | None = None
+    markdown: Path | None = None
+    csv: Path | None = None
+    html: Path | None = None
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """The wanted files by format."""
+        every = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: path for name, path in every.items() if path is not None}
+
+    @property
+    def pictures(self) -> bool:
+        """Whether figures are needed: they are read from the tensors."""
+        return self.json is not None or self.html is not None
+
+    def check(self) -> None:
+        """Raise UsageError for a path that cannot be written, before anything is computed."""
+        paths = list(self.paths.values())
+        for path in paths:
+            refuse_unwritable(path)
+        twice = [path for path in paths if paths.count(path) > 1]
+        if twice:
+            message = f"{twice[0]}: is given for two formats"
+            raise UsageError(message)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What of a report is printed; the verdict itself is always of everything."""
+
+    worst: int | None = None
+    only: str | None = None
+    verbose: bool = False
+    quiet: bool = False
+
+
+NOWHERE = Outputs()
+EVERYTHING = Shown()
+_OUTPUTS = (
+    click.option("--json", type=PATH, metavar="FILE", help="Write the report as JSON."),
+    click.option("--junit", type=PATH, metavar="FILE", help="Write the report as JUnit XML."),
+    click.option("--markdown", type=PATH, metavar="FILE", help="Write the report as Markdown."),
+    click.option("--csv", type=PATH, metavar="FILE", help="Write all scores as CSV."),
+)
+_SHOWN = (
+    click.option(
+        "--worst", type=click.IntRange(1), metavar="N", help="Show the N worst sublayers first."
+    ),
+    click.option(
+        "--only",
+        type=TEXT,
+        metavar="PATTERN",
+        help="Show only tensors whose name matches, such as 'layers.0*.q_proj'.",
+    ),
+    click.option("-v", "--verbose", is_flag=True, help="Show everything."),
+    click.option("-q", "--quiet", is_flag=True, help="Print nothing; the exit code tells."),
+)
+
+
+def report_outputs(function: Function) -> Function:
+    """Add --json, --html, --junit, --markdown and --csv; the command gets them as ``outputs``."""
+    return _gathered(function, "outputs", Outputs, _OUTPUTS)
+
+
+def report_shown(function: Function) -> Function:
+    """Add --worst, --only, --verbose and --quiet; the command gets them as ``shown``."""
+    return _gathered(function, "shown", Shown, _SHOWN)
+
+
+def _gathered(function: Function, name: str, kind: type, options: tuple[Function, ...]) -> Function:
+    """Add options to a command, and give it one object of ``kind`` in their place."""
+
+    @functools.wraps(function)
+    def command(*arguments: Any, **values: Any) -> Any:
+        own = {f.name: values.pop(f.name) for f in fields(kind) if f.name in values}
+        return function(*arguments, **{name: kind(**own)}, **values)
+
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def deliver(report: Report, outputs: Outputs, shown: Shown) -> int:
+    """Write the report's files and GitHub's step summary, print it; return its exit code."""
+    from goldenctl.report.console import print_report
+    from goldenctl.report.markdown import append_summary
+
+    write_outputs(report, outputs)
+    append_summary(report)
+    if not shown.quiet:
+        print_report(report, worst=shown.worst, verbose=shown.verbose, only=shown.only)
+    return report.exit_code
+
+
+def write_outputs(report: Report, outputs: Outputs) -> None:
+    """Render every wanted format and put it into its file, each in one step."""
+    from importlib import import_module
+
+    from goldenctl.report.write import write_text
+
+    for name, path in outputs.paths.items():
+        write_text(path, import_module(f"goldenctl.report.{name}").render(report))

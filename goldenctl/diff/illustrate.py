@@ -1,0 +1,109 @@
+"""Owns which tensors of a comparison get pictures, and by what their rows are measured."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from msgspec.structs import replace
+
+from goldenctl.diff._partial import RowErrors
+from goldenctl.diff.budget import Budget, expected_error, row_limits, row_shares
+from goldenctl.diff.metrics import score
+from goldenctl.diff.pictures import Picture, Scale, picture
+from goldenctl.diff.report import BY_BUDGET, Report, TensorResult
+from goldenctl.golden.dtypes import DTYPES
+from goldenctl.golden.file import GoldenFile
+from goldenctl.golden.schema import BUDGET_SCOPES
+
+ILLUSTRATED = 8
+
+
+def illustrate(
+    report: Report, golden: GoldenFile, run: GoldenFile, *, count: int = ILLUSTRATED
+) -> Report:
+    """Return the report with pictures of its ``count`` worst tensors, the first wrong first.
+
+    ``golden`` and ``run`` are the files that it was made from.
+    """
+    pictures = tuple(_picture(t, report.mode, golden, run) for t in chosen(report, count))
+    return replace(report, pictures=pictures)
+
+
+def chosen(report: Report, count: int) -> list[TensorResult]:
+    """Return the first wrong tensor, the culprits, and the worst of the rest."""
+    scored = [t for t in report.compared if t.metrics is not None and t.metrics.count]
+    culprits = {culprit.name for culprit in report.culprits}
+    wrong = [t for t in scored if not t.ok]
+    first = [*wrong[:1], *(t for t in scored if t.name in culprits)]
+    by_share = sorted(scored, key=lambda t: -math.inf if math.isnan(t.share) else -t.share)
+    return list({t.name: t for t in (*first, *by_share)}.values())[:count]
+
+
+def _picture(tensor: TensorResult, mode: str, golden: GoldenFile, run: GoldenFile) -> Picture:
+    actual, expected = run.map(tensor.name), golden.map(tensor.name)
+    rows = RowErrors.of(expected)
+    score(actual, expected, atol=0.0, rtol=0.0, rows=rows)
+    if tensor.rule in BY_BUDGET:
+        scale = _by_budget(tensor, mode, golden, run, rows)
+    else:
+        scale = _by_tolerance(tensor, rows)
+    scale.shares[_unlike(actual, expected)] = np.inf
+    return picture(
+        tensor.name,
+        actual,
+        expected,
+        golden.info(tensor.name).dims,
+        scale=scale,
+        describe=not tensor.ok,
+    )
+
+
+def _by_budget(
+    tensor: TensorResult, mode: str, golden: GoldenFile, run: GoldenFile, rows: RowErrors
+) -> Scale:
+    folder, _, tap = tensor.name.rpartition("/")
+    scope = BUDGET_SCOPES.index(mode)
+    budget = Budget.of(golden.map(f"{folder}/budget/{tap}"), scope)
+    norms = np.sqrt(rows.expected_squared)
+    judged, from_truth = rows, tensor.rule == "truth"
+    if from_truth:
+        exact = golden.map(f"{folder}/oracle/{tap}")[scope]
+        judged = RowErrors.of(exact)
+        score(run.map(tensor.name), exact, atol=0.0, rtol=0.0, rows=judged)
+    return Scale(
+        shares=row_shares(judged, budget, from_truth=from_truth),
+        limits=row_limits(budget, norms, from_truth=False)[0],
+        rounding=expected_error(budget, norms),
+    )
+
+
+def _by_tolerance(tensor: TensorResult, rows: RowErrors) -> Scale:
+    """Spread the tensor's limit evenly over its rows: by its relative L2 limit, else so that
+    the whole tensor uses the share that it was judged to use."""
+    norm, error = np.sqrt([rows.expected_squared.sum(), rows.error_squared.sum()])
+    stated = [check.limit for check in tensor.checks if check.metric == "rel_l2"]
+    if stated:
+        total = stated[0] * norm
+    elif 0.0 < tensor.share < math.inf:
+        total = error / tensor.share
+    else:
+        total = 4 * DTYPES[tensor.dtype].eps * norm
+    limits = np.full(rows.error_squared.size, total / math.sqrt(rows.error_squared.size))
+    errors = np.sqrt(rows.error_squared)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = np.where(errors == 0.0, 0.0, errors / limits)
+    return Scale(shares=shares, limits=limits)
+
+
+def _unlike(actual: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Rows in which one of finite, NaN, +Inf, -Inf stands against another."""
+    width = expected.shape[-1] if expected.ndim else 1
+    a, e = actual.reshape(-1, width), expected.reshape(-1, width)
+    unlike = np.zeros(e.shape[0], bool)
+    step = max((1 << 20) // width, 1)
+    for start in range(0, e.shape[0], step):
+        x, y = a[start : start + step], e[start : start + step]
+        same = np.where(np.isfinite(y), np.isfinite(x), (x == y) | (np.isnan(x) & np.isnan(y)))
+        unlike[start : start + step] = ~same.all(axis=1)
+    return unlike

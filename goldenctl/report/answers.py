@@ -1,0 +1,147 @@
+"""Owns the four answers that every report gives, in this order: pass or fail, where first,
+what kind of bug, how sure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from goldenctl.diff.findings import Culprit
+from goldenctl.diff.report import CRASHED, WARN_SHARE, Report, TensorResult, worst_share
+from goldenctl.diff.selftest import LEAST_CAUGHT, LEAST_LOCATED, LEAST_NAMED, Selftest
+from goldenctl.report.words import RULES, Places, percent, plural, some, times
+
+SURELY = 4.0
+"""From this many times a rounding budget on, a tensor cannot be wrong by rounding."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Each answer is a short sentence; ``where`` and what follows are empty without an error."""
+
+    ok: bool
+    verdict: str
+    where: str = ""
+    kind: str = ""
+    sure: str = ""
+
+
+def answers(report: Report) -> Answers:
+    """Return what a report says, in words."""
+    if report.selftest is not None:
+        return _of_selftest(report.selftest)
+    if report.ok:
+        return Answers(True, _passed(report), sure=_sure_of_pass(report))
+    first = first_culprit(report)
+    if first is None:
+        return Answers(False, _failed(report))
+    culprit = report.findings.culprit(first.name) if report.findings is not None else None
+    return Answers(
+        False,
+        _failed(report),
+        where=_where(report, first),
+        kind=_kind(report, first, culprit),
+        sure=_sure(report, first, culprit),
+    )
+
+
+def first_culprit(report: Report) -> TensorResult | None:
+    """Return the tensor that is wrong first: blame's first culprit, else the first wrong."""
+    names = {culprit.name for culprit in report.culprits[:1]}
+    named = next((t for t in report.tensors if t.name in names), None)
+    return named or report.first_wrong
+
+
+def _passed(report: Report) -> str:
+    share = percent(worst_share(report.compared))
+    count = plural(len(report.compared), "tensor")
+    sublayers = plural(len(report.sublayers), "sublayer")
+    return f"{count} of {sublayers} within tolerance, at most {share} of it used"
+
+
+def _failed(report: Report) -> str:
+    if not report.compared:
+        return "nothing was compared"
+    bad = sum(not tensor.ok for tensor in report.compared)
+    said = f"{bad:,} of {plural(len(report.compared), 'tensor')} are wrong"
+    crashed = sum(sublayer.state == CRASHED for sublayer in report.sublayers)
+    if crashed:
+        said += f", {plural(crashed, 'sublayer')} did not run to the end"
+    return said
+
+
+def _where(report: Report, first: TensorResult) -> str:
+    place = f"{Places(report).tensor(first.name)} (op {first.op})"
+    return f"{place}, worst at {first.worst}" if first.worst else place
+
+
+def _kind(report: Report, first: TensorResult, culprit: Culprit | None) -> str:
+    if first.metrics is None or first.state != "failed":
+        return first.message or first.state
+    if culprit is not None and culprit.causes:
+        return " or ".join(cause.title for cause in culprit.causes)
+    looks = culprit.looks_like if culprit is not None else ()
+    if not looks:
+        looks = next((p.looks_like for p in report.pictures if p.name == first.name), ())
+    if first.message:
+        return "; ".join([first.message, *looks[1:]])
+    return f"the error looks like: {'; '.join(looks)}" if looks else ""
+
+
+def _sure(report: Report, first: TensorResult, culprit: Culprit | None) -> str:
+    if first.metrics is None or first.state != "failed":
+        return "certain: there is no complete result to compare"
+    if culprit is not None and culprit.causes:
+        cause = culprit.causes[0]
+        said = (
+            f"reproduced: the reference with this bug explains {cause.explained:.1%} of the error"
+        )
+        return said + _graft(report)
+    size = _size(first)
+    if culprit is not None and culprit.diagnosed:
+        return f"{size}; no known bug reproduces it, so this describes the error, not its cause"
+    return size
+
+
+def _graft(report: Report) -> str:
+    graft = report.findings.graft if report.findings is not None else None
+    if graft is None:
+        return ""
+    return (
+        f"; with the golden's tensor in its place {graft.wrong_after} sublayers are wrong "
+        f"instead of {graft.wrong_before}"
+    )
+
+
+def _size(first: TensorResult) -> str:
+    if not math.isfinite(first.share):
+        return "certain: not a number is not rounding"
+    size = times(first.share)
+    if first.rule not in RULES:
+        return f"{size}; only a recorded budget (record --oracle) can tell a bug from rounding"
+    if first.share < SURELY:
+        return f"{size}: beyond what rounding does, but near; look at the QQ plot"
+    return f"{size}: rounding does not do that"
+
+
+def _sure_of_pass(report: Report) -> str:
+    near = [t for t in report.compared if t.share >= WARN_SHARE]
+    if near:
+        names = some(map(Places(report).tensor, (t.name for t in near)))
+        return f"{len(near)} use more than {percent(WARN_SHARE)}: {names}"
+    return ""
+
+
+def _of_selftest(result: Selftest) -> Answers:
+    complaints = result.complaints()
+    return Answers(
+        result.ok,
+        f"{result.dtype}: {plural(len(result.visible), 'visible fault')}, {result.hidden} that "
+        "this input does not show",
+        where=complaints[0] if complaints else "",
+        kind="" if result.ok else some(complaints[1:]),
+        sure=(
+            f"needs {LEAST_CAUGHT:.0%} caught, {LEAST_LOCATED:.0%} located, {LEAST_NAMED:.0%} "
+            "named, no false alarm, no wrong name"
+        ),
+    )

@@ -1,0 +1,74 @@
+"""Owns blame's findings on the terminal: culprits, how the error spreads, the graft."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from goldenctl.diff.findings import Depth, Findings, Graft
+from goldenctl.diff.report import Report
+from goldenctl.errors import printable
+from goldenctl.report.words import Places, plural
+
+_COLOURS = {"culprit": "bold red", "amplifier": "yellow", "victim": "dim", "healed": "green"}
+Matcher = Callable[[str], bool]
+
+
+def findings_view(report: Report, matches: Matcher) -> RenderableType:
+    """Show the culprits with their diagnoses, the depth table and the graft."""
+    findings = report.findings or Findings()
+    places = Places(report)
+    lines = list(_culprits(findings, places, matches))
+    if findings.note:
+        lines.append(_clean(findings.note))
+    depths = [depth for depth in findings.depths if matches(depth.name)]
+    parts: list[RenderableType] = [Text.from_markup(line) for line in lines]
+    parts += [Text(), _depth_table(depths, places)]
+    if findings.graft is not None:
+        graft = graft_line(findings.graft, len(findings.culprits))
+        parts += [Text(), Text(graft)]
+    return Group(*parts)
+
+
+def _culprits(findings: Findings, places: Places, matches: Matcher) -> Iterator[str]:
+    if not findings.culprits:
+        yield "[bold green]✓ no culprit[/]: every op is right, given right inputs"
+    for culprit in findings.culprits:
+        if matches(culprit.name):
+            place = _clean(places.tensor(culprit.name))
+            yield f"[bold red]✗ culprit[/] [bold]{place}[/] ({_clean(culprit.op)})"
+            yield f"    {_clean(culprit.summary)}"
+
+
+def _depth_table(depths: list[Depth], places: Places) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("sublayer", no_wrap=True)
+    for title in ("local", "inherited", "chained", "times"):
+        table.add_column(title, justify="right")
+    table.add_column("")
+    for depth in depths:
+        grew = f"{depth.amplification:.2g}x" if depth.inherited > 0 else "-"
+        errors = (f"{x:.1e}" for x in (depth.local, depth.inherited, depth.chained))
+        word = Text(printable(depth.word), _COLOURS.get(depth.word, ""))
+        table.add_row(_clean(places.sublayer(depth.name)), *errors, grew, word)
+    return table
+
+
+def graft_line(graft: Graft, culprits: int) -> str:
+    """Return what the graft showed, as one sentence."""
+    line = (
+        f"graft: with the golden's tensor in place of {plural(culprits, 'culprit')}, "
+        f"the chain has {graft.wrong_after} wrong sublayers instead of {graft.wrong_before}"
+    )
+    if graft.top1 is not None:
+        golden, before, after = graft.top1
+        line += f"; top-1 token {before} → {after}, golden {golden}: {graft.top1_state}"
+    return line
+
+
+def _clean(text: str) -> str:
+    return escape(printable(text))

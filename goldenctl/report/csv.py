@@ -1,0 +1,63 @@
+"""Owns a report as CSV: one row for each tensor, all of its scores."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+
+import msgspec
+
+from goldenctl.diff.metrics import LogitMetrics, Metrics
+from goldenctl.diff.report import Report, TensorResult
+from goldenctl.diff.selftest import Selftest
+from goldenctl.errors import printable
+
+_TENSOR = (
+    "name", "sublayer", "tap", "op", "state", "rule", "share", "dtype", "actual_dtype", "shape",
+    "worst", "message", "expected_ns", "actual_ns",
+)  # fmt: skip
+_METRICS = Metrics.__struct_fields__
+_LOGITS = LogitMetrics.__struct_fields__
+_TRIAL = ("fault", "place", "op", "effect", "visible", "caught", "named", "causes", "held_out")
+
+
+def render(report: Report) -> str:
+    """Return the CSV (RFC 4180, header first); a selftest's has a row for each trial."""
+    file = io.StringIO()
+    writer = csv.writer(file)
+    if report.selftest is not None:
+        writer.writerow(_TRIAL)
+        writer.writerows(_trials(report.selftest))
+    else:
+        logits = [f"logits_{name}" for name in _LOGITS]
+        writer.writerow([*_TENSOR, "ok", *_METRICS, *logits])
+        writer.writerows(_row(tensor) for tensor in report.tensors)
+    return file.getvalue()
+
+
+def _row(tensor: TensorResult) -> list[object]:
+    row = [_cell(getattr(tensor, name)) for name in _TENSOR]
+    row.append(_cell(tensor.ok))
+    for struct, names in ((tensor.metrics, _METRICS), (tensor.logits, _LOGITS)):
+        row += [_cell(getattr(struct, name)) if struct is not None else "" for name in names]
+    return row
+
+
+def _trials(result: Selftest) -> Iterator[list[object]]:
+    for trial in result.trials:
+        yield [_cell(getattr(trial, name)) for name in _TRIAL]
+
+
+def _cell(value: object) -> object:
+    """One cell; text that a spreadsheet would take for a formula is quoted."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        value = " ".join(map(str, value))
+    if not isinstance(value, str):
+        return msgspec.to_builtins(value)
+    text = printable(value)
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text

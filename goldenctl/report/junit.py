@@ -1,0 +1,156 @@
+"""Owns a report as JUnit XML: one test suite for each sublayer, one test case for each tensor."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from xml.etree import ElementTree as ET
+
+from goldenctl.diff.report import NEUTRAL, Report, SublayerResult, TensorResult
+from goldenctl.diff.selftest import Selftest
+from goldenctl.report.answers import answers
+from goldenctl.report.words import Places, numbers, times
+
+# What XML 1.0 can hold; anything else is written as an escape.
+_FORBIDDEN = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+_ERRORS = ("crashed", "missing", "extra", "shape_mismatch", "dtype_mismatch")
+
+
+def render(report: Report) -> str:
+    """Return the XML, with its declaration."""
+    suites = list(_suites(report))
+    root = ET.Element("testsuites", _attributes(f"goldenctl {report.command}", suites))
+    root.extend(suites)
+    ET.indent(root)
+    text = ET.tostring(root, encoding="unicode")
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'
+
+
+def _suites(report: Report) -> Iterator[ET.Element]:
+    if report.selftest is not None:
+        yield from _of_selftest(report.selftest)
+        return
+    places = Places(report)
+    for sublayer in report.sublayers:
+        yield _suite(report, places, sublayer)
+    if report.extra:
+        yield _finish("extra", [_case(places, tensor) for tensor in report.extra])
+    if not report.tensors:
+        yield _finish("nothing", [_failing("goldenctl", "compared", answers(report).verdict)])
+    if report.culprits:
+        cases = [_failing(c.sublayer, c.tap, c.summary) for c in report.culprits]
+        yield _finish("culprits", cases)
+
+
+def _suite(report: Report, places: Places, sublayer: SublayerResult) -> ET.Element:
+    suite = _finish(
+        places.sublayer(sublayer.name), [_case(places, tensor) for tensor in sublayer.tensors]
+    )
+    if _TIME.fullmatch(report.run.created_utc):
+        suite.set("timestamp", report.run.created_utc)
+    properties = ET.Element("properties")
+    for name, value in (
+        ("golden", report.golden.path),
+        ("golden_sha256", report.golden.content_sha256),
+        ("run", report.run.path),
+        ("run_sha256", report.run.content_sha256),
+        ("tolerance", report.policy),
+        ("mode", report.mode),
+    ):
+        ET.SubElement(properties, "property", {"name": name, "value": clean(value)})
+    suite.insert(0, properties)
+    if sublayer.failure is not None:
+        lines = [f"{key}: {value}" for key, value in sublayer.failure.items()]
+        ET.SubElement(suite, "system-out").text = clean("\n".join(lines))
+    return suite
+
+
+def _case(places: Places, tensor: TensorResult) -> ET.Element:
+    case = _element(places.sublayer(tensor.sublayer), tensor.tap, tensor.actual_ns / 1e9)
+    if tensor.state in NEUTRAL:
+        ET.SubElement(case, "skipped", {"message": clean(tensor.message)})
+    elif not tensor.ok:
+        kind = "error" if tensor.state in _ERRORS else "failure"
+        message = tensor.message or times(tensor.share)
+        found = ET.SubElement(case, kind, {"type": clean(tensor.state), "message": clean(message)})
+        found.text = clean("\n".join(_details(tensor)))
+    return case
+
+
+def _details(tensor: TensorResult) -> Iterator[str]:
+    yield f"{tensor.name}: op {tensor.op}, {tensor.dtype} {list(tensor.shape)}"
+    if tensor.metrics is not None:
+        rel_l2, cosine, ulp = numbers(tensor.metrics)
+        yield f"relative L2 error {rel_l2}, cosine {cosine}, largest ULP distance {ulp}"
+    for check in tensor.checks:
+        yield f"{check.metric}: {check.value:.6g}, limit {check.limit:.6g}"
+    if tensor.worst:
+        yield f"worst at {tensor.worst}"
+
+
+def _of_selftest(result: Selftest) -> Iterator[ET.Element]:
+    """Suites of caught faults, of located ones, and of what is right."""
+    caught = []
+    for trial in result.visible:
+        case = _element(trial.place, trial.fault, 0.0)
+        if not trial.caught:
+            _fail(case, "escaped", "the fault was not caught")
+        elif not trial.named:
+            _fail(case, "not named", f"got {', '.join(trial.causes) or 'nothing'}")
+        caught.append(case)
+    yield _finish("faults", caught)
+    for name, verdicts in (("culprits", result.located), ("correct", result.correct)):
+        cases = []
+        for verdict in verdicts:
+            case = _element(verdict.place, verdict.what, 0.0)
+            if not verdict.ok:
+                _fail(case, "wrong verdict", name)
+            cases.append(case)
+        yield _finish(name, cases)
+
+
+def _failing(classname: str, name: str, message: str) -> ET.Element:
+    case = _element(classname, name, 0.0)
+    _fail(case, "failed", message)
+    return case
+
+
+def _fail(case: ET.Element, kind: str, message: str) -> None:
+    ET.SubElement(case, "failure", {"type": kind, "message": clean(message)}).text = clean(message)
+
+
+def _element(classname: str, name: str, seconds: float) -> ET.Element:
+    attributes = {"classname": clean(classname), "name": clean(name), "time": f"{seconds:.6f}"}
+    return ET.Element("testcase", attributes)
+
+
+def _finish(name: str, cases: list[ET.Element]) -> ET.Element:
+    suite = ET.Element("testsuite", {"name": clean(name), **_counts(cases)})
+    suite.extend(cases)
+    return suite
+
+
+def _counts(cases: list[ET.Element]) -> dict[str, str]:
+    found = {kind: sum(c.find(kind) is not None for c in cases) for kind in _KINDS}
+    seconds = sum(float(case.get("time", "0")) for case in cases)
+    return {
+        "tests": str(len(cases)),
+        "failures": str(found["failure"]),
+        "errors": str(found["error"]),
+        "skipped": str(found["skipped"]),
+        "time": f"{seconds:.6f}",
+    }
+
+
+_KINDS = ("failure", "error", "skipped")
+
+
+def _attributes(name: str, suites: list[ET.Element]) -> dict[str, str]:
+    cases = [case for suite in suites for case in suite.iter("testcase")]
+    return {"name": clean(name), **_counts(cases)}
+
+
+def clean(text: str) -> str:
+    """Return the text with every character that XML 1.0 cannot hold written as an escape."""
+    return _FORBIDDEN.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)

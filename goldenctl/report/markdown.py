@@ -1,0 +1,170 @@
+"""Owns a report as Markdown, as GitHub shows it in a step summary."""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from goldenctl.diff.report import NEUTRAL, Report, SublayerResult, TensorResult
+from goldenctl.diff.selftest import Selftest
+from goldenctl.errors import UsageError, printable
+from goldenctl.report.answers import Answers, answers
+from goldenctl.report.commands import commands
+from goldenctl.report.words import Places, duration, numbers, percent, ratio, rules
+
+SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
+LIMIT_BYTES = 1 << 20
+"""GitHub refuses a larger step summary altogether."""
+_MOST_TENSORS = 50
+
+
+def render(report: Report, *, limit_bytes: int = LIMIT_BYTES) -> str:
+    """Return the Markdown, at most ``limit_bytes`` long: tables end early where it must be."""
+    parts = [*_head(report, answers(report))]
+    if report.selftest is not None:
+        parts += _of_selftest(report.selftest)
+    else:
+        parts += _body(report)
+    return _capped(parts, limit_bytes)
+
+
+def append_summary(report: Report, environment: Mapping[str, str] = os.environ) -> None:
+    """Append the report to GitHub's step summary, when the environment names its file.
+
+    Nothing is written where the file is full. Raises UsageError when it cannot be written.
+    """
+    named = environment.get(SUMMARY_VARIABLE)
+    if not named:
+        return
+    path = Path(named)
+    try:
+        size = path.stat().st_size if path.exists() else 0
+        text = render(report, limit_bytes=max(LIMIT_BYTES - size - 1, 0))
+        if text:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(text + "\n")
+    except OSError as error:
+        message = f"${SUMMARY_VARIABLE}: {path} cannot be written: {error.strerror}"
+        raise UsageError(message) from error
+
+
+def _capped(lines: list[str], limit_bytes: int) -> str:
+    """Join whole lines as long as they fit; close what is open and say that there was more."""
+    more = "\n</details>\n\n*The rest did not fit.*\n"
+    room = limit_bytes - len(more.encode())
+    kept: list[str] = []
+    used = 0
+    for number, line in enumerate(lines):
+        used += len(line.encode()) + 1
+        if used > room:
+            opened = sum("<details>" in x for x in kept) - sum("</details>" in x for x in kept)
+            end = more if opened else more.replace("</details>\n\n", "")
+            return "\n".join(kept) + end if number else ""
+        kept.append(line)
+    return "\n".join(kept)
+
+
+def _head(report: Report, said: Answers) -> Iterator[str]:
+    mark = "✅ PASS" if said.ok else "❌ FAIL"
+    yield f"### {mark}: goldenctl {report.command}\n"
+    if report.simulated:
+        yield "> **SIMULATED**: no engine computed these outputs\n"
+    if report.faults:
+        yield f"> **INJECTED FAULTS**: {_code(', '.join(report.faults))}\n"
+    for label, text in (
+        ("", said.verdict),
+        ("First", said.where),
+        ("Kind", said.kind),
+        ("How sure", said.sure),
+    ):
+        if text:
+            yield f"- **{label}:** {_text(text)}" if label else f"- {_text(text)}"
+    yield ""
+
+
+def _body(report: Report) -> Iterator[str]:
+    places = Places(report)
+    wrong = [t for t in report.compared if not t.ok]
+    if wrong:
+        yield from _table(
+            ("tensor", "state", "used", "rel. L2", "cosine", "worst at"),
+            [_wrong(places, tensor) for tensor in wrong[:_MOST_TENSORS]],
+        )
+        if len(wrong) > _MOST_TENSORS:
+            yield f"... and {len(wrong) - _MOST_TENSORS} more\n"
+    yield "<details><summary>All sublayers</summary>\n"
+    yield from _table(
+        ("", "sublayer", "used", "golden", "run", "ratio"),
+        [_sublayer(places, sublayer) for sublayer in report.sublayers],
+    )
+    yield "</details>\n"
+    yield f"Judged by: {_text(rules(report))}; mode {_text(report.mode)}."
+    yield f"Golden {_code(report.golden.path)}, {_code(report.golden.content_sha256[:12])};"
+    yield f"run {_code(report.run.path)}, {_code(report.run.content_sha256[:12])}.\n"
+    yield "<details><summary>Commands</summary>\n"
+    for command in commands(report):
+        yield f"{_text(command.purpose)}:\n\n<pre>{_html(command.text)}</pre>\n"
+    yield "</details>\n"
+
+
+def _wrong(places: Places, tensor: TensorResult) -> list[str]:
+    rel_l2, cosine, _ = numbers(tensor.metrics)
+    state = _text(tensor.state)
+    return [
+        _code(places.tensor(tensor.name)),
+        state,
+        percent(tensor.share),
+        rel_l2,
+        cosine,
+        _text(tensor.worst or tensor.message),
+    ]
+
+
+def _sublayer(places: Places, sublayer: SublayerResult) -> list[str]:
+    neutral = sublayer.tensors and all(t.state in NEUTRAL for t in sublayer.tensors)
+    mark = "✅" if sublayer.state == "passed" else "❌"
+    return [
+        "➖" if neutral else mark,
+        _code(places.sublayer(sublayer.name)),
+        percent(sublayer.share),
+        duration(sublayer.expected_ns),
+        duration(sublayer.actual_ns),
+        ratio(sublayer.actual_ns, sublayer.expected_ns),
+    ]
+
+
+def _of_selftest(result: Selftest) -> Iterator[str]:
+    rows = [[label, f"{good} of {total}", least] for label, good, total, least in result.rates()]
+    yield from _table(("", "count", "must be"), rows)
+    complaints = result.complaints()
+    for line in complaints[:_MOST_TENSORS]:
+        yield f"- {_text(line)}"
+    if len(complaints) > _MOST_TENSORS:
+        yield f"- ... and {len(complaints) - _MOST_TENSORS} more"
+    yield ""
+
+
+def _table(titles: tuple[str, ...], rows: Iterable[list[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(titles)} |"
+    yield f"|{' --- |' * len(titles)}"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+    yield ""
+
+
+def _html(text: str) -> str:
+    return html.escape(printable(text))
+
+
+def _text(text: str) -> str:
+    """Text that neither Markdown nor HTML takes for markup, in one table cell."""
+    return "".join(f"&#{ord(char)};" if char in _MARKUP else char for char in printable(text))
+
+
+_MARKUP = set("&<>\"'|`*_~[]#!@\\:")
+
+
+def _code(text: str) -> str:
+    return f"<code>{_text(text)}</code>"

@@ -1,0 +1,103 @@
+"""Owns the words and number formats that all renderers share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from goldenctl.diff.metrics import Metrics
+from goldenctl.diff.report import Report
+from goldenctl.golden.schema import short_name
+
+RULES = {"budget": "recorded rounding budget", "truth": "recorded truth"}
+
+
+def group_of(name: str) -> str:
+    """Return the case and step of a tensor's or sublayer's path: ``default/00``."""
+    parts = name.split("/")
+    return f"{parts[1]}/{parts[3]}" if len(parts) > 3 and parts[0] == "cases" else ""
+
+
+def groups_of(report: Report) -> list[str]:
+    """Return the cases and steps of a report, in its order."""
+    return list(dict.fromkeys(group_of(s.name) for s in report.sublayers))
+
+
+class Places:
+    """Short names of tensors and sublayers; with case and step where a report has several."""
+
+    def __init__(self, report: Report) -> None:
+        groups = groups_of(report)
+        self._many = len(groups) > 1
+        steps = {group.rpartition("/")[2] for group in groups}
+        self._steps = len(steps) > 1
+
+    def sublayer(self, path: str) -> str:
+        """``layers.02.attention``, or ``default/01: layers.02.attention``."""
+        short = short_name(path) or path
+        return f"{self.group(group_of(path))}: {short}" if self._many else short
+
+    def tensor(self, name: str) -> str:
+        """``layers.02.attention.q_rope``."""
+        path, _, tap = name.rpartition("/")
+        return f"{self.sublayer(path)}.{tap}" if path else tap
+
+    def group(self, group: str) -> str:
+        """``default``, or ``default/01`` where there are several steps."""
+        return group if self._steps else group.rpartition("/")[0] or group
+
+
+def percent(share: float) -> str:
+    """Return a share of a tolerance, such as ``69%``; from 100 times on only that it is more."""
+    if not math.isfinite(share) or share >= 100:
+        return ">9999%"
+    return f"{share:.0%}"
+
+
+def times(share: float) -> str:
+    """Return how far beyond its tolerance something is."""
+    if not math.isfinite(share):
+        return "beyond any tolerance"
+    return f"{share:.3g} times its tolerance"
+
+
+def duration(ns: int) -> str:
+    """Return a time with its unit, ``-`` when none was taken."""
+    for unit, scale in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
+        if ns >= scale:
+            return f"{ns / scale:.3g} {unit}"
+    return f"{ns} ns" if ns else "-"
+
+
+def ratio(actual_ns: int, expected_ns: int) -> str:
+    """Return how many times longer actual took, ``-`` when either was not taken."""
+    return f"{actual_ns / expected_ns:.2g}x" if actual_ns and expected_ns else "-"
+
+
+def numbers(metrics: Metrics | None) -> tuple[str, str, str]:
+    """Return relative L2 error, cosine and largest ULP distance."""
+    if metrics is None:
+        return ("-", "-", "-")
+    ulp = f"{metrics.max_ulp:,}" if metrics.max_ulp < 1e9 else "huge"
+    return (f"{metrics.rel_l2:.1e}", f"{metrics.cosine:.6f}", ulp)
+
+
+def rules(report: Report) -> str:
+    """Return by what the tensors were judged, and how many by each."""
+    counts: dict[str, int] = {}
+    for tensor in report.tensors:
+        if tensor.rule:
+            counts[tensor.rule] = counts.get(tensor.rule, 0) + 1
+    said = [f"{RULES.get(rule, f'tolerance {rule}')} ({n})" for rule, n in counts.items()]
+    return ", ".join(said) or report.policy
+
+
+def some(items: Iterable[str], most: int = 3) -> str:
+    """Join the first items; say when there are more."""
+    shown = list(items)
+    return ", ".join(shown[:most]) + (", ..." if len(shown) > most else "")
+
+
+def plural(count: int, word: str) -> str:
+    """``1 tensor``, ``2 tensors``."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
