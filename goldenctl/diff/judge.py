@@ -19,6 +19,7 @@ from goldenctl.diff.report import (
     Report,
     SublayerResult,
     TensorResult,
+    result_of,
     worst_share,
 )
 from goldenctl.diff.tolerance import Check, Policy, check_limits, limits_for
@@ -28,6 +29,8 @@ from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import BUDGET_SCOPES, TensorInfo, short_name
 
 Progress = Callable[[int, int, str], None]
+# Judges two tensors of one shape: expected, actual.
+Scorer = Callable[[TensorInfo, TensorInfo], TensorResult]
 _COMPARED_ROLES = ("tap", "output")
 
 
@@ -36,15 +39,21 @@ def compare(
     run: GoldenFile,
     policy: Policy,
     *,
+    mode: str | None = None,
+    scorer: Scorer | None = None,
     progress: Progress = lambda *_: None,
 ) -> Report:
     """Score and judge every tensor that the run should hold.
+
+    ``mode`` is by default the one that the run was replayed in. ``scorer`` judges two tensors
+    of one shape in place of their bytes, such as by their sketches.
 
     Raises DamagedError when the run belongs to another golden or its bytes do not match
     their digests, UsageError when the files are not a pair of this kind.
     """
     _check_pair(golden, run)
-    judge = _Judge(golden, run, policy)
+    mode = mode or str(run.recipe.get("mode", "sublayer"))
+    judge = _Judge(golden, run, policy, mode=mode, scorer=scorer)
     names = _replayed(golden, run)
     sublayers = []
     for number, name in enumerate(names):
@@ -56,7 +65,7 @@ def compare(
         golden=provenance(golden),
         run=provenance(run),
         policy=policy.name,
-        mode=str(run.recipe.get("mode", "sublayer")),
+        mode=mode,
         sublayers=tuple(sublayers),
         extra=tuple(extra),
         simulated=run.simulated or golden.simulated,
@@ -67,11 +76,20 @@ def compare(
 class _Judge:
     """Judges one run's tensors by the budget where there is one, else by the policy."""
 
-    def __init__(self, golden: GoldenFile, run: GoldenFile, policy: Policy) -> None:
+    def __init__(
+        self,
+        golden: GoldenFile,
+        run: GoldenFile,
+        policy: Policy,
+        *,
+        mode: str,
+        scorer: Scorer | None,
+    ) -> None:
         self._golden = golden
         self._run = run
         self._policy = policy
-        self._mode = str(run.recipe.get("mode", "sublayer"))
+        self._mode = mode
+        self._score = scorer or self._scored
         self._not_computed = tuple(run.recipe.get("not_computed", ()))
         self._by_sublayer: dict[str, list[TensorInfo]] = {}
         for info in _outputs(golden):
@@ -98,23 +116,23 @@ class _Judge:
     def _tensor(self, info: TensorInfo, failure: dict[str, Any] | None) -> TensorResult:
         actual = self._run.tensors.get(info.name)
         if info.tap in self._not_computed and failure is None:
-            return _result(info, "not_computed", message="the backend fuses this op away")
+            return result_of(info, "not_computed", message="the backend fuses this op away")
         if failure is not None:
             where = f" at {failure['tap']}" if "tap" in failure else ""
             said = f"{failure.get('reason')}{where}: {failure.get('message')}"
-            return _result(info, "crashed", message=said, share=float("inf"))
+            return result_of(info, "crashed", message=said, share=float("inf"))
         if actual is None:
-            return _result(info, "missing", message="not in the run", share=float("inf"))
+            return result_of(info, "missing", message="not in the run", share=float("inf"))
         if actual.shape != info.shape:
             said = (
                 f"expected shape {list(info.shape)}, got {list(actual.shape)}: "
                 "the two architectures differ"
             )
-            return _result(info, "shape_mismatch", actual, message=said, share=float("inf"))
+            return result_of(info, "shape_mismatch", actual, message=said, share=float("inf"))
         if not DTYPES[actual.dtype].is_float or not DTYPES[info.dtype].is_float:
             said = f"expected dtype {info.dtype}, got {actual.dtype}"
-            return _result(info, "dtype_mismatch", actual, message=said, share=float("inf"))
-        return self._scored(info, actual)
+            return result_of(info, "dtype_mismatch", actual, message=said, share=float("inf"))
+        return self._score(info, actual)
 
     def _scored(self, info: TensorInfo, actual: TensorInfo) -> TensorResult:
         got, expected = self._run.map(info.name), self._golden.map(info.name)
@@ -127,7 +145,7 @@ class _Judge:
         finite = metrics.mismatches == 0 and metrics.nan_actual == 0 and metrics.compared > 0
         ok = finite and all(check.share <= 1.0 for check in checks) and bool(checks)
         is_logits = info.sublayer == "lm_head"
-        return _result(
+        return result_of(
             info,
             PASSED if ok else "failed",
             actual,
@@ -211,27 +229,8 @@ def _rtol(info: TensorInfo, actual: TensorInfo) -> float:
     return 4 * max(DTYPES[info.dtype].eps, DTYPES[actual.dtype].eps)
 
 
-def _result(
-    info: TensorInfo, state: str, actual: TensorInfo | None = None, **rest: Any
-) -> TensorResult:
-    return TensorResult(
-        name=info.name,
-        sublayer=info.name.rpartition("/")[0],
-        tap=info.tap,
-        op=info.op,
-        dtype=info.dtype,
-        shape=info.shape,
-        actual_shape=actual.shape if actual is not None else None,
-        actual_dtype=actual.dtype if actual is not None else "",
-        state=state,
-        expected_ns=info.time_ns,
-        actual_ns=actual.time_ns if actual is not None else 0,
-        **rest,
-    )
-
-
 def _extra(info: TensorInfo) -> TensorResult:
-    return _result(info, "extra", info, message="not in the golden", share=float("inf"))
+    return result_of(info, "extra", info, message="not in the golden", share=float("inf"))
 
 
 def _place(info: TensorInfo, metrics: Metrics, worst_row: int | None) -> str:

@@ -15,6 +15,7 @@ from goldenctl.diff.metrics import LogitMetrics, Metrics
 from goldenctl.diff.pictures import Picture
 from goldenctl.diff.selftest import Selftest
 from goldenctl.diff.tolerance import Check
+from goldenctl.golden.schema import TensorInfo
 
 REPORT_VERSION = 1
 PASSED = "passed"
@@ -32,9 +33,10 @@ class TensorResult(
 ):
     """One tensor's scores and verdict.
 
-    ``state`` is passed, failed, missing, extra, shape_mismatch, dtype_mismatch, crashed or
-    not_computed. ``rule`` names what judged it (``budget``, ``truth`` or the policy), ``share``
-    is the part of its tolerance used, over 1 when it fails.
+    ``state`` is passed, failed, missing, extra, shape_mismatch, dtype_mismatch, crashed,
+    not_computed or unsure (a sketch cannot tell). ``rule`` names what judged it (``budget``,
+    ``truth``, ``sketch``, ``digest`` or the policy), ``share`` is the part of its tolerance
+    used, over 1 when it fails.
     """
 
     name: str
@@ -141,6 +143,26 @@ class Report(
     def first_wrong(self) -> TensorResult | None:
         """The first tensor in execution order that is not right."""
         return next((tensor for tensor in self.compared if not tensor.ok), None)
+
+
+def result_of(
+    info: TensorInfo, state: str, actual: TensorInfo | None = None, **rest: Any
+) -> TensorResult:
+    """Return what is said of one tensor of the golden, and of the run's where it has one."""
+    return TensorResult(
+        name=info.name,
+        sublayer=info.name.rpartition("/")[0],
+        tap=info.tap,
+        op=info.op,
+        dtype=info.dtype,
+        shape=info.shape,
+        actual_shape=actual.shape if actual is not None else None,
+        actual_dtype=actual.dtype if actual is not None else "",
+        state=state,
+        expected_ns=info.time_ns,
+        actual_ns=actual.time_ns if actual is not None else 0,
+        **rest,
+    )
 
 
 def worst_share(results: list[TensorResult]) -> float:

@@ -155,14 +155,14 @@ def distance(actual: Sketch, expected: Sketch) -> Distance:
     )
 
 
-def row_budget(sketch: Sketch, scope: str) -> Doubles | None:
-    """Return what the budget grants each group of rows, over the norm of the whole tensor;
-    None without a budget. Raises ValueError when it cannot be read."""
-    if not sketch.row_budget:
-        return None
+def row_budget(sketch: Sketch, scope: str) -> Doubles:
+    """Return what the budget grants each group of rows, over the norm of the whole tensor.
+
+    Raises ValueError when it cannot be read.
+    """
     codes = _decode(sketch.row_budget, np.dtype("u1"), "row_budget")
-    if codes.size % len(BUDGET_SCOPES):
-        msg = f"row_budget has {codes.size} bytes, expected {len(BUDGET_SCOPES)} for each group"
+    if scope not in BUDGET_SCOPES or codes.size % len(BUDGET_SCOPES):
+        msg = f"row_budget has {codes.size} bytes, expected one for each group and scope"
         raise ValueError(msg)
     bits = (codes.astype(np.uint32) + _LIMIT_LOWEST) << np.uint32(20)
     limits = bits.view(np.float32).astype(np.float64).reshape(len(BUDGET_SCOPES), -1)
