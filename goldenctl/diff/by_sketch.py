@@ -115,6 +115,9 @@ def relative_limit(limits: Limits, info: TensorInfo, expected: Sketch) -> float:
 
 
 def _judged(info: TensorInfo, actual: TensorInfo, gap: Distance, granted: _Granted) -> TensorResult:
+    if math.isnan(granted.total) and gap.same_places:
+        said = "the sketch cannot tell: the tolerance asks for nothing that it can estimate"
+        return result_of(info, UNSURE, actual, rule=RULE, share=math.inf, message=said)
     shares = _group_shares(gap, granted.rows)
     checks = [
         Check("sketch_l2", gap.rel_l2, granted.total, _share(gap.rel_l2, granted.total)),
@@ -143,8 +146,6 @@ def _said(info: TensorInfo, gap: Distance, checks: list[Check], *, unsure: bool)
     if not gap.same_places:
         return "NaN or Inf are not where the golden has them"
     limit = checks[0].limit
-    if math.isnan(limit):
-        return "the sketch cannot tell: the tolerance asks for nothing that it can estimate"
     said = f"relative L2 about {gap.rel_l2:.2g}, {limit:.2g} is allowed"
     wrong = {check.metric: check.share for check in checks[1:] if not check.share <= 1.0}
     if "sketch_rows" in wrong:

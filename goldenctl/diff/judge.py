@@ -136,8 +136,8 @@ class _Judge:
 
     def _scored(self, info: TensorInfo, actual: TensorInfo) -> TensorResult:
         got, expected = self._run.map(info.name), self._golden.map(info.name)
-        _check_digest(self._run, actual, got)
-        _check_digest(self._golden, info, expected)
+        check_digest(self._run, actual, got)
+        check_digest(self._golden, info, expected)
         rows = RowErrors.of(expected) if expected.size else None
         metrics = score(got, expected, atol=0.0, rtol=_rtol(info, actual), rows=rows)
         rule, checks, worst_row = self._checks(info, actual, metrics, rows)
@@ -179,7 +179,8 @@ class _Judge:
         return self._policy.name, list(check_limits(metrics, limits)), None
 
 
-def _check_digest(file: GoldenFile, info: TensorInfo, values: NDArray[Any]) -> None:
+def check_digest(file: GoldenFile, info: TensorInfo, values: NDArray[Any]) -> None:
+    """Raise DamagedError unless a tensor's bytes are those that its digest was made of."""
     if hashlib.sha256(values.reshape(-1).view(np.uint8).data).hexdigest() != info.sha256:
         message = f"{file.path}: {info.name} does not match its digest"
         raise DamagedError(message, hint="the file was changed after it was written")

@@ -11,14 +11,16 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 BUCKETS = 64
 Doubles = NDArray[np.float64]
+Count = Annotated[int, Meta(ge=0, le=(1 << 53) - 1)]
 
 _BLOCK = 1 << 16  # elements in memory at once; the order of the sums depends on it
 _PCG64_STATE = 0x9E3779B97F4A7C15F39CC0605CEDC834
@@ -30,10 +32,10 @@ class NonFinite(
 ):
     """How many elements are NaN, +Inf and -Inf, and a digest of where they are."""
 
-    nan: int = 0
-    inf: int = 0
-    negative_inf: int = 0
-    places: str
+    nan: Count = 0
+    inf: Count = 0
+    negative_inf: Count = 0
+    places: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
 
 
 @dataclass(frozen=True)

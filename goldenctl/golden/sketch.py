@@ -17,13 +17,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
-from goldenctl.golden.count_sketch import BUCKETS, Doubles, NonFinite, fold
+from goldenctl.golden.count_sketch import BUCKETS, Count, Doubles, NonFinite, fold
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.schema import BUDGET_SCOPES
 
@@ -37,8 +38,11 @@ TOP_ROWS = 4
 RESOLUTION = 2.0**-24
 ROW_RESOLUTION = 2.0**-12
 
-_ROW_TYPE = np.dtype([("norm", "<u2"), ("projections", "<i2", (ROW_PROJECTIONS,))])
 _LARGEST = np.finfo(np.float64).max.item()
+Finite = Annotated[float, Meta(ge=-_LARGEST, le=_LARGEST)]
+Size = Annotated[float, Meta(ge=0.0, le=_LARGEST)]
+Base64 = Annotated[str, Meta(max_length=512)]
+_ROW_TYPE = np.dtype([("norm", "<u2"), ("projections", "<i2", (ROW_PROJECTIONS,))])
 _LIMIT_LOWEST = (127 - 28) << 3  # a byte holds 2**-28 to 2**4 in eighths of an octave
 
 
@@ -47,9 +51,9 @@ class TopRow(
 ):
     """The largest values of one row, largest first; ``row`` counts rows of the last axis."""
 
-    row: int
-    ids: tuple[int, ...]
-    values: tuple[float, ...]
+    row: Count
+    ids: Annotated[tuple[Count, ...], Meta(max_length=TOP_COUNT)]
+    values: Annotated[tuple[Finite, ...], Meta(max_length=TOP_COUNT)]
 
     @property
     def margin(self) -> float:
@@ -67,13 +71,13 @@ class Sketch(
     ``budget`` is the relative L2 error that the recorded budget grants, by scope.
     """
 
-    norm: float
-    projection: str
-    rows: str
-    budget: dict[str, float] | None = None
-    row_budget: str = ""
+    norm: Size
+    projection: Base64
+    rows: Base64
+    budget: dict[str, Size] | None = None
+    row_budget: Base64 = ""
     non_finite: NonFinite | None = None
-    top: tuple[TopRow, ...] = ()
+    top: Annotated[tuple[TopRow, ...], Meta(max_length=TOP_ROWS)] = ()
 
 
 @dataclass(frozen=True)

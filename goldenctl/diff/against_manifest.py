@@ -1,0 +1,85 @@
+"""Owns the comparison of a golden or run file with a manifest alone, by digests and sketches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+from goldenctl.diff.by_sketch import SketchScorer
+from goldenctl.diff.judge import check_digest, compare
+from goldenctl.diff.report import Report, TensorResult
+from goldenctl.diff.tolerance import Policy
+from goldenctl.golden.dtypes import DTYPES
+from goldenctl.golden.file import GoldenFile
+from goldenctl.golden.manifest import Manifest, Tensor
+from goldenctl.golden.schema import FORMAT_VERSION, SublayerInfo, TensorInfo
+from goldenctl.golden.sketch import Sketch, sketch_of
+
+
+def compare_with_manifest(
+    manifest: Manifest, where: Path, file: GoldenFile, policy: Policy, *, mode: str
+) -> Report:
+    """Judge every tensor of a run, or of another recording, by what the manifest keeps.
+
+    Raises DamagedError when the run belongs to another golden, or its bytes or the sketches
+    are damaged.
+    """
+    scorer = SketchScorer(
+        sketches(manifest.tensors), lambda info: _sketch(file, info), policy, mode
+    )
+
+    def judge(info: TensorInfo, actual: TensorInfo) -> TensorResult:
+        check_digest(file, actual, file.map(actual.name))
+        return scorer(info, actual)
+
+    return compare(described(manifest, where), file, policy, mode=mode, scorer=judge)
+
+
+def sketches(tensors: Iterable[Tensor]) -> dict[str, Sketch]:
+    """Return the sketches that tensors of a manifest have, by name."""
+    return {tensor.name: tensor.sketch for tensor in tensors if tensor.sketch is not None}
+
+
+def described(manifest: Manifest, where: Path) -> GoldenFile:
+    """Return the golden that a manifest describes, as a file whose tensors cannot be mapped."""
+    tensors = tensor_infos(manifest.tensors)
+    folders = (info.name.rpartition("/")[0] for info in tensors.values() if info.sublayer)
+    names = (folder for folder in folders if not folder.endswith(("/budget", "/oracle")))
+    return GoldenFile(
+        path=where,
+        kind="golden",
+        recipe=manifest.recipe,
+        simulated=False,
+        format_version=FORMAT_VERSION,
+        tool_version=manifest.current.tool_version,
+        created_utc=manifest.current.created_utc,
+        content_sha256=manifest.current.content_sha256.removeprefix("sha256:"),
+        tensors=tensors,
+        aliases={},
+        sublayers={name: SublayerInfo(name, 0) for name in dict.fromkeys(names)},
+    )
+
+
+def tensor_infos(tensors: Iterable[Tensor]) -> dict[str, TensorInfo]:
+    """Return a manifest's tensors, in its order, as those of a file."""
+    return {
+        tensor.name: TensorInfo(
+            name=tensor.name,
+            dtype=tensor.dtype,
+            shape=tensor.shape,
+            dims=tensor.dims,
+            role=tensor.role,
+            op=tensor.op,
+            order=order,
+            offset=0,
+            nbytes=math.prod(tensor.shape) * DTYPES[tensor.dtype].itemsize,
+            sha256=tensor.sha256.removeprefix("sha256:"),
+            time_ns=0,
+        )
+        for order, tensor in enumerate(tensors)
+    }
+
+
+def _sketch(file: GoldenFile, info: TensorInfo) -> Sketch:
+    return sketch_of(file.map(info.name), top=info.sublayer == "lm_head")
