@@ -54,7 +54,7 @@ def blame_command(
     notify = _silent if shown.quiet else _notify
     source = open_golden(golden, kind="golden")
     parse_device(device)
-    count = source.recipe["model"]["config"]["num_hidden_layers"]
+    count = source.config.num_hidden_layers
     options = Options(
         device=device,
         layers=parse_layers(layers, count),

@@ -119,7 +119,7 @@ def run_replay(
     refuse_unwritable(run)
     _refuse_golden_as_run(run)
     parse_device(device)
-    count = source.recipe["model"]["config"]["num_hidden_layers"]
+    count = source.config.num_hidden_layers
     options = Options(
         mode=mode,
         dtype=dtype,

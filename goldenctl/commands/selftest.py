@@ -43,7 +43,7 @@ def selftest_command(
 
     outputs.check()
     source = open_golden(golden, kind="golden")
-    count = source.recipe["model"]["config"]["num_hidden_layers"]
+    count = source.config.num_hidden_layers
     require_torch("selftest")
     from goldenctl.reference.selftest import Tester, spread
 

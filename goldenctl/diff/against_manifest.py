@@ -6,13 +6,16 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
+
 from goldenctl.diff.by_sketch import SketchScorer
-from goldenctl.diff.judge import check_digest, compare
+from goldenctl.diff.judge import compare
 from goldenctl.diff.report import Report, TensorResult
 from goldenctl.diff.tolerance import Policy
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.manifest import Manifest, Tensor
+from goldenctl.golden.recipe_keys import RecipeObject
 from goldenctl.golden.schema import FORMAT_VERSION, SublayerInfo, TensorInfo
 from goldenctl.golden.sketch import Sketch, sketch_of
 
@@ -30,7 +33,7 @@ def compare_with_manifest(
     )
 
     def judge(info: TensorInfo, actual: TensorInfo) -> TensorResult:
-        check_digest(file, actual, file.map(actual.name))
+        file.verify(actual.name)
         return scorer(info, actual)
 
     return compare(described(manifest, where), file, policy, mode=mode, scorer=judge)
@@ -49,7 +52,7 @@ def described(manifest: Manifest, where: Path) -> GoldenFile:
     return GoldenFile(
         path=where,
         kind="golden",
-        recipe=manifest.recipe,
+        recipe=RecipeObject(msgspec.to_builtins(manifest.recipe), f"{where}: recipe"),
         simulated=False,
         format_version=FORMAT_VERSION,
         tool_version=manifest.current.tool_version,

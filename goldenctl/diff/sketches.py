@@ -28,12 +28,12 @@ def sketches_of(file: GoldenFile) -> Iterator[tuple[str, Sketch]]:
 
 def sketch_tensor(file: GoldenFile, info: TensorInfo) -> Sketch:
     """Sketch one tensor; where the file has a budget for it, its limits go with it."""
-    values = file.map(info.name)
+    values = file.verify(info.name)
     folder, _, tap = info.name.rpartition("/")
     budget = f"{folder}/budget/{tap}"
     limits = None
     if budget in file.tensors:
-        limits = granted(values, file.map(budget))
+        limits = granted(values, file.verify(budget))
     return sketch_of(values, row_limits=limits, top=info.sublayer == "lm_head")
 
 

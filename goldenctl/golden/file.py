@@ -6,9 +6,10 @@ records that come back are judged here, and the tensors' bytes are mapped withou
 
 from __future__ import annotations
 
-import json
+import hashlib
 import math
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,11 @@ from goldenctl.golden import schema
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.hdf5 import Attributes, Dataset, Tree, read_tree
 from goldenctl.golden.isolate import Refused
+from goldenctl.golden.recipe_keys import RecipeObject, read_recipe
 from goldenctl.golden.schema import SublayerInfo, TensorInfo, content_digest, metadata_digest
 from goldenctl.golden.times import read_times
+from goldenctl.model.config import ModelConfig
+from goldenctl.model.jsonfile import parse_object
 
 _MAX_NAME_CHARACTERS = 1024
 
@@ -37,7 +41,7 @@ class GoldenFile:
 
     path: Path
     kind: str
-    recipe: dict[str, Any]
+    recipe: RecipeObject
     simulated: bool
     format_version: int
     tool_version: str
@@ -46,6 +50,11 @@ class GoldenFile:
     tensors: dict[str, TensorInfo] = field(repr=False)
     aliases: dict[str, str] = field(repr=False)
     sublayers: dict[str, SublayerInfo] = field(repr=False)
+
+    @cached_property
+    def config(self) -> ModelConfig:
+        """The model's config; DamagedError when the recipe has none, or not one of ours."""
+        return ModelConfig.from_dict(self.recipe["model"]["config"], where=self.recipe.where)
 
     def info(self, name: str) -> TensorInfo:
         """Return a tensor by its own name or by a link to it.
@@ -72,6 +81,17 @@ class GoldenFile:
         except (OSError, ValueError) as error:
             msg = f"{self.path}: {name} cannot be mapped: {error}"
             raise DamagedError(msg) from error
+
+    def verify(self, name: str) -> NDArray[Any]:
+        """Map a tensor as ``map`` does, after its bytes were found to have their digest.
+
+        Raises DamagedError when they do not.
+        """
+        info, values = self.info(name), self.map(name)
+        if hashlib.sha256(values.reshape(-1).view(np.uint8).data).hexdigest() != info.sha256:
+            message = f"{self.path}: {info.name} does not match its digest"
+            raise DamagedError(message, hint="the file was changed after it was written")
+        return values
 
 
 def open_golden(path: Path, *, kind: str | None = None) -> GoldenFile:
@@ -112,12 +132,12 @@ def _golden(path: Path, tree: Tree, file_bytes: int) -> GoldenFile:
     """Judge what was extracted; ValueError says what is not as a golden has it."""
     root = tree.root
     _check_root(root)
-    recipe = _json_object("recipe", root)
+    recipe = read_recipe(_text("/", root, "recipe"), path)
     tensors, aliases = _tensors(tree.datasets, file_bytes)
     for name in tree.groups:
         _check_name(name)
     sublayers = {
-        name: _sublayer(name, attributes)
+        name: _sublayer(path, name, attributes)
         for name, attributes in tree.groups.items()
         if _is_sublayer(name)
     }
@@ -209,8 +229,12 @@ def _check_name(path: str) -> None:
         raise ValueError(msg)
 
 
-def _sublayer(name: str, attributes: Attributes) -> SublayerInfo:
-    failure = _json_object("failure", attributes, name) if "failure" in attributes else None
+def _sublayer(path: Path, name: str, attributes: Attributes) -> SublayerInfo:
+    failure = None
+    if "failure" in attributes:
+        text = _text(name, attributes, "failure")
+        parsed = parse_object(text.encode(), f"{path}: {name}: failure")
+        failure = msgspec.convert(parsed, dict[str, str])
     status = str(attributes.get("status", "ok"))
     if status not in ("ok", "failed") or (status == "failed") != (failure is not None):
         msg = f"{name}: status {status!r} and its failure do not fit"
@@ -272,15 +296,3 @@ def _attribute(path: str, attributes: Attributes, key: str) -> str | int:
         msg = f"{path}: there is no attribute {key}"
         raise ValueError(msg)
     return attributes[key]
-
-
-def _json_object(key: str, attributes: Attributes, path: str = "/") -> dict[str, Any]:
-    try:
-        value = json.loads(_text(path, attributes, key))
-    except (json.JSONDecodeError, RecursionError) as error:
-        msg = f"{path}: attribute {key} is not JSON: {error}"
-        raise ValueError(msg) from error
-    if not isinstance(value, dict):
-        msg = f"{path}: attribute {key} is not a JSON object"
-        raise ValueError(msg)
-    return value

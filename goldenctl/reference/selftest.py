@@ -30,7 +30,6 @@ from goldenctl.golden.layout import oracle_dtype
 from goldenctl.golden.schema import BUDGET_SCOPES, short_name
 from goldenctl.golden.times import now_utc
 from goldenctl.model.checkpoint import Checkpoint
-from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Op, Sublayer
 from goldenctl.reference.alternatives import ALTERNATIVES
 from goldenctl.reference.diagnose import Diagnoser
@@ -66,7 +65,7 @@ class Tester:
         self._backend = backend
         self._layers = layers
         self._notify = notify
-        self._config = ModelConfig.from_dict(golden.recipe["model"]["config"])
+        self._config = golden.config
         self._graph = choose_sublayers(golden, self._config, layers, fused=False)
         dtype = golden.recipe["dtype"]
         checkpoint = Checkpoint.open(checkpoint_path)

@@ -18,7 +18,6 @@ from goldenctl.diff.tolerance import Policy
 from goldenctl.errors import GoldenctlError, MissingError, require_torch
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.model.checkpoint import Checkpoint
-from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import CACHE_LINKS, Sublayer
 from goldenctl.replay.backend import Backend
 from goldenctl.replay.bind import choose_sublayers
@@ -51,7 +50,7 @@ class Investigation:
         self._policy = policy
         self._folder = folder
         self._notify = notify
-        config = ModelConfig.from_dict(golden.recipe["model"]["config"])
+        config = golden.config
         self._config = config
         self._graph: dict[str, Sublayer] = choose_sublayers(
             golden, config, options.layers, fused=False

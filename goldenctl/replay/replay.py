@@ -18,7 +18,6 @@ from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import SublayerInfo
 from goldenctl.golden.writer import GoldenWriter
 from goldenctl.model.checkpoint import Checkpoint
-from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import FUSED_TAPS, Op, Sublayer
 from goldenctl.replay.backend import Backend, parse_device
 from goldenctl.replay.bind import (
@@ -141,7 +140,7 @@ def replay_simulated(
     seed: int = 0,
 ) -> Summary:
     """Write a run of the simulated backend; ``noise`` defaults to the dtype's epsilon."""
-    config = ModelConfig.from_dict(golden.recipe["model"]["config"])
+    config = golden.config
     chosen = choose_sublayers(golden, config, options.layers, fused=False)
     dtype = options.dtype or golden.recipe["dtype"]
     noise = DTYPES[dtype].eps if noise is None else noise
@@ -173,7 +172,7 @@ def _source(golden: GoldenFile, checkpoint_path: Path, options: Options) -> Sour
             msg,
             hint="pass the recorded one with --model-path",
         )
-    config = ModelConfig.from_dict(golden.recipe["model"]["config"])
+    config = golden.config
     fused = options.attention == "sdpa"
     chosen = choose_sublayers(golden, config, options.layers, fused=fused)
     return Source(golden, config, checkpoint, inject(chosen, options.faults, config))

@@ -207,10 +207,10 @@ def test_a_run_that_replayed_nothing_fails(tmp_path: Path) -> None:
     ("key", "value", "said"),
     [
         ("sublayers", ["cases/default/steps/00/no_such"], "no_such, which"),
-        ("sublayers", "embedding", "sublayers is not a list of names"),
-        ("not_computed", [1], "not_computed is not a list of names"),
-        ("mode", 3, "mode is not str"),
-        ("golden", "here", "golden is not dict"),
+        ("sublayers", "embedding", r"Expected `array \| null`, got `str` - at `\$.sublayers`"),
+        ("not_computed", [1], r"got `int` - at `\$.not_computed\[0\]`"),
+        ("mode", 3, r"got `int` - at `\$.mode`"),
+        ("golden", "here", r"got `str` - at `\$.golden`"),
     ],
 )
 def test_a_recipe_that_makes_no_sense_is_refused(

@@ -1,0 +1,99 @@
+"""Owns the recipe of a golden or run as its readers have it: raw, but of known kinds.
+
+A recipe is untrusted. Every key that goldenctl reads has its kind here, so that a reader may
+use what is there as it is; a key that is not there is an error that names the file. Other
+keys are kept: recipe.py is stricter, for recording the same again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import msgspec
+from msgspec import Meta
+
+from goldenctl.errors import DamagedError
+from goldenctl.golden.dtypes import FLOAT_DTYPES
+from goldenctl.model.jsonfile import parse_object
+
+MAX_DEPTH = 24
+_Word = Annotated[str, Meta(max_length=256)]
+_Path = Annotated[str, Meta(pattern=r"^[^\x00]*$", max_length=4096)]
+_Dtype = Annotated[str, Meta(pattern=f"^({'|'.join(FLOAT_DTYPES)})$")]
+_Names = list[Annotated[str, Meta(max_length=1024)]]
+
+
+class _Model(msgspec.Struct):
+    path: _Path = ""
+    fingerprint: _Word = ""
+    config: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class _Case(msgspec.Struct):
+    name: _Word = ""
+    text: str | None = None
+
+
+class _Source(msgspec.Struct):
+    path: _Path = ""
+    content_sha256: _Word = ""
+
+
+class _Known(msgspec.Struct):
+    """The kinds of the keys that goldenctl reads; others may be there and are kept."""
+
+    model: _Model | None = None
+    cases: list[_Case] = []
+    dtype: _Dtype = "float32"
+    taps: Annotated[str, Meta(pattern="^(op|sublayer)$")] = "op"
+    layers: list[Annotated[int, Meta(ge=0, lt=1 << 20)]] | None = None
+    logits: Annotated[str, Meta(pattern="^(last|all|none)$")] = "last"
+    oracle: Annotated[str, Meta(pattern="^(none|budget|keep)$")] = "none"
+    reference: dict[str, Any] | None = None
+    golden: _Source | None = None
+    backend: dict[str, Any] | None = None
+    device: _Word = ""
+    mode: _Word = ""
+    attention: _Word = ""
+    repeat: Annotated[int, Meta(ge=1, lt=1 << 31)] = 1
+    sublayers: _Names | None = None
+    not_computed: _Names = []
+    faults: _Names = []
+    grafts: _Names = []
+
+
+class RecipeObject(dict[str, Any]):
+    """A recipe's object; asking for a key that is not there raises DamagedError."""
+
+    def __init__(self, values: dict[str, Any], where: str) -> None:
+        super().__init__(values)
+        self.where = where
+
+    def __missing__(self, key: str) -> NoReturn:
+        message = f"{self.where} has no {key}"
+        raise DamagedError(message, hint="it was not recorded by goldenctl; record it again")
+
+
+def read_recipe(text: str, path: Path) -> RecipeObject:
+    """Return the recipe in ``text``; DamagedError, naming ``path`` and the key, if it is none."""
+    where = f"{path}: recipe"
+    raw = parse_object(text.encode(), where)
+    _refuse_deep(raw, MAX_DEPTH, where)
+    try:
+        msgspec.convert(raw, _Known)
+    except msgspec.ValidationError as error:
+        message = f"{where}: {error}"
+        raise DamagedError(message, hint="record or replay it again") from error
+    if isinstance(raw.get("model"), dict):
+        raw["model"] = RecipeObject(raw["model"], f"{where}: model")
+    return RecipeObject(raw, where)
+
+
+def _refuse_deep(value: object, depth: int, where: str) -> None:
+    if depth < 0:
+        message = f"{where} is nested deeper than {MAX_DEPTH} levels"
+        raise DamagedError(message)
+    if isinstance(value, (dict, list)):
+        for item in value.values() if isinstance(value, dict) else value:
+            _refuse_deep(item, depth - 1, where)
