@@ -42,6 +42,12 @@ class MissingError(GoldenctlError):
     exit_code = EXIT_MISSING
 
 
+class Interrupted(GoldenctlError):  # noqa: N818 - it is no error
+    """Ctrl-C ended something that can be resumed."""
+
+    exit_code = EXIT_INTERRUPTED
+
+
 class DamagedError(GoldenctlError):
     """A file is damaged, hostile, or does not match the other file of the pair."""
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
@@ -56,7 +56,28 @@ class _Golden(_Path):
 
 
 _GOLDENS = "goldenctl.goldens"
+
+
+class _Bytes(click.ParamType[int]):
+    """A size such as 4GiB, 500MB or 1048576."""
+
+    name = "size"
+    _units: ClassVar[dict[str, int]] = {
+        unit: factor**power
+        for factor, suffix in ((1000, "B"), (1024, "iB"))
+        for power, unit in enumerate(("", *(f"{letter}{suffix}" for letter in "KMGT")))
+    } | {"B": 1}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,6})?)\s*([A-Za-z]*)\s*", str(value))
+        units = {unit.lower(): size for unit, size in self._units.items()}
+        if match is None or match[2].lower() not in units:
+            self.fail(f"{value!r} is not a size such as 4GiB or 500MB", param, ctx)
+        return int(float(match[1]) * units[match[2].lower()])
+
+
 PATH = _Path(path_type=Path)
+BYTES = _Bytes()
 GOLDEN = _Golden(path_type=Path)
 TEXT = _Text()
 DTYPE = click.Choice(["float32", "bfloat16", "float16", "float64"])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from goldenctl.commands.options import (
+    BYTES,
     DTYPE,
     GOLDEN,
     PATH,
@@ -56,8 +57,28 @@ if TYPE_CHECKING:
     help="Three ops, or one fused op where the backend has it.",
 )
 @click.option(
-    "--repeat", type=click.IntRange(1, 1_000_000), default=1, show_default=True, help="Timed runs."
+    "--repeat",
+    type=click.IntRange(1, 1_000_000),
+    default=1,
+    show_default=True,
+    help="Timed launches of each op; with --shuffle, rounds of passes.",
 )
+@click.option(
+    "--shuffle",
+    is_flag=True,
+    help="Replay again in other orders and over other memory, and say what is not deterministic.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 1024),
+    default=1,
+    show_default=True,
+    help="Replay sublayers in this many processes at once.",
+)
+@click.option(
+    "--memory", type=BYTES, metavar="SIZE", help="What all workers may take, such as 4GiB."
+)
+@click.option("--resume", is_flag=True, help="Go on from an interrupted replay; keep one's work.")
 @click.option(
     "--timeout",
     type=FiniteRange(0.1, 1e6),
@@ -80,13 +101,14 @@ if TYPE_CHECKING:
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="Seed of the simulated backend.",
+    help="Seed of --shuffle and of the simulated backend.",
 )
 @goldens_option()
 def replay_command(golden: Path, run: Path, **options: object) -> int:
     """Replay GOLDEN's inputs on a backend and write its outputs to RUN.
 
-    Ends with exit code 1 when a sublayer crashed, hung or was refused; RUN then says which.
+    Ends with exit code 1 when a sublayer crashed, hung or was refused, or with --shuffle is
+    not deterministic; RUN then says which.
     """
     return run_replay(golden, run, **options)  # type: ignore[arg-type]
 
@@ -103,6 +125,10 @@ def run_replay(
     layers: str | None = None,
     attention: str = "eager",
     repeat: int = 1,
+    shuffle: bool = False,
+    workers: int = 1,
+    memory: int | None = None,
+    resume: bool = False,
     timeout: float = 600.0,
     infini_root: Path | None = None,
     faults: tuple[str, ...] = (),
@@ -127,10 +153,16 @@ def run_replay(
         layers=parse_layers(layers, count),
         attention=attention,
         repeat=repeat,
+        shuffle=shuffle,
+        seed=seed,
+        workers=workers,
+        memory_bytes=memory,
+        resume=resume,
         timeout_s=timeout,
         faults=tuple(parse_injection(text) for text in faults),
     )
-    _refuse_unfit(backend, options, noise=noise, seed=seed)
+    _refuse_unfit(backend, options, noise=noise)
+    _refuse_contradictions(options)
     started = time.monotonic()
     if backend == "simulated":
         summary = replay_simulated(source, run, options=options, noise=noise, seed=seed)
@@ -145,6 +177,8 @@ def run_replay(
             )
     for name in summary.failed:
         click.echo(f"✗ {name} failed")
+    if summary.resumed:
+        click.echo(f"{summary.resumed} sublayers were finished before, and were kept")
     seconds = time.monotonic() - started
     good = summary.sublayers - len(summary.failed)
     click.echo(f"wrote {run}: {good} of {summary.sublayers} sublayers replayed in {seconds:.1f} s")
@@ -152,23 +186,57 @@ def run_replay(
         click.echo(
             f"goldenctl inspect {run} shows the failures and the command to rerun each alone"
         )
-    return EXIT_BEYOND_TOLERANCE if summary.failed else 0
+    steady = True
+    if summary.determinism is not None:
+        from goldenctl.report.determinism import print_determinism
+
+        many_cases = len(source.recipe["cases"]) > 1
+        steady = print_determinism(summary.determinism, many_cases=many_cases)
+    return 0 if steady and not summary.failed else EXIT_BEYOND_TOLERANCE
 
 
-def _refuse_unfit(backend: str, options: Options, *, noise: float | None, seed: int) -> None:
+def _refuse_unfit(backend: str, options: Options, *, noise: float | None) -> None:
     """Refuse options that the backend would silently ignore."""
     simulated = backend == "simulated"
-    for option, given in (("--noise", noise is not None), ("--seed", seed != 0)):
-        if given and not simulated:
-            msg = f"{option}: only the simulated backend has noise, not {backend}"
-            raise UsageError(msg)
+    if noise is not None and not simulated:
+        msg = f"--noise: only the simulated backend has noise, not {backend}"
+        raise UsageError(msg)
+    if options.seed and not simulated and not options.shuffle:
+        msg = "--seed: only --shuffle and the simulated backend draw random numbers"
+        raise UsageError(msg)
     for option, given in (
         ("--inject", bool(options.faults)),
         ("--attention sdpa", options.attention == "sdpa"),
+        ("--shuffle", options.shuffle),
+        ("--workers", options.workers > 1),
+        ("--resume", options.resume),
     ):
         if given and simulated:
             msg = f"{option}: the simulated backend computes nothing"
             raise UsageError(msg, hint="use --backend infinicore or torch")
+
+
+def _refuse_contradictions(options: Options) -> None:
+    """Refuse options that do not go together."""
+    chain = options.mode == "chain"
+    several = options.workers > 1
+    for together, why in (
+        (
+            chain and options.shuffle,
+            "--shuffle: in --mode chain every sublayer needs the one before it",
+        ),
+        (chain and several, "--workers: in --mode chain every sublayer needs the one before it"),
+        (
+            options.shuffle and several,
+            "--shuffle and --workers: the order is that of one process",
+        ),
+        (options.shuffle and options.resume, "--shuffle and --resume: passes are not kept"),
+    ):
+        if together:
+            raise UsageError(why)
+    if options.memory_bytes is not None and options.shuffle:
+        msg = "--memory: it bounds --workers, and --shuffle has one"
+        raise UsageError(msg)
 
 
 def _refuse_golden_as_run(run: Path) -> None:

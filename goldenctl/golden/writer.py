@@ -25,6 +25,7 @@ from goldenctl.golden.allocate import (
     replace_attributes,
     tensor_attributes,
 )
+from goldenctl.golden.journal import Journal
 from goldenctl.golden.schema import (
     SublayerInfo,
     TensorSpec,
@@ -45,6 +46,9 @@ class GoldenWriter:
     Use as a context manager: leaving it without ``seal`` removes the temporary file and
     leaves whatever stood at ``path`` untouched. After construction every tensor has its
     byte offset (``offsets``), and any process may write to ``temporary_path`` there.
+
+    With a ``journal`` the unfinished file is the journal's: it is taken as it is where there
+    is one, and stays when the writer is left without ``seal``.
     """
 
     def __init__(
@@ -56,29 +60,66 @@ class GoldenWriter:
         tensors: Sequence[TensorSpec],
         links: Mapping[str, str],
         groups: Sequence[str],
+        journal: Journal | None = None,
     ) -> None:
         self.path = path
         self.kind = kind
         self.tensors = {spec.name: spec for spec in tensors}
-        self._root = _root_attributes(kind, recipe)
+        self._journal = journal
+        self.temporary_path = part_path(path) if journal is None else journal.file
+        resumed = journal is not None and journal.start is not None
+        created_utc = journal.start.created_utc if journal and journal.start else now_utc()
+        laid_out = self.temporary_path.with_name("layout") if resumed else self.temporary_path
+        self._root = _root_attributes(kind, recipe, created_utc)
         self._links = dict(links)
         self._groups: dict[str, Attributes] = {name: {"time_ns": 0} for name in groups}
-        self.temporary_path = part_path(path)
-        _check_space(path, sum(spec.nbytes for spec in tensors))
+        _check_space(path, 0 if resumed else sum(spec.nbytes for spec in tensors))
         try:
             self.offsets = allocate(
-                self.temporary_path,
+                laid_out,
                 self._root,
                 tensors=tensors,
                 links=links,
                 groups=groups,
             )
+            if journal is not None and resumed:
+                self._take_over(journal, laid_out)
             self._descriptor = os.open(self.temporary_path, os.O_RDWR | os.O_CLOEXEC)
+            if journal is not None and not resumed:
+                os.fsync(self._descriptor)
+                journal.begin(created_utc, self.offsets)
         except BaseException as error:
-            self.temporary_path.unlink(missing_ok=True)
+            laid_out.unlink(missing_ok=True)
             if isinstance(error, _WRITE_ERRORS):
                 raise cannot_write(path, error) from error
             raise
+
+    def _take_over(self, journal: Journal, laid_out: Path) -> None:
+        """Go on with the journal's file: its metadata becomes again that of a new file, for
+        the process before may have died while it was sealed."""
+        assert journal.start is not None
+        if journal.start.offsets != self.offsets:
+            msg = "its tensors lie elsewhere than they should"
+            raise journal.damaged(msg)
+        tensors = sorted((self.offsets[n], spec.nbytes) for n, spec in self.tensors.items())
+        with laid_out.open("rb") as source, journal.file.open("r+b") as target:
+            end = laid_out.stat().st_size
+            at = 0
+            for offset, nbytes in [*tensors, (end, 0)]:
+                source.seek(at)
+                target.seek(at)
+                target.write(source.read(max(0, offset - at)))
+                at = max(at, offset + nbytes)
+            target.truncate(end)
+            target.flush()
+            os.fsync(target.fileno())
+        laid_out.unlink()
+        with journal.file.open("rb") as file:
+            journal.check(
+                lambda name: _sha256_range(
+                    file.fileno(), self.offsets[name], self.tensors[name].nbytes
+                )
+            )
 
     def write(self, name: str, data: memoryview, at_byte: int = 0) -> None:
         """Write bytes of one tensor, ``at_byte`` bytes from its start."""
@@ -91,9 +132,23 @@ class GoldenWriter:
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
+    def clear(self) -> None:
+        """Make the bytes of every tensor zero again, as in a file that was just allocated."""
+        zeros = memoryview(bytes(_HASH_BLOCK_BYTES))
+        for name, spec in self.tensors.items():
+            for at_byte in range(0, spec.nbytes, len(zeros)):
+                self.write(name, zeros[: spec.nbytes - at_byte], at_byte)
+
     def digest(self, name: str) -> str:
         """Return the SHA-256 of a tensor's bytes as they stand in the file."""
         return _sha256_range(self._descriptor, self.offsets[name], self.tensors[name].nbytes)
+
+    def sync(self) -> None:
+        """Return when everything that any process has written is on the disk."""
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
 
     def seal(
         self,
@@ -143,6 +198,8 @@ class GoldenWriter:
             if beside:
                 self._temporary_times.replace(times_path(self.path))
             sync_folder(self.path.parent)
+            if self._journal is not None:
+                self._journal.remove()
         except _WRITE_ERRORS as error:
             raise cannot_write(self.path, error) from error
 
@@ -174,17 +231,20 @@ class GoldenWriter:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
-        self.temporary_path.unlink(missing_ok=True)
         self._temporary_times.unlink(missing_ok=True)
+        if self._journal is None:
+            self.temporary_path.unlink(missing_ok=True)
 
 
-def _root_attributes(kind: str, recipe: Mapping[str, Any]) -> dict[str, str | int]:
+def _root_attributes(
+    kind: str, recipe: Mapping[str, Any], created_utc: str
+) -> dict[str, str | int]:
     return {
         "format": schema.FORMAT,
         "format_version": schema.FORMAT_VERSION,
         "kind": kind,
         "tool_version": __version__,
-        "created_utc": now_utc() if kind == "run" else "",
+        "created_utc": created_utc if kind == "run" else "",
         "recipe": _json(recipe),
     }
 

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from goldenctl.errors import DamagedError, require_torch
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
+from goldenctl.golden.journal import Journal
 from goldenctl.golden.schema import SublayerInfo
 from goldenctl.golden.writer import GoldenWriter
 from goldenctl.model.checkpoint import Checkpoint
@@ -29,8 +31,9 @@ from goldenctl.replay.bind import (
     without_stores,
 )
 from goldenctl.replay.faults import Injection, inject
+from goldenctl.replay.launch import Launcher
 from goldenctl.replay.plan import File, Plan, write_plan
-from goldenctl.replay.runner import Execution, Outcome, execute
+from goldenctl.replay.runner import Execution, Outcome
 from goldenctl.replay.simulated import describe, simulate
 
 Progress = Callable[[int, int, str], None]
@@ -39,7 +42,11 @@ PATCHES = "goldenctl.patches"
 
 @dataclass(frozen=True)
 class Options:
-    """How a golden is replayed. ``dtype`` None means the golden's own."""
+    """How a golden is replayed. ``dtype`` None means the golden's own.
+
+    With ``shuffle``, ``repeat`` counts rounds of passes instead of launches (replay/order.py).
+    ``resume`` goes on from what an interrupted replay left, and leaves such a thing.
+    """
 
     mode: str = "sublayer"
     dtype: str | None = None
@@ -47,6 +54,11 @@ class Options:
     layers: frozenset[int] | None = None
     attention: str = "eager"
     repeat: int = 1
+    shuffle: bool = False
+    seed: int = 0
+    workers: int = 1
+    memory_bytes: int | None = None
+    resume: bool = False
     timeout_s: float = 600.0
     faults: tuple[Injection, ...] = ()
     grafts: frozenset[str] = frozenset()
@@ -54,11 +66,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a replay did: how many sublayers ran and failed, and where a debugger's plan lies."""
+    """What a replay did: how many sublayers ran, were finished before, and failed, where a
+    debugger's plan lies, and what passes in other orders showed."""
 
     sublayers: int
     failed: list[str] = field(default_factory=list)
     debug_plan: Path | None = None
+    resumed: int = 0
+    determinism: dict[str, Any] | None = None
 
 
 def replay(
@@ -81,6 +96,7 @@ def replay(
     recipe = _recipe(source, backend.description, options, dtype)
     with (
         tempfile.TemporaryDirectory(prefix="goldenctl-") as folder,
+        _journal(run_path, recipe, options) as journal,
         GoldenWriter(
             run_path,
             kind="run",
@@ -88,38 +104,26 @@ def replay(
             tensors=layout.tensors,
             links=layout.links,
             groups=layout.groups,
+            journal=journal,
         ) as writer,
     ):
-        binder = Binder(
-            source,
-            mode=options.mode,
-            dtype=dtype,
-            run_path=writer.temporary_path,
-            offsets=writer.offsets,
-            patches=_patches(source, dtype, folder),
-            grafts=options.grafts,
-        )
-        sublayers = binder.sublayers()
-        device, device_id = parse_device(options.device)
-        plan = Plan(
-            device=device,
-            device_id=device_id,
-            dtype=dtype,
-            files=binder.files,
-            sublayers=sublayers,
-            repeat=options.repeat,
-            stop_on_failure=options.mode == "chain",
-        )
-        execution = execute(
-            backend.command,
-            plan,
-            timeout_s=options.timeout_s,
-            progress=lambda index, name: progress(index + 1, len(sublayers), name),
-        )
+        resumed = len(journal.finished) if journal is not None else 0
+        plan = _plan(source, writer, folder, options)
+        launcher = Launcher(backend, plan, writer, options.timeout_s, progress)
+        digests: dict[str, str] = {}
+        if options.shuffle:
+            execution, recipe["determinism"] = launcher.shuffled(
+                rounds=options.repeat, seed=options.seed, isolated_ops=options.mode == "op"
+            )
+        else:
+            execution, digests = launcher.once(
+                workers=options.workers, memory_bytes=options.memory_bytes, journal=journal
+            )
         debug = _name_commands(execution, backend, run_path)
         recipe["backend"] |= {"program": execution.program, "quirks": execution.quirks}
         writer.seal(
             recipe=recipe,
+            digests=digests,
             times_ns=_times(layout.groups, execution.outcomes),
             sublayers=[
                 _sublayer_info(name, outcome)
@@ -128,7 +132,37 @@ def replay(
         )
         _write_debug_plan(plan, execution, run_path)
     failed = [g for g, o in zip(layout.groups, execution.outcomes, strict=True) if o.failure]
-    return Summary(len(layout.groups), failed, debug)
+    return Summary(len(layout.groups), failed, debug, resumed, recipe.get("determinism"))
+
+
+def _journal(
+    run_path: Path, recipe: Mapping[str, Any], options: Options
+) -> AbstractContextManager[Journal | None]:
+    return Journal(run_path, recipe) if options.resume else nullcontext()
+
+
+def _plan(source: Source, writer: GoldenWriter, folder: str, options: Options) -> Plan:
+    dtype = options.dtype or source.golden.recipe["dtype"]
+    binder = Binder(
+        source,
+        mode=options.mode,
+        dtype=dtype,
+        run_path=writer.temporary_path,
+        offsets=writer.offsets,
+        patches=_patches(source, dtype, folder),
+        grafts=options.grafts,
+    )
+    sublayers = binder.sublayers()
+    device, device_id = parse_device(options.device)
+    return Plan(
+        device=device,
+        device_id=device_id,
+        dtype=dtype,
+        files=binder.files,
+        sublayers=sublayers,
+        repeat=options.repeat,
+        stop_on_failure=options.mode == "chain",
+    )
 
 
 def replay_simulated(

@@ -1,6 +1,7 @@
 """Owns the PyTorch backend: a program that executes a plan (docs/plan-protocol.md).
 
-``python -m goldenctl.replay.torch_backend PLAN.json [--skip N] [--only N]``. Its kernels
+``python -m goldenctl.replay.torch_backend PLAN.json [--skip N] [--only N] [--poison
+PATTERN]``. Its kernels
 are the reference's, so a replay in the recorded dtype reproduces the golden; ``sdpa`` is
 PyTorch's fused attention, a second legitimate implementation.
 """
@@ -36,6 +37,8 @@ _TYPES = {
     "int32": torch.int32,
     "int64": torch.int64,
 }
+# What memory holds before an op writes it.
+_POISONS = {"nan": float("nan"), "finite": 3.0}
 Compute = Callable[[PlanOp, Tensor, tuple[Tensor, ...]], Tensor]
 
 
@@ -89,8 +92,9 @@ _COMPUTE: dict[str, Compute] = {
 class Executor:
     """Executes a plan's sublayers over mapped files."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, poison: float) -> None:
         self._plan = plan
+        self._poison = poison
         self._device = _device(plan)
         self._maps = [_map(Path(file.path), write=file.write) for file in plan.files]
 
@@ -108,7 +112,8 @@ class Executor:
 
     def _buffer(self, tensor: Buffer) -> Tensor:
         if tensor.load is None:
-            return torch.empty(tensor.shape, dtype=_TYPES[tensor.dtype], device=self._device)
+            kind = _TYPES[tensor.dtype]
+            return torch.full(tensor.shape, self._poison, dtype=kind, device=self._device)
         source = self._bytes(tensor.load.file, tensor.load.offset, tensor.shape, tensor.load.dtype)
         return source.to(self._device, _TYPES[tensor.dtype])
 
@@ -149,11 +154,11 @@ class Executor:
 def main(argv: list[str]) -> int:
     """Run the program; returns its exit status."""
     path, *rest = argv
-    options = dict(zip(rest[::2], map(int, rest[1::2]), strict=True))
+    options = dict(zip(rest[::2], rest[1::2], strict=True))
     try:
         plan = read_plan(Path(path))
         check_device(_device(plan))
-        executor = Executor(plan)
+        executor = Executor(plan, _POISONS[options.get("--poison", "nan")])
     except GoldenctlError as error:
         _emit(event="failed", reason="device", message=str(error))
         return 3
@@ -162,9 +167,8 @@ def main(argv: list[str]) -> int:
         return 4
     program = f"goldenctl torch backend {__version__}, torch {torch.__version__}"
     _emit(event="ready", protocol=plan.protocol, program=program, device=plan.device, quirks=[])
-    chosen = range(options.get("--skip", 0), len(plan.sublayers))
-    if "--only" in options:
-        chosen = range(options["--only"], options["--only"] + 1)
+    first = int(options.get("--only", options.get("--skip", 0)))
+    chosen = range(first, first + 1 if "--only" in options else len(plan.sublayers))
     with torch.inference_mode():
         for index in chosen:
             executor.run(index)
