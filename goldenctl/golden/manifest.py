@@ -3,11 +3,12 @@
 A manifest is untrusted input: its size is limited, unknown keys are refused unless they start
 with ``x-``, names cannot lead out of a file, numbers are bounded. It is written as sorted
 JSON with one line for each tensor, in execution order, so that the first changed line of a
-git diff is the first op that changed (docs/manifest.md).
+git diff is the first op that changed. ``digest`` is over all the rest (docs/manifest.md).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -145,12 +146,23 @@ def parse_manifest(data: bytes, where: str = "manifest") -> Manifest:
     raw = parse_object(data, where)
     _check_format(raw, where)
     try:
-        manifest = msgspec.convert(_without_ignorable(raw, MAX_DEPTH), Manifest)
+        said = _without_ignorable(raw, MAX_DEPTH)
+        digest = msgspec.convert(said.pop("digest", None), Digest)
+        manifest = msgspec.convert(said, Manifest)
     except (msgspec.ValidationError, ValueError) as error:
         message = f"{where}: not a manifest: {error}"
         raise DamagedError(message) from error
     _check_consistent(manifest, where)
+    if digest != _digest(said):
+        message = f"{where}: its digest is not that of its content: it was damaged, or edited"
+        raise DamagedError(message, hint="restore it, or remove it and run goldenctl manifest")
     return manifest
+
+
+def _digest(said: Mapping[str, Any]) -> str:
+    """Return the digest over all keys but ``digest`` and the ignorable ones: one flipped bit in
+    a sketch or a tolerance would change verdicts."""
+    return sha256_text(hashlib.sha256(_compact(said).encode()).hexdigest())
 
 
 def _check_format(raw: Mapping[str, Any], where: str) -> None:
@@ -202,7 +214,9 @@ def ignorable(data: bytes, where: str = "manifest") -> dict[str, Any]:
 
 def dump_manifest(manifest: Manifest, extra: Mapping[str, Any] | None = None) -> bytes:
     """Return a manifest as it is written: sorted keys, one line for each version and tensor."""
-    return (_laid_out({**msgspec.to_builtins(manifest), **(extra or {})}) + "\n").encode()
+    said = msgspec.to_builtins(manifest)
+    said["digest"] = _digest(said)
+    return (_laid_out({**said, **(extra or {})}) + "\n").encode()
 
 
 def _laid_out(value: Any, depth: int = 0) -> str:
@@ -235,6 +249,9 @@ def sha256_text(digest: str) -> str:
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a manifest; keys that start with ``x-`` are allowed anywhere."""
     schema = msgspec.json.schema(Manifest)
+    top = schema["$defs"]["Manifest"]
+    top["properties"]["digest"] = msgspec.json.schema(Digest)
+    top["required"] = sorted([*top["required"], "digest"])
     for definition in schema["$defs"].values():
         if definition.get("additionalProperties") is False:
             definition["patternProperties"] = {f"^{re.escape(IGNORABLE)}": {}}

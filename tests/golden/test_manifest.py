@@ -88,6 +88,9 @@ def changed(path: str, value: object) -> bytes:
         ("version", 2, "v2 is not in them"),
         ("versions", [], "v1 is not in them"),
         ("tolerance.table", {"*/*": {"rel_l2": -1.0}}, "not a finite number"),
+        ("tolerance.table", {"*/*": {"rel_l2": 1.0}}, "damaged, or edited"),
+        ("digest", DIGEST, "damaged, or edited"),
+        ("digest", 3, "not a manifest"),
     ],
 )
 def test_what_is_refused(path: str, value: object, said: str) -> None:

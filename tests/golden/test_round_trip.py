@@ -82,7 +82,10 @@ def test_mapped_tensors_are_read_only(tmp_path: Path) -> None:
 
 def test_what_the_file_says_of_itself(tmp_path: Path) -> None:
     failure = {"tap": "output", "reason": "status", "message": "ü\n\x1b"}
-    recipe = {"text": "prompt " * 20_000, "cases": [{"name": "ä"}]}  # larger than an HDF5 header may be
+    recipe = {
+        "text": "prompt " * 20_000,
+        "cases": [{"name": "ä"}],
+    }  # larger than an HDF5 header may be
     array = np.ones((1, 2), ml_dtypes.bfloat16)
     write_file(
         tmp_path / "run.h5",
