@@ -12,6 +12,7 @@ import sys
 import click
 
 from goldenctl import __version__
+from goldenctl.commands.bench import bench_command
 from goldenctl.commands.blame import blame_command
 from goldenctl.commands.diff import diff_command
 from goldenctl.commands.doctor import doctor_command
@@ -50,6 +51,7 @@ for command in (
     blame_command,
     selftest_command,
     verify_command,
+    bench_command,
     report_command,
     inspect_command,
     faults_command,

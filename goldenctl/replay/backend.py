@@ -44,11 +44,14 @@ def open_backend(
 ) -> Backend:
     """Return the backend that ``spec`` names: ``infinicore``, ``torch`` or ``exec:PROGRAM``.
 
+    ``infinicore:FOLDER`` is the install in that folder, whatever ``infini_root`` says.
     Builds the harness on first use, telling ``notify``. Raises MissingError for what is not
     installed and UsageError for an unknown name.
     """
     if spec == "infinicore":
         return _infinicore(infini_root, notify)
+    if spec.startswith("infinicore:"):
+        return _infinicore(Path(spec.removeprefix("infinicore:")), notify)
     if spec == "torch":
         return _torch()
     if spec.startswith(EXEC_PREFIX):

@@ -24,7 +24,8 @@ NOISE = "run-to-run noise"
 UNINITIALISED = "uninitialised read"
 OUT_OF_BOUNDS = "out-of-bounds write"
 ORDER = "order dependence"
-POISONS = ("nan", "finite")
+# The numbers of the patterns that memory is filled with (docs/plan-protocol.md).
+POISONS = ("0", "1", "2")
 
 # What one pass yielded, by sublayer and tap: the digest of a tensor. Of a sublayer that failed
 # there is only the tap where it did, and how.
@@ -145,7 +146,7 @@ def _how(differing: Sequence[Condition], sublayer: int) -> str:
     """Say under which condition the result was another."""
     condition = differing[0]
     if condition.kind == "poisoned":
-        return f"another result where memory held the pattern {condition.poison!r} before"
+        return f"another result where memory held pattern {condition.poison} before"
     return f"another result at place {condition.order.index(sublayer)} of another order"
 
 

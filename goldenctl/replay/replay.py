@@ -90,7 +90,7 @@ def replay(
     Raises DamagedError when the checkpoint is not the one recorded, MissingError or
     UsageError as the backend does. Sublayers that fail are in the run file, marked so.
     """
-    source = _source(golden, checkpoint_path, options)
+    source = open_source(golden, checkpoint_path, options)
     dtype = options.dtype or golden.recipe["dtype"]
     layout = run_layout(source, dtype)
     recipe = _recipe(source, backend.description, options, dtype)
@@ -193,7 +193,11 @@ def replay_simulated(
     return Summary(len(layout.groups))
 
 
-def _source(golden: GoldenFile, checkpoint_path: Path, options: Options) -> Source:
+def open_source(golden: GoldenFile, checkpoint_path: Path, options: Options) -> Source:
+    """Open the checkpoint and choose what is replayed of a golden.
+
+    Raises DamagedError when the checkpoint is not the one recorded.
+    """
     checkpoint = Checkpoint.open(checkpoint_path)
     expected = golden.recipe["model"]["fingerprint"]
     actual = checkpoint.fingerprint()

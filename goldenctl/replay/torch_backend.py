@@ -1,7 +1,7 @@
 """Owns the PyTorch backend: a program that executes a plan (docs/plan-protocol.md).
 
 ``python -m goldenctl.replay.torch_backend PLAN.json [--skip N] [--only N] [--poison
-PATTERN]``. Its kernels
+N]``. Its kernels
 are the reference's, so a replay in the recorded dtype reproduces the golden; ``sdpa`` is
 PyTorch's fused attention, a second legitimate implementation.
 """
@@ -38,7 +38,7 @@ _TYPES = {
     "int64": torch.int64,
 }
 # What memory holds before an op writes it.
-_POISONS = {"nan": float("nan"), "finite": 3.0}
+_POISONS = {"0": float("nan"), "1": 3.0, "2": -5.0}
 Compute = Callable[[PlanOp, Tensor, tuple[Tensor, ...]], Tensor]
 
 
@@ -158,7 +158,7 @@ def main(argv: list[str]) -> int:
     try:
         plan = read_plan(Path(path))
         check_device(_device(plan))
-        executor = Executor(plan, _POISONS[options.get("--poison", "nan")])
+        executor = Executor(plan, _POISONS[options.get("--poison", "0")])
     except GoldenctlError as error:
         _emit(event="failed", reason="device", message=str(error))
         return 3

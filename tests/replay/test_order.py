@@ -48,7 +48,7 @@ BEHAVIOURS: dict[str, tuple[Behaviour, tuple[str, ...]]] = {
     "depends on both": (lambda c, _n: f"{c.poison} {place(c)}", (UNINITIALISED, ORDER)),
     "noise hides the rest": (lambda c, n: f"{c.poison} {place(c)} {n % 2}", (NOISE,)),
     "fails over other memory": (
-        lambda c, _n: "x" if c.poison == "nan" else "failed: status at b, BAD",
+        lambda c, _n: "x" if c.poison == "0" else "failed: status at b, BAD",
         (UNINITIALISED,),
     ),
     "fails in every pass": (lambda _c, _n: "failed: status at b, BAD", ()),
@@ -93,7 +93,7 @@ def test_a_note_says_how() -> None:
     (overrun,) = probed(BEHAVIOURS["writes past the end"][0])
     assert overrun.note == "bytes changed"
     (memory,) = probed(BEHAVIOURS["depends on memory"][0])
-    assert memory.note == "another result where memory held the pattern 'finite' before"
+    assert memory.note == "another result where memory held pattern 1 before"
 
 
 @pytest.mark.parametrize("count", [1, 2, 30])
@@ -107,7 +107,7 @@ def test_conditions(count: int) -> None:
     assert all(sorted(c.order) == sorted(plain.order) for c in made)
     assert count == 1 or all(c.order != plain.order for c in shuffled)
     assert all(c.order == plain.order for c in others if c.kind == "poisoned")
-    assert not [c for c in conditions(count, rounds=1, seed=7, poisons=False) if c.poison != "nan"]
+    assert not [c for c in conditions(count, rounds=1, seed=7, poisons=False) if c.poison != "0"]
 
 
 # An engine that stores zeros, but for the sublayer "mlp" of layer 1, where {value} decides.
@@ -116,7 +116,7 @@ _ENGINE = """#!{python}
 import json, os, random, struct, sys
 plan = json.load(open(sys.argv[1]))
 options = dict(zip(sys.argv[2::2], sys.argv[3::2]))
-poison = options.get("--poison", "nan")
+poison = options.get("--poison", "0")
 def say(event, **rest):
     print(json.dumps(dict(event=event, **rest)), flush=True)
 say("ready", protocol=1, program="engine", device="cpu", quirks=[])
@@ -138,7 +138,7 @@ for index in range(int(options["--skip"]), len(plan["sublayers"])):
 VALUES = {
     "deterministic": ("1.0", None),
     NOISE: ("random.random()", "results of one input"),
-    UNINITIALISED: ("float(poison == 'finite')", "memory held the pattern 'finite' before"),
+    UNINITIALISED: ("float(poison == '1')", "memory held pattern 1 before"),
     ORDER: ("float(before.endswith('layers/01/attention'))", "of another order"),
 }
 

@@ -1,0 +1,155 @@
+"""``goldenctl bench``: time backends on a golden's inputs, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from goldenctl.commands.options import (
+    DTYPE,
+    GOLDEN,
+    PATH,
+    FiniteRange,
+    goldens_option,
+    parse_layers,
+    progress_bar,
+    refuse_unwritable,
+)
+from goldenctl.errors import EXIT_BEYOND_TOLERANCE, UsageError
+
+if TYPE_CHECKING:
+    from goldenctl.replay.bench import Entrant
+
+
+@click.command("bench")
+@click.argument("golden", type=GOLDEN)
+@goldens_option()
+@click.option(
+    "--backend",
+    "backends",
+    multiple=True,
+    default=("infinicore", "torch"),
+    show_default=True,
+    metavar="NAME[@DEVICE]",
+    help="As for replay (repeatable); the first is what others are held against.",
+)
+@click.option("--model-path", type=PATH, help="The checkpoint, when it has moved.")
+@click.option("--device", default="cpu", show_default=True, help="Where a backend names none.")
+@click.option("--dtype", type=DTYPE, help="Compute dtype; the golden's unless given.")
+@click.option("--layers", metavar="LIST", help="Only these decoder layers, such as 0-4,10.")
+@click.option(
+    "--repeat",
+    type=click.IntRange(1, 10_000),
+    default=5,
+    show_default=True,
+    help="Passes over all backends, in turn.",
+)
+@click.option(
+    "--launches",
+    type=click.IntRange(1, 10_000),
+    default=3,
+    show_default=True,
+    help="Timed launches of each op in a pass, after one to warm up.",
+)
+@click.option(
+    "--timeout",
+    type=FiniteRange(0.1, 1e6),
+    default=600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest silence of a backend.",
+)
+@click.option("--infini-root", type=PATH, help="InfiniCore's install folder.")
+@click.option("--json", "json_path", type=PATH, help="Also write what was measured as JSON.")
+@click.option("-v", "--verbose", is_flag=True, help="Show every sublayer.")
+def bench_command(
+    golden: Path,
+    backends: tuple[str, ...],
+    model_path: Path | None,
+    device: str,
+    dtype: str | None,
+    layers: str | None,
+    repeat: int,
+    launches: int,
+    timeout: float,
+    infini_root: Path | None,
+    json_path: Path | None,
+    verbose: bool,
+) -> int:
+    """Time backends on GOLDEN's inputs, interleaved, and say which is faster.
+
+    ``--backend infinicore:FOLDER`` is the build in that folder. Ends with exit code 1 when a
+    sublayer failed.
+    """
+    from goldenctl.golden.file import open_golden
+    from goldenctl.replay.backend import check_dtype
+    from goldenctl.replay.bench import Settings, bench
+    from goldenctl.replay.replay import Options, open_source
+    from goldenctl.report.bench import print_bench
+
+    if json_path is not None:
+        refuse_unwritable(json_path)
+    file = open_golden(golden, kind="golden")
+    count = file.recipe["model"]["config"]["num_hidden_layers"]
+    options = Options(layers=parse_layers(layers, count))
+    entrants = _entrants(backends, device, infini_root)
+    wanted = dtype or file.recipe["dtype"]
+    for entrant in entrants:
+        check_dtype(entrant.backend, wanted)
+    source = open_source(file, model_path or Path(file.recipe["model"]["path"]), options)
+    with progress_bar("timing") as progress:
+        measured = bench(
+            source,
+            entrants,
+            dtype=wanted,
+            settings=Settings(repeat, launches, timeout),
+            progress=progress,
+        )
+    if json_path is not None:
+        _write_json(json_path, measured)
+    print_bench(measured, verbose=verbose)
+    failed = any(result.failed for result in measured.results)
+    return EXIT_BEYOND_TOLERANCE if failed else 0
+
+
+def _entrants(specs: Sequence[str], device: str, infini_root: Path | None) -> list[Entrant]:
+    from goldenctl.replay.backend import open_backend, parse_device
+    from goldenctl.replay.bench import Entrant
+
+    entrants: list[Entrant] = []
+    for spec in specs:
+        name, at, place = spec.rpartition("@")
+        where = place if at else device
+        parse_device(where)
+        if (name or spec) == "simulated":
+            msg = "bench: a simulated backend takes no time"
+            raise UsageError(msg, hint="use infinicore, torch or exec:PROGRAM")
+        label = _short(spec)
+        same = sum(label in (e.label, e.label.rpartition(" #")[0]) for e in entrants)
+        label = f"{label} #{same + 1}" if same else label
+        backend = open_backend(
+            name if at else spec,
+            infini_root=infini_root,
+            notify=lambda text: click.echo(text, err=True),
+        )
+        entrants.append(Entrant(label, backend, where))
+    return entrants
+
+
+def _short(spec: str) -> str:
+    """``exec:/opt/engine/run@nvidia`` as ``exec:run@nvidia``."""
+    kind, colon, path = spec.partition(":")
+    return f"{kind}{colon}{Path(path).name}" if colon else spec
+
+
+def _write_json(path: Path, measured: object) -> None:
+    import json
+
+    import msgspec
+
+    from goldenctl.report.write import write_text
+
+    write_text(path, json.dumps(msgspec.to_builtins(measured), indent=1) + "\n")
