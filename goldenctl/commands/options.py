@@ -147,6 +147,31 @@ def model_folder(source: str | Path) -> Path:
     return checkpoint_folder(source, notify=lambda text: click.echo(text, err=True))
 
 
+def step_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say in which steps the model takes its input."""
+    for option in (
+        click.option(
+            "--prefill-chunk",
+            type=click.IntRange(0),
+            default=0,
+            metavar="N",
+            help="Take the prompt in steps of N tokens: bounds the memory of long ones.",
+        ),
+        click.option(
+            "--force-tokens", metavar="IDS", help="Decode these ids, such as 5,6,7, instead."
+        ),
+        click.option(
+            "--decode",
+            type=click.IntRange(0, 100_000),
+            default=0,
+            metavar="N",
+            help="Decode N tokens over the KV cache, each the most likely one.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
 @contextmanager
 def progress_bar(title: str) -> Iterator[Progress]:
     """Show a progress bar on standard error when that is a terminal; else stay silent."""

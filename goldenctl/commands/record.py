@@ -17,8 +17,9 @@ from goldenctl.commands.options import (
     parse_layers,
     progress_bar,
     refuse_existing,
+    step_options,
 )
-from goldenctl.errors import require_torch
+from goldenctl.errors import UsageError, require_torch
 
 if TYPE_CHECKING:
     from goldenctl.reference.record import Recording
@@ -32,6 +33,7 @@ ORACLE_TIMES = "about 4 times as long"
 @click.argument("checkpoint", type=PATH)
 @click.argument("golden", type=PATH)
 @input_options
+@step_options
 @click.option("--dtype", type=DTYPE, default="float32", show_default=True, help="Compute dtype.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda[:n].")
 @click.option(
@@ -78,6 +80,9 @@ def prepare(
     token_ids: tuple[str, ...] = (),
     random_tokens: int | None = None,
     seed: int = 0,
+    decode: int = 0,
+    force_tokens: str | None = None,
+    prefill_chunk: int = 0,
     dtype: str = "float32",
     device: str = "cpu",
     taps: str = "op",
@@ -99,8 +104,20 @@ def prepare(
     config = load_config(checkpoint)
     weights = Checkpoint.open(checkpoint)
     weights.check_against(config)
-    inputs = Inputs(prompts, prompts_file, token_ids, random_tokens, seed)
+    inputs = Inputs(
+        prompts,
+        prompts_file,
+        token_ids,
+        random_tokens,
+        seed,
+        decode=decode,
+        force_tokens=force_tokens,
+        prefill_chunk=prefill_chunk,
+    )
     cases = make_cases(inputs, checkpoint, config)
+    if logits == "none" and any(case.generates for case in cases):
+        message = "--decode chooses each token by the logits, which --logits none leaves out"
+        raise UsageError(message, hint="give --logits last, or the tokens with --force-tokens")
     kept_layers = parse_layers(layers, config.num_hidden_layers)
     selection = Selection(taps, kept_layers, logits, oracle)
     require_torch("record")
@@ -119,7 +136,7 @@ def run_recording(recording: Recording, golden: Path) -> None:
 
     check_device(recording.device)
     layout = recording.layout()
-    tokens = sum(len(case.token_ids) * len(case.token_ids[0]) for case in recording.cases)
+    tokens = sum(len(case.token_ids) * case.length for case in recording.cases)
     click.echo(
         f"recording {len(recording.cases)} case(s), {tokens} tokens, {recording.dtype} on "
         f"{recording.device}: {human_bytes(layout.nbytes)} to {golden}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from goldenctl.diff.findings import Depth
 from goldenctl.diff.report import PASSED, Report, SublayerResult, TensorResult
-from goldenctl.model.graph import CACHE_LINKS, Sublayer
+from goldenctl.model.graph import CACHE_LINKS, Sublayer, own_name
 
 AMPLIFIES = 2.0
 """A sublayer that makes an inherited error at least this many times larger amplifies it."""
@@ -32,7 +32,7 @@ def _culprits_of(sublayer: SublayerResult, ops: Sublayer, *, every: bool) -> lis
     return [
         wrong[op.output]
         for op in ops.ops
-        if op.output in wrong and (every or not any(name in wrong for name in op.inputs))
+        if op.output in wrong and (every or not any(own_name(name) in wrong for name in op.inputs))
     ]
 
 

@@ -26,6 +26,11 @@ class DType:
     def is_float(self) -> bool:
         return self.eps > 0.0
 
+    @property
+    def lowest(self) -> float:
+        """The most negative finite number of a float type."""
+        return float(ml_dtypes.finfo(self.numpy).min)  # type: ignore[no-untyped-call]
+
 
 def _dtype(name: str, numpy_type: DTypeLike, eps: float = 0.0) -> DType:
     numpy = np.dtype(numpy_type)

@@ -6,17 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from goldenctl.golden.dtypes import DTYPES
-from goldenctl.golden.schema import (
-    BUDGET_SCOPES,
-    BUDGET_STATISTICS,
-    TensorSpec,
-    step_path,
-    sublayer_path,
-)
+from goldenctl.golden.schema import BUDGET_SCOPES, BUDGET_STATISTICS, TensorSpec
+from goldenctl.golden.steps import Step, attention_mask, position_count, steps
 from goldenctl.model import graph
+from goldenctl.model.case import Case
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Sublayer
-from goldenctl.model.tokens import Case
 
 
 @dataclass(frozen=True)
@@ -55,12 +50,13 @@ class Layout:
         return sum(spec.nbytes for spec in self.tensors if spec.role in ("budget", "oracle"))
 
 
-def computed_sublayers(config: ModelConfig, selection: Selection) -> list[Sublayer]:
-    """The sublayers to compute, in execution order.
+def computed_sublayers(config: ModelConfig, selection: Selection, step: Step) -> list[Sublayer]:
+    """The sublayers of a step to compute, in execution order; their names are those of any
+    other step.
 
     Without logits, nothing after the last decoder layer that is kept is needed.
     """
-    sublayers = list(graph.decoder(config, logits=selection.logits))
+    sublayers = step.sublayers(config, logits=selection.logits)
     if selection.logits == "none" and selection.layers is not None:
         return sublayers[: 1 + 2 * (max(selection.layers) + 1)]
     return sublayers
@@ -71,35 +67,46 @@ def golden_layout(
 ) -> Layout:
     """Lay out a golden of ``cases``; activations and constants are stored as ``dtype``."""
     layout = Layout()
-    positions = max(len(case.token_ids[0]) for case in cases)
-    rotary = graph.sizes(config, 1, positions)
+    rotary = graph.sizes(config, 1, position_count(cases))
     for name in graph.CONSTANTS:
         layout.tensors.append(
             _spec(f"constants/{name}", dtype, rotary, graph.DIMS[name], "constant")
         )
     for case in cases:
-        _add_case(layout, config, case, dtype, selection)
+        shape = (len(case.token_ids), case.prompt_length)
+        dims = graph.DIMS["token_ids"]
+        layout.tensors.append(
+            TensorSpec(f"cases/{case.name}/token_ids", "int32", shape, dims, "input")
+        )
+        for step in steps(case):
+            _add_step(layout, config, step, dtype, selection)
     return layout
 
 
-def _add_case(
-    layout: Layout, config: ModelConfig, case: Case, dtype: str, selection: Selection
+def ids_path(step: Step) -> str:
+    """Where a step's token ids are: the case's own are those of a prompt that is one step."""
+    return f"cases/{step.case.name}/token_ids" if step.is_prompt else f"{step.path}/token_ids"
+
+
+def _add_step(
+    layout: Layout, config: ModelConfig, step: Step, dtype: str, selection: Selection
 ) -> None:
-    sizes = graph.sizes(config, len(case.token_ids), len(case.token_ids[0]))
-    root, step = f"cases/{case.name}", step_path(case.name, 0)
+    sizes = step.sizes(config)
+    inputs = ["position_ids"] if step.is_prompt else ["token_ids", "position_ids"]
+    if attention_mask(step) is not None:
+        inputs.append("attention_mask")
     layout.tensors += [
-        _spec(f"{root}/token_ids", "int32", sizes, graph.DIMS["token_ids"], "input"),
-        _spec(f"{step}/position_ids", "int32", sizes, graph.DIMS["position_ids"], "input"),
+        _spec(f"{step.path}/{name}", "int32", sizes, graph.DIMS[name], "input") for name in inputs
     ]
     before: Sublayer | None = None
-    for sublayer in computed_sublayers(config, selection):
+    for sublayer in computed_sublayers(config, selection, step):
         if selection.keeps(sublayer):
-            path = sublayer_path(case.name, 0, sublayer.name)
+            path = step.sublayer_path(sublayer.name)
             layout.groups.append(path)
             if before is None:
-                layout.links[f"{path}/input"] = f"{root}/token_ids"
+                layout.links[f"{path}/input"] = ids_path(step)
             elif selection.keeps(before):
-                source = sublayer_path(case.name, 0, before.name)
+                source = step.sublayer_path(before.name)
                 layout.links[f"{path}/input"] = f"{source}/output"
             else:
                 layout.tensors.append(

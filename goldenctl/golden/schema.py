@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from goldenctl.errors import DamagedError
 from goldenctl.golden.dtypes import DTYPES
 
 FORMAT = "goldenctl"
@@ -97,6 +99,22 @@ def step_path(case: str, step: int) -> str:
 def sublayer_path(case: str, step: int, sublayer: str) -> str:
     """Return the path of a sublayer's group; dots of its name become folders."""
     return f"{step_path(case, step)}/{sublayer.replace('.', '/')}"
+
+
+def step_number(path: str) -> int:
+    """Return the step that a path lies in; DamagedError when it is no number of a step."""
+    text = path.split("/")[3]
+    if not re.fullmatch(r"\d{2}|[1-9]\d{2,5}", text, re.ASCII):
+        message = f"{path}: {text!r} is not the number of a step"
+        raise DamagedError(message)
+    return int(text)
+
+
+def paths_so_far(path: str) -> list[str]:
+    """Return the paths of the same sublayer in every step from the first to this one."""
+    parts = path.split("/")
+    steps = range(step_number(path) + 1)
+    return ["/".join([*parts[:3], f"{step:02d}", *parts[4:]]) for step in steps]
 
 
 def short_name(path: str) -> str:

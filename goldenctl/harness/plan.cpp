@@ -109,11 +109,9 @@ Dtype read_dtype(const Node& node) {
     return *parsed;
 }
 
-Storage read_storage(const Node& node, const Plan& plan, const Tensor& tensor, bool store) {
-    if (store)
-        node.refuse_other_keys({"file", "offset"});
-    else
-        node.refuse_other_keys({"file", "offset", "dtype"});
+// Where `count` elements of a tensor are in a file.
+Storage read_storage(const Node& node, const Plan& plan, const Tensor& tensor, int64_t count,
+                     bool store) {
     auto files = static_cast<int64_t>(plan.files.size());
     Storage storage{};
     storage.file = static_cast<size_t>(node["file"].integer(0, files - 1));
@@ -124,15 +122,24 @@ Storage read_storage(const Node& node, const Plan& plan, const Tensor& tensor, b
     if (!can_convert(storage.dtype, tensor.dtype))
         node.fail(std::string(dtype_name(storage.dtype)) + " cannot become " +
                   dtype_name(tensor.dtype));
-    int64_t bytes = tensor.count * static_cast<int64_t>(dtype_bytes(storage.dtype));
+    int64_t bytes = count * static_cast<int64_t>(dtype_bytes(storage.dtype));
     if (bytes > file.bytes() || storage.offset > file.bytes() - bytes)
         node.fail("bytes " + std::to_string(storage.offset) + " + " + std::to_string(bytes) +
                   " are beyond the file's " + std::to_string(file.bytes()));
     return storage;
 }
 
+Part read_part(const Node& node, const Plan& plan, const Tensor& tensor) {
+    node.refuse_other_keys({"file", "offset", "dtype", "first", "count"});
+    Part part{};
+    part.first = node["first"].integer(0, tensor.count - 1);
+    part.count = node["count"].integer(1, tensor.count - part.first);
+    part.from = read_storage(node, plan, tensor, part.count, false);
+    return part;
+}
+
 Tensor read_tensor(const Node& node, const Plan& plan) {
-    node.refuse_other_keys({"name", "dtype", "shape", "load", "store"});
+    node.refuse_other_keys({"name", "dtype", "shape", "load", "parts", "store"});
     Tensor tensor{node["name"].string(),
                   read_dtype(node["dtype"]),
                   node["shape"].integers(kMaxTensorRank, 1),
@@ -146,9 +153,20 @@ Tensor read_tensor(const Node& node, const Plan& plan) {
         if (__builtin_mul_overflow(tensor.count, size, &tensor.count) ||
             tensor.count > kMaxElements)
             node["shape"].fail(text(tensor.shape) + " is too large");
-    if (node.has("load") && node.has("store")) node.fail("has both \"load\" and \"store\"");
-    if (node.has("load")) tensor.load = read_storage(node["load"], plan, tensor, false);
-    if (node.has("store")) tensor.store = read_storage(node["store"], plan, tensor, true);
+    if (node.has("load") + node.has("parts") + node.has("store") > 1)
+        node.fail("has more than one of \"load\", \"parts\" and \"store\"");
+    if (node.has("load")) {
+        node["load"].refuse_other_keys({"file", "offset", "dtype"});
+        Storage from = read_storage(node["load"], plan, tensor, tensor.count, false);
+        tensor.loads.push_back({from, 0, tensor.count});
+    }
+    if (node.has("parts"))
+        for (const Node& part : node["parts"].items())
+            tensor.loads.push_back(read_part(part, plan, tensor));
+    if (node.has("store")) {
+        node["store"].refuse_other_keys({"file", "offset"});
+        tensor.store = read_storage(node["store"], plan, tensor, tensor.count, true);
+    }
     return tensor;
 }
 
@@ -251,7 +269,7 @@ Op read_op(const Node& node, const Sublayer& sublayer, Dtype dtype) {
 // What an op reads must have been loaded, or written by an op before it.
 void check_flow(const Sublayer& sublayer, const Node& node) {
     std::vector<bool> written;
-    for (const Tensor& tensor : sublayer.tensors) written.push_back(tensor.load.has_value());
+    for (const Tensor& tensor : sublayer.tensors) written.push_back(!tensor.loads.empty());
     auto require = [&](const View& view, const Op& op) {
         if (!written[view.tensor])
             node.fail("op " + quote(op.tap) + " reads tensor " +

@@ -18,12 +18,19 @@ struct Storage {
     Dtype dtype;     // of the elements in the file
 };
 
+// What a file holds of a tensor: `count` elements, from element `first` of the tensor on.
+struct Part {
+    Storage from;
+    int64_t first, count;
+};
+
 struct Tensor {
     std::string name;
     Dtype dtype;                 // on the device: the plan's, or int32
     std::vector<int64_t> shape;  // contiguous, row-major, no dimension is 0
     int64_t count;               // elements
-    std::optional<Storage> load, store;
+    std::vector<Part> loads;     // in this order
+    std::optional<Storage> store;
 
     size_t bytes() const { return static_cast<size_t>(count) * dtype_bytes(dtype); }
 };

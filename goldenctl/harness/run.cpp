@@ -27,11 +27,11 @@ int64_t median(std::vector<int64_t> values) {
     return values.size() % 2 ? values[half] : (values[half - 1] + values[half]) / 2;
 }
 
-// Calls `move(first, count)` for the elements of a tensor, some at a time.
+// Calls `move(first, count)` for `elements`, some at a time.
 template <typename Move>
-void in_chunks(const Tensor& tensor, Move move) {
-    for (int64_t at = 0; at < tensor.count; at += kChunkElements)
-        move(at, static_cast<size_t>(std::min(kChunkElements, tensor.count - at)));
+void in_chunks(int64_t elements, Move move) {
+    for (int64_t at = 0; at < elements; at += kChunkElements)
+        move(at, static_cast<size_t>(std::min(kChunkElements, elements - at)));
 }
 
 // The tensors of one sublayer in device memory: loaded when made, freed when it goes.
@@ -42,7 +42,7 @@ class Residents {
         for (const Tensor& tensor : tensors) {
             fenced_.emplace_back(engine, tensor.bytes(), tensor.dtype);
             addresses.push_back(fenced_.back().data());
-            if (tensor.load) load(tensor, addresses.back());
+            for (const Part& part : tensor.loads) load(tensor, part, addresses.back());
         }
     }
 
@@ -62,11 +62,12 @@ class Residents {
     Addresses addresses;
 
   private:
-    void load(const Tensor& tensor, char* device) const {
-        const Storage& from = *tensor.load;
+    void load(const Tensor& tensor, const Part& part, char* device) const {
+        const Storage& from = part.from;
         size_t in_bytes = dtype_bytes(from.dtype), out_bytes = dtype_bytes(tensor.dtype);
         std::vector<char> read, ready;
-        in_chunks(tensor, [&](int64_t first, size_t count) {
+        device += part.first * static_cast<int64_t>(out_bytes);
+        in_chunks(part.count, [&](int64_t first, size_t count) {
             read.resize(count * in_bytes), ready.resize(count * out_bytes);
             plan_.files[from.file].read(read.data(), read.size(),
                                         from.offset + first * static_cast<int64_t>(in_bytes));
@@ -78,7 +79,7 @@ class Residents {
 
     void store(const Tensor& tensor, const char* device) const {
         std::vector<char> ready;
-        in_chunks(tensor, [&](int64_t first, size_t count) {
+        in_chunks(tensor.count, [&](int64_t first, size_t count) {
             int64_t at = first * static_cast<int64_t>(dtype_bytes(tensor.dtype));
             ready.resize(count * dtype_bytes(tensor.dtype));
             engine_.copy_out(ready.data(), device + at, ready.size());

@@ -21,6 +21,7 @@ _INNER = ("batch", "token", "intermediate")
 DIMS: dict[str, tuple[str, ...]] = {
     "token_ids": ("batch", "token"),
     "position_ids": ("batch", "token"),
+    "attention_mask": ("batch", "key_token"),
     "rope_cos": ("position", "rotary"),
     "rope_sin": ("position", "rotary"),
     "input": _HIDDEN,
@@ -47,6 +48,9 @@ CONSTANTS = ("rope_cos", "rope_sin")
 # The tensors of a sublayer that are kept even without taps, and the tap each one links to.
 CACHE_LINKS = {"key": "k_rope", "value": "v_proj"}
 
+# Marks an op's input as the tensor of all steps so far, joined along the token axis.
+_PAST = "past+"
+
 # What a fused attention kernel does not yield.
 FUSED_TAPS = ("scores", "probs")
 
@@ -55,8 +59,9 @@ FUSED_TAPS = ("scores", "probs")
 class Op:
     """One op: ``kind`` applied to ``inputs`` and ``weights`` yields the tensor ``output``.
 
-    ``inputs`` name tensors of the sublayer, its step or the constants; ``weights`` are the
-    checkpoint's parameter names. ``attrs`` are the op's parameters: ``epsilon`` (rms_norm),
+    ``inputs`` name tensors of the sublayer, its step or the constants, ``past+k_rope`` the
+    keys of earlier steps with this one's behind; ``weights`` are the checkpoint's parameter
+    names. ``attrs`` are the op's parameters: ``epsilon`` (rms_norm),
     ``algo`` (rope), ``scale`` (matmul_qk).
     """
 
@@ -97,8 +102,23 @@ class Sublayer:
         return {op.output: op for op in self.ops}[CACHE_LINKS.get(tensor, tensor)]
 
 
-def attention(config: ModelConfig, layer: int) -> Sublayer:
-    """Pre-norm grouped-query attention with rotary embedding and its residual."""
+def with_past(name: str) -> str:
+    """Return the name of a tensor of all steps so far: ``past+k_rope``."""
+    return f"{_PAST}{name}"
+
+
+def own_name(name: str) -> str:
+    """Return the name of this step's part of a tensor of all steps so far."""
+    return name.removeprefix(_PAST)
+
+
+def attention(
+    config: ModelConfig, layer: int, *, past: bool = False, masked: bool = False
+) -> Sublayer:
+    """Pre-norm grouped-query attention with rotary embedding and its residual.
+
+    ``past`` reads keys and values of earlier steps too, ``masked`` hides padding tokens.
+    """
     prefix = f"model.layers.{layer}"
     eps = {"epsilon": config.rms_norm_eps}
 
@@ -129,10 +149,11 @@ def attention(config: ModelConfig, layer: int) -> Sublayer:
         )
         for x in "qk"
     ]
+    key, value = (with_past(x) if past else x for x in ("k_rope", "v_proj"))
     ops += [
-        Op("matmul_qk", "scores", ("q_rope", "k_rope"), attrs={"scale": config.head_dim**-0.5}),
-        Op("causal_softmax", "probs", ("scores",)),
-        Op("matmul_pv", "context", ("probs", "v_proj")),
+        Op("matmul_qk", "scores", ("q_rope", key), attrs={"scale": config.head_dim**-0.5}),
+        Op("causal_softmax", "probs", ("scores", "attention_mask") if masked else ("scores",)),
+        Op("matmul_pv", "context", ("probs", value)),
         linear("o_proj", "context", bias=config.attention_output_bias),
         Op("add", "output", ("input", "o_proj")),
     ]
@@ -192,14 +213,17 @@ def lm_head(config: ModelConfig, *, last_only: bool) -> Sublayer:
     return Sublayer("lm_head", (op,), ("batch", token, "vocab"))
 
 
-def decoder(config: ModelConfig, *, logits: str = "last") -> Iterator[Sublayer]:
+def decoder(
+    config: ModelConfig, *, logits: str = "last", past: bool = False, masked: bool = False
+) -> Iterator[Sublayer]:
     """Yield a decoder's sublayers in execution order.
 
-    ``logits`` is ``last``, ``all`` or ``none`` (no lm_head).
+    ``logits`` is ``last``, ``all`` or ``none`` (no lm_head); ``past`` and ``masked`` are as
+    for ``attention``.
     """
     yield embedding()
     for layer in range(config.num_hidden_layers):
-        yield attention(config, layer)
+        yield attention(config, layer, past=past, masked=masked)
         yield mlp(config, layer)
     yield final_norm(config)
     if logits != "none":
@@ -244,7 +268,7 @@ def recorded_path(sublayer: str, name: str) -> str:
     if name in CONSTANTS:
         return f"constants/{name}"
     if name == "token_ids":
-        return f"{'/'.join(parts[:2])}/token_ids"
-    if name == "position_ids":
-        return f"{'/'.join(parts[:4])}/position_ids"
+        return f"{sublayer}/input"
+    if name in ("position_ids", "attention_mask"):
+        return f"{'/'.join(parts[:4])}/{name}"
     return f"{sublayer}/{name}"

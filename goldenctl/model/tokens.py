@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from goldenctl.errors import DamagedError, MissingError, UsageError
+from goldenctl.model.case import Case, Rows
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.fields import is_int, show
 from goldenctl.model.jsonfile import parse_object
@@ -22,19 +23,13 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
 @dataclass(frozen=True)
-class Case:
-    """One input: ``token_ids`` is ``[batch, token]``; ``text`` its prompt, if it had one."""
-
-    name: str
-    token_ids: tuple[tuple[int, ...], ...]
-    text: str | None = None
-
-
-@dataclass(frozen=True)
 class Inputs:
     """What the user asked for; nothing at all means the default prompt.
 
-    ``token_ids`` are texts like ``1,2,3``, rows of a batch separated by ``;``.
+    ``token_ids`` are texts like ``1,2,3``, rows of a batch separated by ``;``. ``decode`` is
+    how many tokens are to be generated; ``force_tokens`` are taken instead, like
+    ``token_ids``, one row for every row of every case or one for each. ``prefill_chunk`` is
+    the most prompt tokens of one step, 0 for all.
     """
 
     prompts: Sequence[str] = ()
@@ -42,6 +37,9 @@ class Inputs:
     token_ids: Sequence[str] = ()
     random_tokens: int | None = None
     seed: int = 0
+    decode: int = 0
+    force_tokens: str | None = None
+    prefill_chunk: int = 0
 
 
 @dataclass(frozen=True)
@@ -51,18 +49,19 @@ class _Draft:
     source: str
     name: str
     text: str | None = None
-    token_ids: tuple[tuple[int, ...], ...] | None = None
+    token_ids: Rows | None = None
+    forced: Rows = ()
 
 
-def make_cases(
-    inputs: Inputs, folder: str | Path, config: ModelConfig, *, extra_tokens: int = 0
-) -> tuple[Case, ...]:
+def make_cases(inputs: Inputs, folder: str | Path, config: ModelConfig) -> tuple[Case, ...]:
     """Return the cases of ``inputs``, with unique names, in the order given.
 
-    ``folder`` is the checkpoint, whose ``tokenizer.json`` encodes the prompts;
-    ``extra_tokens`` is how many tokens decode steps will add. Raises UsageError for ids or
-    lengths that the model has not, MissingError without a tokenizer.
+    ``folder`` is the checkpoint, whose ``tokenizer.json`` encodes the prompts. Raises
+    UsageError for ids or lengths that the model has not, MissingError without a tokenizer.
     """
+    if inputs.decode and inputs.force_tokens is not None:
+        message = "--decode and --force-tokens: give one of them"
+        raise UsageError(message, hint="forced tokens are decoded, one in each step")
     drafts = _drafts(inputs, config)
     if len(drafts) > CASES_LIMIT:
         message = f"{len(drafts)} cases, at most {CASES_LIMIT} are possible"
@@ -75,12 +74,31 @@ def make_cases(
             message = f"{draft.source}: the case name {draft.name} is taken already"
             raise UsageError(message)
         taken.add(draft.name)
-        _check_ids(draft.source, token_ids, config, extra_tokens)
-        cases.append(Case(draft.name, token_ids, draft.text))
+        cases.append(_case(draft, token_ids, inputs, config))
     return tuple(cases)
 
 
-def parse_ids(text: str) -> tuple[tuple[int, ...], ...]:
+def _case(draft: _Draft, token_ids: Rows, inputs: Inputs, config: ModelConfig) -> Case:
+    forced = draft.forced
+    if not forced and inputs.force_tokens is not None:
+        forced = parse_ids(inputs.force_tokens)
+    forced = forced * len(token_ids) if len(forced) == 1 else forced
+    decode = len(forced[0]) if forced else inputs.decode
+    case = Case(
+        draft.name,
+        token_ids,
+        draft.text,
+        decode=decode,
+        forced=forced,
+        prefill_chunk=inputs.prefill_chunk,
+    )
+    if problem := case.problem(config):
+        message = f"{draft.source}: {problem}"
+        raise UsageError(message)
+    return case
+
+
+def parse_ids(text: str) -> Rows:
     """Return ``1,2,3;4,5,6`` as ``[batch, token]`` ids; UsageError when it is not that."""
     rows = []
     for row in text.split(";"):
@@ -161,32 +179,37 @@ def _text_draft(line: str, source: str, name: str) -> _Draft:
 
 def _json_draft(line: str, source: str, name: str) -> _Draft:
     item = parse_object(line.encode(), source)
-    unknown = item.keys() - {"name", "prompt", "token_ids"}
+    unknown = item.keys() - {"name", "prompt", "token_ids", "force_tokens"}
     if unknown or ("prompt" in item) == ("token_ids" in item):
-        message = f"{source}: expected the keys name (optional) and either prompt or token_ids"
+        message = (
+            f"{source}: expected either prompt or token_ids, and optionally name and force_tokens"
+        )
         raise UsageError(message)
     name = item.get("name", name)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         message = f"{source}: name {show(name)}: expected up to 64 of a-z, 0-9, _ and -"
         raise UsageError(message)
+    forced = _json_ids(item, "force_tokens", source) if "force_tokens" in item else ()
     if "token_ids" in item:
-        return _Draft(source, name, token_ids=_json_ids(item["token_ids"], source))
+        ids = _json_ids(item, "token_ids", source)
+        return _Draft(source, name, token_ids=ids, forced=forced)
     if not isinstance(item["prompt"], str):
         message = f"{source}: prompt: expected a string"
         raise UsageError(message)
-    return _Draft(source, name, item["prompt"])
+    return _Draft(source, name, item["prompt"], forced=forced)
 
 
-def _json_ids(value: Any, source: str) -> tuple[tuple[int, ...], ...]:
+def _json_ids(item: dict[str, Any], key: str, source: str) -> Rows:
+    value = item[key]
     rows = value if isinstance(value, list) and value and isinstance(value[0], list) else [value]
     for row in rows:
         if not isinstance(row, list) or not all(is_int(token) for token in row):
-            message = f"{source}: token_ids: expected a list of integers, or a list of such lists"
+            message = f"{source}: {key}: expected a list of integers, or a list of such lists"
             raise UsageError(message)
     return tuple(tuple(row) for row in rows)
 
 
-def _encode(drafts: list[_Draft], folder: Path) -> list[tuple[tuple[int, ...], ...]]:
+def _encode(drafts: list[_Draft], folder: Path) -> list[Rows]:
     texts = any(draft.token_ids is None for draft in drafts)
     tokenizer: Any = _tokenizer(folder) if texts else None
     return [
@@ -212,25 +235,3 @@ def _tokenizer(folder: Path) -> Any:
     except Exception as error:  # tokenizers raises bare Exception
         message = f"{path}: not a tokenizer ({str(error)[:200]})"
         raise DamagedError(message) from error
-
-
-def _check_ids(
-    source: str, token_ids: tuple[tuple[int, ...], ...], config: ModelConfig, extra_tokens: int
-) -> None:
-    lengths = {len(row) for row in token_ids}
-    if len(lengths) != 1 or 0 in lengths:
-        problem = "there are no tokens" if lengths <= {0} else "the rows differ in length"
-        message = f"{source}: {problem}"
-        raise UsageError(message)
-    length = lengths.pop() + extra_tokens
-    if length > config.max_position_embeddings:
-        message = (
-            f"{source}: {length} tokens (decode steps included), but the model has "
-            f"max_position_embeddings {config.max_position_embeddings}"
-        )
-        raise UsageError(message)
-    for row in token_ids:
-        for token in row:
-            if not 0 <= token < config.vocab_size:
-                message = f"{source}: token id {show(token)} is outside 0..{config.vocab_size - 1}"
-                raise UsageError(message)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import NoReturn
 
+import msgspec
 import torch
 
 from goldenctl.errors import DamagedError
 from goldenctl.golden.layout import Selection
 from goldenctl.golden.recipe import CaseRecipe, ModelRecipe, Recipe
+from goldenctl.model.case import Case
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import ModelConfig, load_config
 from goldenctl.model.source import checkpoint_folder
-from goldenctl.model.tokens import Case
 from goldenctl.reference.record import Recording
 
 _CHOICES = {
@@ -71,12 +72,10 @@ def check_model(model: ModelRecipe, weights: Checkpoint, where: str) -> None:
 
 
 def _case(entry: CaseRecipe, config: ModelConfig, where: str) -> Case:
-    lengths = {len(row) for row in entry.token_ids}
-    if len(lengths) != 1 or not 1 <= min(lengths) <= config.max_position_embeddings:
-        _fail(where, f"case {entry.name}: token_ids are no rows of one length that the model has")
-    if max(max(row) for row in entry.token_ids) >= config.vocab_size:
-        _fail(where, f"case {entry.name}: a token id is outside 0..{config.vocab_size - 1}")
-    return Case(entry.name, entry.token_ids, entry.text)
+    case = Case.from_recipe(msgspec.to_builtins(entry), entry.token_ids)
+    if problem := case.problem(config):
+        _fail(where, f"case {entry.name}: {problem}")
+    return case
 
 
 def _fail(where: str, problem: str) -> NoReturn:

@@ -74,10 +74,13 @@ def _exp2_softmax(call: Call) -> Tensor | None:
     """Softmax by powers of two, as fused attention kernels make it."""
     if call.kind != "causal_softmax":
         return None
-    scores = call.inputs[0].to(wide(call.inputs[0].dtype))
+    scores, *padding = call.inputs
+    scores = scores.to(wide(scores.dtype))
     token, key_token = scores.shape[-2:]
     hidden = torch.ones(token, key_token, dtype=torch.bool).triu(key_token - token + 1)
-    log2 = (scores * 1.4426950408889634).masked_fill(hidden, -torch.inf)
+    if padding:
+        hidden = hidden | ~padding[0][:, None, None, :].bool()
+    log2 = (scores * 1.4426950408889634).masked_fill(hidden, torch.finfo(scores.dtype).min)
     powers = torch.exp2(log2 - log2.amax(-1, keepdim=True))
     return (powers / powers.sum(-1, keepdim=True)).to(call.inputs[0].dtype)
 

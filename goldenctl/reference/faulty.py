@@ -67,11 +67,13 @@ def _masked(shown: int) -> Emulation:
     """A causal mask that shows ``shown`` tokens more than it should; row 0 keeps itself."""
 
     def emulate(call: Call) -> Tensor:
-        (scores,) = call.inputs
+        scores, *padding = call.inputs
         token, key_token = scores.shape[-2:]
         visible = torch.ones(token, key_token, dtype=torch.bool, device=scores.device)
         visible = visible.tril(key_token - token + shown)
         visible[:, 0] = True
+        if padding:
+            visible = visible & padding[0][:, None, None, :].bool()
         lowest = torch.finfo(scores.dtype).min
         masked = scores.masked_fill(~visible, lowest)
         return torch.softmax(masked, -1, dtype=wide(scores.dtype)).to(scores.dtype)

@@ -1,5 +1,5 @@
-"""Owns the reference's forward pass: the graph's ops executed over the cases, one sublayer's
-weights at a time."""
+"""Owns the reference's forward pass: the graph's ops executed over steps of cases, one
+sublayer's weights at a time."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from goldenctl.golden.schema import sublayer_path
-from goldenctl.model.graph import CACHE_LINKS, Op, Sublayer
-from goldenctl.model.tokens import Case
+from goldenctl.golden.steps import Step, attention_mask, position_ids
+from goldenctl.model.graph import CACHE_LINKS, Op, Sublayer, with_past
 from goldenctl.reference.faulty import compute
 from goldenctl.reference.ops import KERNELS
 from goldenctl.reference.weights import WeightLoader
@@ -24,14 +23,44 @@ VOCAB_SLICE_ROWS = 8192
 Sink = Callable[[str, Tensor, int], None]
 
 
+# Keys and values of a case's steps so far, [B, T, K, D], by "layers.00.attention/k_rope".
+Cache = dict[str, Tensor]
+
+
 @dataclass
 class State:
-    """One case on its way through the model: the tensors that outlive a sublayer."""
+    """One step of a case on its way through the model: the tensors that outlive a sublayer.
 
-    case: Case
+    ``sublayers`` are the step's own, by their place; ``cache`` is shared by the case's steps.
+    """
+
+    step: Step
+    sublayers: Sequence[Sublayer]
     constants: dict[str, Tensor]
     hidden: Tensor
+    cache: Cache
     times_ns: dict[str, int] = field(default_factory=dict)
+    best: Best | None = None
+
+    def path(self, sublayer: Sublayer) -> str:
+        return self.step.sublayer_path(sublayer.name)
+
+
+@dataclass
+class Best:
+    """The most likely next token of each row so far: its logit and its id, [B]."""
+
+    logit: Tensor
+    token: Tensor
+
+    def compete(self, logits: Tensor, first: int) -> None:
+        """Take in the columns from ``first`` on of the last token's logits [B, n]; of equals
+        the first wins, as in torch's argmax."""
+        token = logits.argmax(-1)
+        logit = logits.gather(-1, token[:, None])[:, 0]
+        larger = logit > self.logit
+        self.logit = torch.where(larger, logit, self.logit)
+        self.token = torch.where(larger, token + first, self.token)
 
 
 class Observer(Protocol):
@@ -49,28 +78,38 @@ class Observer(Protocol):
         """After a slice of the logits: the columns from ``first`` on."""
 
 
-def start(case: Case, constants: dict[str, Tensor], device: str) -> State:
-    """Return a case before its embedding; positions count from 0."""
-    ids = torch.tensor(case.token_ids, dtype=torch.int32, device=device)  # [B, S]
-    positions = torch.arange(ids.shape[1], dtype=torch.int32, device=device).expand(ids.shape)
-    return State(case, {**constants, "position_ids": positions.contiguous()}, ids)
+def start(
+    step: Step,
+    sublayers: Sequence[Sublayer],
+    constants: dict[str, Tensor],
+    ids: Tensor,
+    cache: Cache,
+) -> State:
+    """Return a step before its embedding; ``ids`` are int32 [B, S]."""
+    tensors = {**constants, "position_ids": torch.from_numpy(position_ids(step)).to(ids.device)}
+    mask = attention_mask(step)
+    if mask is not None:
+        tensors["attention_mask"] = torch.from_numpy(mask).to(ids.device)
+    return State(step, sublayers, tensors, ids, cache)
 
 
 @torch.inference_mode()
 def run_sublayer(
-    sublayer: Sublayer,
+    place: int,
     states: Sequence[State],
     loader: WeightLoader,
     sink: Sink,
     observer: Observer | None = None,
 ) -> None:
-    """Execute one sublayer for every case and hand each tensor it yields to ``sink``.
+    """Execute the sublayer at ``place`` for every state and hand each tensor to ``sink``.
 
-    Each state's ``hidden`` becomes the sublayer's output (the logits are only handed on).
-    ``observer`` sees all of a sublayer's tensors, its weights still mapped.
+    A case's steps follow each other in ``states``. Each state's ``hidden`` becomes the
+    sublayer's output (the logits are only handed on). ``observer`` sees all of a sublayer's
+    tensors, its weights still mapped.
     """
+    sublayer = states[0].sublayers[place]  # other steps differ in what attention sees alone
     run = {"embedding": _run_embedding, "lm_head": _run_lm_head}.get(sublayer.name, _run_ops)
-    run(sublayer, states, loader, sink, observer)
+    run(place, states, loader, sink, observer)
     for name in sublayer.weights:
         loader.drop(name)
 
@@ -87,15 +126,16 @@ def apply(
 
 
 def _run_ops(
-    sublayer: Sublayer,
+    place: int,
     states: Sequence[State],
     loader: WeightLoader,
     sink: Sink,
     observer: Observer | None,
 ) -> None:
-    weights = {name: loader.load(name) for name in sublayer.weights}
+    weights = {name: loader.load(name) for name in states[0].sublayers[place].weights}
     for state in states:
-        path = sublayer_path(state.case.name, 0, sublayer.name)
+        sublayer = state.sublayers[place]
+        path = state.path(sublayer)
         tensors = {**state.constants, "input": state.hidden}
         sink(f"{path}/input", state.hidden, 0)
         for op in sublayer.ops:
@@ -103,24 +143,40 @@ def _run_ops(
             value = apply(sublayer, op, tensors, weights)
             state.times_ns[f"{path}/{op.output}"] = _now_ns(value) - started
             tensors[op.output] = value
-            links = (link for link, tap in CACHE_LINKS.items() if tap == op.output)
+            links = [link for link, tap in CACHE_LINKS.items() if tap == op.output]
             for name in (op.output, *links):
                 sink(f"{path}/{name}", value, 0)
+            if links and (state.step.start or not state.step.is_last):
+                key = f"{sublayer.name}/{op.output}"
+                tensors[with_past(op.output)] = extend(state.cache, key, value, state.step)
         if observer is not None:
             observer.sublayer(sublayer, state, tensors)
         state.hidden = tensors["output"]
 
 
+def extend(cache: Cache, key: str, value: Tensor, step: Step) -> Tensor:
+    """Put a step's keys or values [B, S, K, D] behind those of the steps before; return all.
+
+    After a case's last step the cache lets go of them.
+    """
+    before = cache.pop(key, None)
+    joined = value if before is None else torch.cat([before, value], dim=1)
+    if not step.is_last:
+        cache[key] = joined
+    return joined
+
+
 def _run_embedding(
-    sublayer: Sublayer,
+    place: int,
     states: Sequence[State],
     loader: WeightLoader,
     sink: Sink,
     observer: Observer | None,
 ) -> None:
-    (op,) = sublayer.ops
     for state in states:
-        name = f"{sublayer_path(state.case.name, 0, sublayer.name)}/{op.output}"
+        sublayer = state.sublayers[place]
+        (op,) = sublayer.ops
+        name = f"{state.path(sublayer)}/{op.output}"
         started = time.perf_counter_ns()
         ids, inverse = np.unique(state.hidden.cpu().numpy(), return_inverse=True)
         table = loader.gather(op.weights[0], ids)  # [distinct ids, M]
@@ -133,26 +189,36 @@ def _run_embedding(
 
 
 def _run_lm_head(
-    sublayer: Sublayer,
+    place: int,
     states: Sequence[State],
     loader: WeightLoader,
     sink: Sink,
     observer: Observer | None,
 ) -> None:
-    (op,) = sublayer.ops
-    (weight,) = op.weights
+    (weight,) = states[0].sublayers[place].weights
     vocab = loader.row_count(weight)
     for first in range(0, vocab, VOCAB_SLICE_ROWS):
         rows = loader.rows(weight, first, min(first + VOCAB_SLICE_ROWS, vocab))
         for state in states:
-            name = f"{sublayer_path(state.case.name, 0, sublayer.name)}/{op.output}"
+            sublayer = state.sublayers[place]
+            (op,) = sublayer.ops
+            name = f"{state.path(sublayer)}/{op.output}"
             hidden = state.hidden[:, -1:] if op.attrs.get("last_token") else state.hidden
             started = _now_ns(hidden)
             value = KERNELS[op.kind](op.attrs, (hidden,), (rows,))
             state.times_ns[name] = state.times_ns.get(name, 0) + _now_ns(value) - started
             sink(name, value, first)
+            if state.step.case.generates:
+                _compete(state, value[:, -1], first)
             if observer is not None:
                 observer.logits(sublayer, state, hidden, value, first)
+
+
+def _compete(state: State, logits: Tensor, first: int) -> None:
+    if state.best is None:
+        lowest = torch.full_like(logits[:, 0], -torch.inf)
+        state.best = Best(lowest, torch.zeros_like(lowest, dtype=torch.int64))
+    state.best.compete(logits, first)
 
 
 def heads_merged(op: Op, value: Tensor) -> Tensor:

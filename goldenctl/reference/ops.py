@@ -74,11 +74,14 @@ def matmul_qk(
 def causal_softmax(
     _attrs: Mapping[str, Any], inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]
 ) -> Tensor:
-    (scores,) = inputs  # [B, H, S, T]: row i sees columns 0 .. T - S + i
+    scores, *padding = inputs  # [B, H, S, T]: row i sees columns 0 .. T - S + i
     token, key_token = scores.shape[-2:]
     lowest = torch.finfo(scores.dtype).min
     mask = torch.full((token, key_token), lowest, dtype=scores.dtype, device=scores.device)
     mask = mask.triu(diagonal=key_token - token + 1)
+    if padding:
+        (visible,) = padding  # [B, T], 0 hides a column from every row
+        mask = torch.where(visible[:, None, None, :].bool(), mask, lowest)  # [B, 1, S, T]
     return torch.softmax(scores + mask, dim=-1, dtype=wide(scores.dtype)).to(scores.dtype)
 
 

@@ -22,9 +22,10 @@ from torch import Tensor
 
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.layout import oracle_dtype
-from goldenctl.golden.schema import BUDGET_SCOPES, sublayer_path
-from goldenctl.model.graph import CACHE_LINKS, Op, Sublayer
-from goldenctl.reference.forward import Sink, State, apply
+from goldenctl.golden.schema import BUDGET_SCOPES
+from goldenctl.golden.steps import Step
+from goldenctl.model.graph import CACHE_LINKS, Op, Sublayer, with_past
+from goldenctl.reference.forward import Cache, Sink, State, apply, extend
 from goldenctl.reference.weights import TORCH_DTYPES, WeightLoader
 
 SCOPE_COUNT = len(BUDGET_SCOPES)
@@ -63,46 +64,52 @@ class Oracle:
         self._wide = TORCH_DTYPES[oracle_dtype(dtype)]
         self._sink = sink
         self._keep = keep
-        self._chains: dict[str, Tensor] = {}  # [(1 + TWINS) * B, S, M]: truth and twins
+        # By step, [(1 + TWINS) * B, S, M]: truth and twins.
+        self._chains: dict[str, Tensor] = {}
+        self._caches: dict[str, Cache] = {}  # by case, the chains' own keys and values
         self._noise = torch.Generator().manual_seed(_TWIN_SEED)
         self._slices: dict[str, Tensor] = {}
 
     def embedding(self, sublayer: Sublayer, state: State) -> None:
         """The embedding is exact: its budget is zero."""
-        path = sublayer_path(state.case.name, 0, sublayer.name)
+        path = state.path(sublayer)
         hidden = state.hidden
         exact = torch.zeros(SCOPE_COUNT, *hidden.shape[:-1], 4)
         self._sink(f"{path}/budget/output", exact, 0)
         truth = hidden.to(self._wide)
-        self._chains[state.case.name] = torch.cat([truth] * (1 + TWINS))
+        self._chains[state.step.path] = torch.cat([truth] * (1 + TWINS))
         if self._keep:
             self._sink(f"{path}/oracle/output", torch.stack([truth] * SCOPE_COUNT), 0)
 
     def sublayer(self, sublayer: Sublayer, state: State, recorded: Mapping[str, Tensor]) -> None:
         """Compute the truth of every op of a sublayer and hand on its budgets."""
-        path = sublayer_path(state.case.name, 0, sublayer.name)
+        path = state.path(sublayer)
         weights = {name: self._loader.load(name) for name in sublayer.weights}
         mine = {name: self._widened(value) for name, value in recorded.items()}
         stacked = {name: _stacked(name, value) for name, value in mine.items()}
-        stacked["input"] = self._inputs(mine["input"], self._chains[state.case.name])
+        stacked["input"] = self._inputs(mine["input"], self._chains[state.step.path])
         for op in sublayer.ops:
             truth = apply(sublayer, op, mine, weights)
             sigma = self._sigma(op, mine, weights, truth)
             exact = apply(sublayer, op, stacked, weights)
             noisy = self._with_noise(op, exact, stacked, weights)
             stacked[op.output] = noisy
+            if with_past(op.output) in mine:
+                key = f"{sublayer.name}/{op.output}"
+                past = mine[with_past(op.output)][:, : state.step.start]
+                stacked[with_past(op.output)] = self._with_past(key, past, noisy, state.step)
             budget = self._budget(mine[op.output], truth, sigma, noisy)
             self._hand_on(path, op.output, budget, truth, noisy)
-        self._chains[state.case.name] = stacked["output"].chunk(2)[1]
+        self._chains[state.step.path] = stacked["output"].chunk(2)[1]
 
     def logits(
         self, sublayer: Sublayer, state: State, hidden: Tensor, value: Tensor, first: int
     ) -> None:
         """Take in the logits ``value`` of the columns from ``first`` on."""
         (op,) = sublayer.ops
-        name = f"{sublayer_path(state.case.name, 0, sublayer.name)}/budget/output"
+        name = f"{state.path(sublayer)}/budget/output"
         weights = {op.weights[0]: self._loader.rows(op.weights[0], first, first + value.shape[-1])}
-        chain = self._chains[state.case.name]
+        chain = self._chains[state.step.path]
         chain = chain[:, -hidden.shape[1] :]
         mine = {"input": self._widened(hidden)}
         stacked = {"input": self._inputs(mine["input"], chain)}
@@ -123,6 +130,15 @@ class Oracle:
     def _inputs(self, recorded: Tensor, chain: Tensor) -> Tensor:
         """[2 * (1 + TWINS) * B, S, M]: truth and twins of the sublayer, of the chain."""
         return torch.cat([recorded] * (1 + TWINS) + [chain])
+
+    def _with_past(self, key: str, past: Tensor, stacked: Tensor, step: Step) -> Tensor:
+        """Put the keys or values of all passes behind the past that each has: the sublayer's
+        what was recorded, the chain's their own."""
+        isolated, chained = stacked.chunk(2)
+        cache = self._caches.setdefault(step.case.name, {})
+        chain = extend(cache, key, chained, step)
+        recorded = torch.cat([past] * (1 + TWINS))
+        return torch.cat([torch.cat([recorded, isolated], dim=1), chain])
 
     def _widened(self, value: Tensor) -> Tensor:
         return value.to(self._wide) if value.is_floating_point() else value

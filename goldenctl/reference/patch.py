@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from goldenctl.golden.file import GoldenFile
+from goldenctl.golden.schema import paths_so_far
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import ModelConfig
-from goldenctl.model.graph import Op, Sublayer, recorded_path
+from goldenctl.model.graph import Op, Sublayer, own_name, recorded_path
 from goldenctl.reference.faulty import Call
 from goldenctl.reference.forward import apply, heads_merged
 from goldenctl.reference.weights import TORCH_DTYPES, WeightLoader, from_numpy, to_numpy
@@ -100,5 +101,8 @@ class Emulator:
         if is_derived(name):
             positions = self._golden.info("constants/rope_cos").shape[0]
             return torch.from_numpy(derived_table(name, self.config, positions)).to(self._dtype)
-        value = from_numpy(self._golden.map(recorded_path(path, name)))
+        own = own_name(name)
+        paths = [path] if own == name else paths_so_far(path)
+        parts = [from_numpy(self._golden.map(recorded_path(at, own))) for at in paths]
+        value = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
         return value.to(self._dtype) if value.is_floating_point() else value

@@ -17,15 +17,17 @@ from goldenctl.golden.layout import (
     Selection,
     computed_sublayers,
     golden_layout,
+    ids_path,
     oracle_dtype,
 )
 from goldenctl.golden.schema import SublayerInfo
+from goldenctl.golden.steps import Step, position_count, steps
 from goldenctl.golden.writer import GoldenWriter
+from goldenctl.model.case import Case
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.rope import inv_freq
-from goldenctl.model.tokens import Case
-from goldenctl.reference.forward import Sink, State, run_sublayer, start
+from goldenctl.reference.forward import Cache, Sink, State, run_sublayer, start
 from goldenctl.reference.oracle import Oracle
 from goldenctl.reference.sink import TensorSink
 from goldenctl.reference.weights import TORCH_DTYPES, WeightLoader
@@ -80,22 +82,60 @@ def record(recording: Recording, path: Path, progress: Progress = lambda *_: Non
 
 
 def forward(recording: Recording, sink: Sink, progress: Progress) -> dict[str, int]:
-    """Run the reference over every case; return nanoseconds by tensor name."""
+    """Run the reference over every step of every case; return nanoseconds by tensor name.
+
+    Weights are streamed once for all steps whose tokens are known, and once more for each
+    token that has to be generated first.
+    """
     loader = WeightLoader(recording.checkpoint, recording.dtype, recording.device)
     constants = _constants(recording)
     for name, table in constants.items():
         sink(f"constants/{name}", table, 0)
-    states = [start(case, constants, recording.device) for case in recording.cases]
+    for case in recording.cases:
+        sink(f"cases/{case.name}/token_ids", torch.tensor(case.token_ids, dtype=torch.int32), 0)
     oracle = _oracle(recording, sink)
-    for state in states:
-        _sink_inputs(state, sink)
-    sublayers = computed_sublayers(recording.config, recording.selection)
-    for index, sublayer in enumerate(sublayers):
-        run_sublayer(sublayer, states, loader, sink, oracle)
-        progress(index + 1, len(sublayers), sublayer.name)
+    caches: dict[str, Cache] = {case.name: {} for case in recording.cases}
+    before: dict[str, State] = {}
+    passes = _passes(recording.cases)
+    times_ns: dict[str, int] = {}
+    for number, wave in enumerate(passes):
+        states = []
+        for step in wave:
+            name = step.case.name
+            ids = _ids(step, before.get(name), recording.device)
+            sublayers = computed_sublayers(recording.config, recording.selection, step)
+            states.append(start(step, sublayers, constants, ids, caches[name]))
+            _sink_inputs(states[-1], sink)
+        count = len(states[0].sublayers)
+        for place, sublayer in enumerate(states[0].sublayers):
+            run_sublayer(place, states, loader, sink, oracle)
+            progress(number * count + place + 1, len(passes) * count, sublayer.name)
+        before = {state.step.case.name: state for state in states}
+        times_ns |= {name: ns for state in states for name, ns in state.times_ns.items()}
     if oracle is not None:
         oracle.finish()
-    return {name: ns for state in states for name, ns in state.times_ns.items()}
+    return times_ns
+
+
+def _passes(cases: Sequence[Case]) -> list[list[Step]]:
+    """Return the steps of each pass over the weights: a generated token opens the next one."""
+    passes: list[list[Step]] = [[]]
+    for case in cases:
+        number = 0
+        for step in steps(case):
+            number += step.is_generated
+            passes += [[]] if number == len(passes) else []
+            passes[number].append(step)
+    return passes
+
+
+def _ids(step: Step, before: State | None, device: str) -> torch.Tensor:
+    """The step's token ids [B, S]: known, or what the step before found most likely."""
+    if not step.is_generated:
+        return torch.from_numpy(step.known_ids()).to(device)
+    assert before is not None
+    assert before.best is not None, "a step that generates has logits"
+    return before.best.token[:, None].int()
 
 
 def _oracle(recording: Recording, sink: Sink) -> Oracle | None:
@@ -116,7 +156,7 @@ def recipe(recording: Recording) -> dict[str, Any]:
             "fingerprint": recording.checkpoint.fingerprint(),
             "config": recording.config.to_dict(),
         },
-        "cases": [{"name": case.name, "text": case.text} for case in recording.cases],
+        "cases": [case.to_recipe() for case in recording.cases],
         "dtype": recording.dtype,
         "taps": selection.taps,
         "layers": None if selection.layers is None else sorted(selection.layers),
@@ -158,7 +198,7 @@ def check_device(device: str) -> None:
 
 def _constants(recording: Recording) -> dict[str, torch.Tensor]:
     """The rotary tables [P, D/2], by torch's own cosine and sine, as the model has them."""
-    count = max(len(case.token_ids[0]) for case in recording.cases)
+    count = position_count(recording.cases)
     frequencies, scaling = inv_freq(recording.config)
     positions = torch.arange(count, dtype=torch.float32)
     angles = positions[:, None] * torch.from_numpy(frequencies)  # rounds to float32
@@ -168,9 +208,12 @@ def _constants(recording: Recording) -> dict[str, torch.Tensor]:
 
 
 def _sink_inputs(state: State, sink: Sink) -> None:
-    root = f"cases/{state.case.name}"
-    sink(f"{root}/token_ids", state.hidden, 0)
-    sink(f"{root}/steps/00/position_ids", state.constants["position_ids"], 0)
+    step = state.step
+    if not step.is_prompt:
+        sink(ids_path(step), state.hidden, 0)
+    for name in ("position_ids", "attention_mask"):
+        if name in state.constants:
+            sink(f"{step.path}/{name}", state.constants[name], 0)
 
 
 def _sublayer_infos(groups: Sequence[str], times_ns: dict[str, int]) -> list[SublayerInfo]:

@@ -3,6 +3,7 @@ which bytes, in each replay mode."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,30 @@ from goldenctl.errors import UsageError
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.layout import Layout
-from goldenctl.golden.schema import ALIGNMENT_BYTES, TensorInfo, TensorSpec, short_name
+from goldenctl.golden.schema import (
+    ALIGNMENT_BYTES,
+    TensorInfo,
+    TensorSpec,
+    paths_so_far,
+    short_name,
+    step_number,
+)
 from goldenctl.model import graph
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Op, Sublayer
 from goldenctl.replay.derived import derived_table, is_derived
 from goldenctl.replay.lower import LOWERINGS
-from goldenctl.replay.plan import File, Load, PlanSublayer, Store, SublayerBuilder, View
+from goldenctl.replay.plan import (
+    File,
+    Load,
+    Part,
+    PlanOp,
+    PlanSublayer,
+    Store,
+    SublayerBuilder,
+    View,
+)
 
 MODES = ("sublayer", "op", "chain")
 # Computes a faulty op: (path of the sublayer, sublayer, op) -> its output.
@@ -47,18 +64,34 @@ def choose_sublayers(
 
     Raises UsageError when the golden holds none of them.
     """
-    known = {s.name: s for s in graph.decoder(config, logits=golden.recipe["logits"])}
+    by_step: dict[str, dict[str, Sublayer]] = {}
     chosen = {}
     for path in golden.sublayers:
         name = short_name(path)
         parts = name.split(".")
         if layers is None or (parts[0] == "layers" and int(parts[1]) in layers):
-            chosen[path] = graph.with_fused_attention(known[name]) if fused else known[name]
+            step = "/".join(path.split("/")[:4])
+            if step not in by_step:
+                by_step[step] = {s.name: s for s in _decoder(golden, config, step)}
+            sublayer = by_step[step][name]
+            chosen[path] = graph.with_fused_attention(sublayer) if fused else sublayer
     if not chosen:
         wanted = ", ".join(map(str, sorted(layers or ())))
         msg = f"{golden.path}: it holds none of the layers {wanted}"
         raise UsageError(msg)
     return chosen
+
+
+def _decoder(golden: GoldenFile, config: ModelConfig, step: str) -> Iterable[Sublayer]:
+    """The decoder's sublayers as a step of a golden has them."""
+    head = f"{step}/lm_head/output"
+    whole = head in golden.tensors and "token" in golden.tensors[head].dims
+    return graph.decoder(
+        config,
+        logits="all" if whole else "last",
+        past=step_number(step) > 0,
+        masked=f"{step}/attention_mask" in golden.tensors,
+    )
 
 
 def run_layout(source: Source, dtype: str) -> Layout:
@@ -156,8 +189,12 @@ class Binder:
         def resolve(name: str) -> View:
             if name in yielded and self._mode != "op":
                 return yielded[name]
+            own = graph.own_name(name)
+            if own != name and self._mode != "op":
+                return self._joined_past(builder, path, op, own, resolve(own))
             if name not in loaded:
-                loaded[name] = self._load_activation(builder, path, name)
+                load = self._load_activation if own == name else self._load_past
+                loaded[name] = load(builder, path, own)
             return loaded[name]
 
         for op in sublayer.ops:
@@ -175,8 +212,11 @@ class Binder:
         return builder.build()
 
     def _shape(self, path: str, sublayer: Sublayer, op: Op) -> tuple[int, ...]:
-        case_ids = self._source.golden.info(f"{'/'.join(path.split('/')[:2])}/token_ids")
-        sizes = graph.sizes(self._source.config, *case_ids.shape)
+        widths = []
+        for at in paths_so_far(path):
+            batch, token = self._source.golden.info(graph.recorded_path(at, "position_ids")).shape
+            widths.append(token)
+        sizes = graph.sizes(self._source.config, batch, token, sum(widths[:-1]))
         return tuple(sizes[label] for label in sublayer.dims(op.output))
 
     def _store(self, path: str, tap: str) -> Store | None:
@@ -209,16 +249,54 @@ class Binder:
             table = derived_table(name, self._source.config, positions)
             rounded = table.astype(DTYPES[self._dtype].numpy)
             return builder.tensor(name, table.shape, load=self._patch(rounded))
+        if name == "attention_mask":
+            visible = golden.map(graph.recorded_path(path, name))
+            plan_dtype = DTYPES[self._dtype]
+            added = np.where(visible, 0.0, plan_dtype.lowest).astype(plan_dtype.numpy)
+            return builder.tensor(name, added.shape, load=self._patch(added))
         full_name = graph.recorded_path(path, name)
         if golden.aliases.get(full_name, full_name) not in golden.tensors:
             message = f"{golden.path}: {full_name} was not recorded, --mode op needs every tap"
             raise UsageError(message, hint="record it again with --taps op")
         info = golden.info(full_name)
-        load = Load(0, info.offset, info.dtype)
-        if self._mode == "chain" and info.name in self._offsets:
-            load = Load(1, self._offsets[info.name], self._dtype)
+        load = self._source_of(info)
         dtype = info.dtype if info.dtype.startswith("int") else self._dtype
         return builder.tensor(name, info.shape, dtype=dtype, load=load)
+
+    def _source_of(self, info: TensorInfo) -> Load:
+        """Where an activation comes from: in a chain, what the run itself has written."""
+        if self._mode == "chain" and info.name in self._offsets:
+            return Load(1, self._offsets[info.name], self._dtype)
+        return Load(0, info.offset, info.dtype)
+
+    def _joined_past(
+        self, builder: SublayerBuilder, path: str, op: Op, name: str, own: View
+    ) -> View:
+        """Put the step's own keys or values, just computed, behind those of earlier steps."""
+        joined = self._load_past(builder, path, name, without=own.shape[1])
+        builder.ops.append(PlanOp("rearrange", op.output, joined.tail(1, own.shape[1]), (own,)))
+        return joined
+
+    def _load_past(
+        self, builder: SublayerBuilder, path: str, name: str, *, without: int = 0
+    ) -> View:
+        """A buffer [B, T, K, D] of all steps so far; the last ``without`` tokens stay empty."""
+        links = {tap: link for link, tap in graph.CACHE_LINKS.items()}
+        infos = [self._source.golden.info(f"{at}/{links[name]}") for at in paths_so_far(path)]
+        total = sum(info.shape[1] for info in infos)
+        batch, _, *inner = infos[0].shape
+        row = math.prod(inner)
+        parts, first = [], 0
+        for info in infos[:-1] if without else infos:
+            source, count = self._source_of(info), info.shape[1] * row
+            step_bytes = count * DTYPES[source.dtype].itemsize
+            parts += [
+                Part(source.file, source.offset + b * step_bytes, source.dtype,
+                     b * total * row + first, count)
+                for b in range(batch)
+            ]  # fmt: skip
+            first += count
+        return builder.tensor(f"past+{name}", (batch, total, *inner), parts=tuple(parts))
 
     def _load_weight(self, builder: SublayerBuilder, loaded: dict[str, View], name: str) -> View:
         if name not in loaded:
@@ -241,7 +319,7 @@ def without_stores(sublayers: Iterable[PlanSublayer]) -> tuple[PlanSublayer, ...
     return tuple(
         PlanSublayer(
             s.name,
-            tuple(type(t)(t.name, t.dtype, t.shape, t.load) for t in s.tensors),
+            tuple(type(t)(t.name, t.dtype, t.shape, t.load, None, t.parts) for t in s.tensors),
             s.ops,
         )
         for s in sublayers

@@ -56,10 +56,15 @@ def _matmul_qk(tap: str, out: View, inputs: Views, _weights: Views, attrs: Attrs
 def _causal_softmax(
     tap: str, out: View, inputs: Views, _weights: Views, _attrs: Attrs
 ) -> list[PlanOp]:
-    (scores,) = inputs  # [B, H, S, T]
+    scores, *padding = inputs  # [B, H, S, T]
     batch, heads, token, key_token = scores.shape
     shape = (batch * heads, token, key_token)
-    return [PlanOp("causal_softmax", tap, out.reshape(*shape), (scores.reshape(*shape),))]
+    if not padding:
+        return [PlanOp("causal_softmax", tap, out.reshape(*shape), (scores.reshape(*shape),))]
+    # What is added to hide padding, [B, T]; then the softmax in place.
+    added = padding[0].expand(1, token).expand(1, heads)
+    softmax = PlanOp("causal_softmax", tap, out.reshape(*shape), (out.reshape(*shape),))
+    return [PlanOp("add", tap, out, (scores, added)), softmax]
 
 
 def _matmul_pv(tap: str, out: View, inputs: Views, _weights: Views, _attrs: Attrs) -> list[PlanOp]:

@@ -32,6 +32,17 @@ class Load(msgspec.Struct, frozen=True):
     dtype: str
 
 
+class Part(msgspec.Struct, frozen=True):
+    """Bytes of ``dtype`` at ``offset`` of file number ``file`` that become ``count`` elements of
+    a tensor, from element ``first`` on."""
+
+    file: int
+    offset: int
+    dtype: str
+    first: int
+    count: int
+
+
 class Store(msgspec.Struct, frozen=True):
     """Where a tensor's bytes go."""
 
@@ -40,13 +51,17 @@ class Store(msgspec.Struct, frozen=True):
 
 
 class Tensor(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A contiguous device buffer that lives for one sublayer."""
+    """A contiguous device buffer that lives for one sublayer.
+
+    ``load`` fills all of it, ``parts`` pieces of it: the keys of earlier steps.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     load: Load | None = None
     store: Store | None = None
+    parts: tuple[Part, ...] = ()
 
 
 class View(msgspec.Struct, frozen=True):
@@ -85,6 +100,12 @@ class View(msgspec.Struct, frozen=True):
             (*self.shape[:axis], *self.shape[axis + 1 :]),
             (*self.strides[:axis], *self.strides[axis + 1 :]),
         )
+
+    def tail(self, axis: int, size: int) -> View:
+        """Return the view of the last ``size`` indices of an axis."""
+        before = self.shape[axis] - size
+        shape = (*self.shape[:axis], size, *self.shape[axis + 1 :])
+        return View(self.tensor, self.offset + before * self.strides[axis], shape, self.strides)
 
     def split(self, axis: int, outer: int) -> View:
         """Return the view with an axis split into ``outer`` and the rest."""
@@ -161,9 +182,10 @@ class SublayerBuilder:
         dtype: str | None = None,
         load: Load | None = None,
         store: Store | None = None,
+        parts: tuple[Part, ...] = (),
     ) -> View:
         """Add a buffer (of the plan's dtype unless said otherwise); return all of it."""
-        tensor = Tensor(name, dtype or self.dtype, tuple(shape), load, store)
+        tensor = Tensor(name, dtype or self.dtype, tuple(shape), load, store, parts)
         self._tensors.append(tensor)
         return View(len(self._tensors) - 1, 0, tensor.shape, contiguous(tensor.shape))
 

@@ -62,8 +62,19 @@ def _materialised(b: Tensor) -> Tensor:
 
 def _sdpa(op: PlanOp, _out: Tensor, args: tuple[Tensor, ...]) -> Tensor:
     q, k, v = args
+    token, key_token = q.shape[2], k.shape[2]
+    visible = None  # is_causal counts rows from the first key; ours end with the last
+    if token < key_token:
+        visible = torch.ones(token, key_token, dtype=torch.bool).tril(key_token - token)
+        visible = visible.to(q.device)
     return F.scaled_dot_product_attention(
-        q, k, v, is_causal=True, scale=op.alpha, enable_gqa=q.shape[1] != k.shape[1]
+        q,
+        k,
+        v,
+        attn_mask=visible,
+        is_causal=visible is None,
+        scale=op.alpha,
+        enable_gqa=q.shape[1] != k.shape[1],
     )
 
 
@@ -113,7 +124,11 @@ class Executor:
     def _buffer(self, tensor: Buffer) -> Tensor:
         if tensor.load is None:
             kind = _TYPES[tensor.dtype]
-            return torch.full(tensor.shape, self._poison, dtype=kind, device=self._device)
+            buffer = torch.full(tensor.shape, self._poison, dtype=kind, device=self._device)
+            for part in tensor.parts:
+                source = self._bytes(part.file, part.offset, (part.count,), part.dtype)
+                buffer.view(-1)[part.first : part.first + part.count].copy_(source)
+            return buffer
         source = self._bytes(tensor.load.file, tensor.load.offset, tensor.shape, tensor.load.dtype)
         return source.to(self._device, _TYPES[tensor.dtype])
 

@@ -197,3 +197,27 @@ def test_two_recordings_are_the_same_bytes(
         bare = open_golden(path)
         assert bare.created_utc == ""
         assert {info.time_ns for info in bare.sublayers.values()} == {0}
+
+
+def test_decode_steps(call: Call, checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "g.h5"
+    ran = call("record", checkpoint, out, "--token-ids", "5,9,7", "--decode", "2")
+    assert (ran.code, ran.err) == (0, "")
+    assert "1 case(s), 5 tokens" in ran.out
+    golden = open_golden(out)
+    assert golden.recipe["cases"] == [{"name": "tokens", "text": None, "decode": 2}]
+    assert golden.map("cases/tokens/steps/02/position_ids").tolist() == [[4]]
+    key = golden.info("cases/tokens/steps/02/layers/00/attention/key")
+    assert key.shape == (1, 1, 2, 32)
+    forced = ("--force-tokens", "8,300", "--prefill-chunk", "2", "--logits", "none")
+    assert call("record", checkpoint, out, "--force", "--token-ids", "5,9,7", *forced).code == 0
+    golden = open_golden(out)
+    steps = [golden.map(f"cases/tokens/steps/0{n}/token_ids").tolist() for n in range(4)]
+    assert steps == [[[5, 9]], [[7]], [[8]], [[300]]]
+
+
+def test_generated_tokens_need_logits(call: Call, checkpoint: Path, tmp_path: Path) -> None:
+    arguments = ("--token-ids", "1", "--decode", "1", "--logits", "none")
+    ran = call("record", checkpoint, tmp_path / "g.h5", *arguments)
+    assert ran.code == 2
+    assert "--decode chooses each token by the logits" in ran.err

@@ -66,6 +66,15 @@ class Sublayer:
         self.plan.input += array.tobytes()
         self._add(name, dtype or array.dtype.name, list(array.shape), load=load)
 
+    def parts(self, name: str, shape: list[int], parts: dict[int, np.ndarray]) -> None:
+        """Add a tensor of which only parts are loaded: arrays by their first element."""
+        listed = []
+        for first, array in parts.items():
+            source = {"file": 0, "offset": len(self.plan.input), "dtype": array.dtype.name}
+            listed.append({**source, "first": first, "count": array.size})
+            self.plan.input += array.tobytes()
+        self._add(name, self.plan.dtype, shape, parts=listed)
+
     def store(self, name: str, shape: list[int]) -> None:
         """Add a tensor that is stored; it comes back in ``Ran.outputs``."""
         offset = self.plan.output_bytes

@@ -28,6 +28,7 @@ def base(tmp_path: Path) -> Document:
     layer.load("table", np.ones((3, 2), np.float32))
     layer.store("y", [2, 1, 4])
     layer.op("rope", "y", "x", "positions", "table", "table", algo="neox")
+    layer.parts("p", [6], {0: np.ones(3, np.float32), 4: np.ones(2, np.float16)})
     return plan.document()
 
 
@@ -48,6 +49,7 @@ def at(path: str, value: object) -> Callable[[Document], None]:
 
 
 S, GEMM, ROPE = "sublayers.0", "sublayers.0.ops.0", "sublayers.0.ops.1"
+PARTS = "sublayers.0.tensors.7.parts"
 BIG = 2**62
 INVALID = [
     ("protocol", at("protocol", 2), "plan.protocol: expected 1, got 2"),
@@ -79,13 +81,20 @@ INVALID = [
     ("op algo", at(f"{GEMM}.algo", "neox"), 'ops[0]: unknown key "algo"'),
     ("load dtype", at(f"{S}.tensors.0.load.dtype", "int32"), "int32 cannot become float32"),
     ("store there", at(f"{S}.tensors.2.store.file", 0), "a file that is not for writing"),
-    ("both", at(f"{S}.tensors.0.store", {"file": 1, "offset": 0}), 'both "load" and "store"'),
+    ("both", at(f"{S}.tensors.0.store", {"file": 1, "offset": 0}), "has more than one of"),
+    ("parts too", at(f"{S}.tensors.0.parts", []), 'one of "load", "parts" and "store"'),
+    ("part key", at(f"{PARTS}.0.stride", 1), 'parts[0]: unknown key "stride"'),
+    ("part first", at(f"{PARTS}.0.first", 6), "parts[0].first: 6 is not within 0 .. 5"),
+    ("part count", at(f"{PARTS}.1.count", 3), "parts[1].count: 3 is not within 1 .. 2"),
+    ("part none", at(f"{PARTS}.1.count", 0), "parts[1].count: 0 is not within"),
+    ("part end", at(f"{PARTS}.0.offset", 10**6), "are beyond the file's"),
+    ("part dtype", at(f"{PARTS}.0.dtype", "int32"), "int32 cannot become float32"),
     ("op", at(f"{GEMM}.op", "conv"), 'ops[0].op: unknown op "conv"'),
     ("op key", at(f"{GEMM}.epsilon", 1), 'ops[0]: unknown key "epsilon"'),
     ("alpha", at(f"{GEMM}.alpha", None), 'ops[0]: lacks "alpha"'),
     ("alpha text", at(f"{GEMM}.alpha", "1"), "ops[0].alpha: expected a number"),
     ("arity", at(f"{GEMM}.args", []), "ops[0].args: expected 2 views, got 0"),
-    ("tensor", at(f"{GEMM}.out.tensor", 9), "out.tensor: 9 is not within 0 .. 6"),
+    ("tensor", at(f"{GEMM}.out.tensor", 9), "out.tensor: 9 is not within 0 .. 7"),
     ("bounds", at(f"{GEMM}.out.offset", 1), 'leave tensor "c" of 12 elements'),
     ("below", at(f"{GEMM}.args.0.strides", [-4, 1]), 'leave tensor "a"'),
     ("stride", at(f"{GEMM}.args.0.strides", [BIG, 1]), 'leave tensor "a"'),

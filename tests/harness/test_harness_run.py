@@ -265,3 +265,23 @@ def test_devices(harness: Path) -> None:
     assert answer["counts"]["cpu"] == 1
     assert answer["rope"] == ["neox", "gptj"]
     assert set(answer["quirks"]) == {"cpu"}
+
+
+def test_a_tensor_of_several_parts(tmp_path: Path, harness: Path) -> None:
+    """Parts are converted and put in place; what no part fills holds the poison."""
+    plan = Plan(tmp_path)
+    layer = plan.sublayer()
+    layer.parts("x", [2, 4], {4: np.array([5, 6, 7], np.float16), 0: np.arange(3.0)})
+    layer.load("own", np.array([[8.0]], np.float32))
+    layer.store("before", [2, 4])
+    layer.store("after", [2, 4])
+    layer.op("rearrange", "before", "x")
+    layer.op("rearrange", layer.view("x", [1, 1], [4, 1], 7), "own")
+    layer.op("rearrange", "after", "x")
+    ran = plan.run(harness)
+    assert ran.status == 0, ran.events
+    before, after = ran.outputs["before"], ran.outputs["after"]
+    np.testing.assert_array_equal(before[0, :3], [0, 1, 2])
+    assert np.isnan(before[0, 3])
+    assert np.isnan(before[1, 3])
+    np.testing.assert_array_equal(after[1], [5, 6, 7, 8])

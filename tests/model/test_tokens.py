@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from goldenctl.errors import DamagedError, GoldenctlError, MissingError, UsageError
+from goldenctl.model.case import Case
 from goldenctl.model.presets import preset_config
-from goldenctl.model.tokens import DEFAULT_PROMPT, Case, Inputs, make_cases, random_ids
+from goldenctl.model.tokens import DEFAULT_PROMPT, Inputs, make_cases, random_ids
 
 CONFIG = preset_config("tiny")
 
@@ -94,7 +95,10 @@ def test_refused(tiny: Path, inputs: dict[str, Any], message: str) -> None:
     [
         (b"", "has no prompt"),
         (b"\xff", "is not UTF-8 text"),
-        (b'{"a": 1}', "line 1: expected the keys name (optional) and either prompt or token_ids"),
+        (
+            b'{"a": 1}',
+            "line 1: expected either prompt or token_ids, and optionally name and force_tokens",
+        ),
         (b'{"prompt": "a", "token_ids": [1]}', "either prompt or token_ids"),
         (b'{"prompt": 1}', "line 1: prompt: expected a string"),
         (b'{"prompt": "a", "name": "../x"}', 'name "../x": expected up to 64 of a-z, 0-9'),
@@ -125,10 +129,53 @@ def test_missing_prompts_file(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_decode_steps_count(tiny: Path) -> None:
-    inputs = Inputs(token_ids=[",".join(["1"] * 510)])
-    assert make_cases(inputs, tiny, CONFIG, extra_tokens=2)
+    ids = [",".join(["1"] * 510)]
+    assert _cases(tiny, token_ids=ids, decode=2)[0].length == 512
     with pytest.raises(UsageError, match="513 tokens"):
-        make_cases(inputs, tiny, CONFIG, extra_tokens=3)
+        _cases(tiny, token_ids=ids, decode=3)
+    with pytest.raises(UsageError, match="513 tokens"):
+        _cases(tiny, token_ids=ids, force_tokens="1,2,3")
+
+
+def test_forced_tokens_are_for_every_row_or_for_each(tiny: Path, tmp_path: Path) -> None:
+    (case,) = _cases(tiny, token_ids=["1,2;3,4"], force_tokens="7,8,9")
+    assert (case.decode, case.forced) == (3, ((7, 8, 9), (7, 8, 9)))
+    assert not case.generates
+    (case,) = _cases(tiny, token_ids=["1,2;3,4"], force_tokens="7;8")
+    assert case.forced == ((7,), (8,))
+    lines = [
+        {"name": "mine", "token_ids": [1], "force_tokens": [5, 6]},
+        {"name": "commands", "token_ids": [1]},
+    ]
+    path = tmp_path / "prompts"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    mine, commands = _cases(tiny, prompts_file=path, decode=4)
+    assert (mine.forced, mine.decode, commands.decode) == (((5, 6),), 2, 4)
+    assert commands.generates
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"force_tokens": "7;8;9"}, "token ids 1: 3 rows of forced tokens for 2 rows"),
+        ({"force_tokens": "512"}, "forced tokens: token id 512 is outside 0..511"),
+        ({"force_tokens": "1,2;3"}, "forced tokens: the rows differ in length"),
+        ({"force_tokens": "x"}, "expected numbers like 1,2,3"),
+        ({"force_tokens": "1", "decode": 2}, "--decode and --force-tokens: give one of them"),
+    ],
+)
+def test_bad_forced_tokens(tiny: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        _cases(tiny, token_ids=["1,2;3,4"], **options)
+
+
+def test_a_recipe_says_all_of_a_case_but_its_ids() -> None:
+    plain = Case("plain", ((1, 2),), "text")
+    assert plain.to_recipe() == {"name": "plain", "text": "text"}
+    full = Case("full", ((1, 2), (3, 4)), None, "why", 2, ((5, 6), (7, 8)), (1, 0), "right", 3, 1)
+    for case in (plain, full):
+        entry = json.loads(json.dumps(case.to_recipe()))
+        assert Case.from_recipe(entry, case.token_ids) == case
 
 
 def test_without_a_tokenizer_ids_are_the_way_out(tmp_path: Path) -> None:

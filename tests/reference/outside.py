@@ -44,11 +44,12 @@ def load_outside(checkpoint: Path, dtype: torch.dtype) -> Any:
     return model.eval()
 
 
-def outside_truth(model: Any, ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+def outside_truth(model: Any, ids: Sequence[Sequence[int]], **options: Any) -> dict[str, Tensor]:
     """Run transformers over ``[batch, token]`` ids; return its tensors by goldenctl's paths.
 
     Paths start below the step: ``layers/00/attention/q_proj``. ``lm_head/output`` is of
-    every token. ``key`` and ``value`` come from the cache.
+    every token. ``key`` and ``value`` are the step's part of the cache. ``options`` are
+    arguments of the model, such as the ``cache`` of the steps before.
     """
     seen: dict[str, Tensor] = {}
     modeling = importlib.import_module(type(model).__module__)
@@ -59,14 +60,15 @@ def outside_truth(model: Any, ids: Sequence[Sequence[int]]) -> dict[str, Tensor]
     modeling.eager_attention_forward = _wrapped_attention(originals[1], seen, layers)
     try:
         with torch.inference_mode():
-            result = model(input_ids=torch.tensor(ids), use_cache=True)
+            result = model(input_ids=torch.tensor(ids), use_cache=True, **options)
     finally:
         modeling.apply_rotary_pos_emb, modeling.eager_attention_forward = originals
         for hook in hooks:
             hook.remove()
     for index, layer in enumerate(result.past_key_values.layers):
-        seen[f"layers/{index:02d}/attention/key"] = layer.keys.transpose(1, 2)
-        seen[f"layers/{index:02d}/attention/value"] = layer.values.transpose(1, 2)
+        own = slice(-len(ids[0]), None)
+        seen[f"layers/{index:02d}/attention/key"] = layer.keys.transpose(1, 2)[:, own]
+        seen[f"layers/{index:02d}/attention/value"] = layer.values.transpose(1, 2)[:, own]
     return seen
 
 

@@ -18,10 +18,10 @@ from goldenctl.errors import MissingError, UsageError
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.layout import Selection
 from goldenctl.golden.writer import GoldenWriter
+from goldenctl.model.case import Case
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import load_config
 from goldenctl.model.synth import synth
-from goldenctl.model.tokens import Case
 from goldenctl.reference import forward
 from goldenctl.reference.record import Recording, check_device, record
 from goldenctl.reference.sink import TensorSink

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.layout import Selection
+from goldenctl.model.case import Case
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import load_config, parse_config
 from goldenctl.model.presets import PRESETS
 from goldenctl.model.synth import synth_config
-from goldenctl.model.tokens import Case
 from goldenctl.reference.record import Recording, record
 
 STEP = "cases/outside/steps/00"

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from goldenctl.cli import run
+from goldenctl.replay import launch as launch_module
+from goldenctl.replay.plan import Plan, write_plan
+from goldenctl.replay.runner import Execution, Outcome
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests share their cores
 
@@ -55,16 +62,36 @@ def stand_in(tmp_path: Path) -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 def golden_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Return a function from (preset, dtype) to a golden of five tokens, made once."""
+    """Return a function from (preset, dtype, other inputs) to a golden, made once; of five
+    tokens unless told otherwise."""
     folder = tmp_path_factory.mktemp("replay")
 
-    def made(preset: str = "tiny", dtype: str = "float32") -> Path:
-        checkpoint, golden = folder / preset, folder / f"{preset}-{dtype}.h5"
+    def made(preset: str = "tiny", dtype: str = "float32", *inputs: str) -> Path:
+        name = "-".join([preset, dtype, *inputs]).replace(" ", "_")
+        checkpoint, golden = folder / preset, folder / f"{name}.h5"
         if not checkpoint.exists():
             assert run(["synth", preset, str(checkpoint)]) == 0
         if not golden.exists():
-            inputs = ["--random-tokens", "5", "--dtype", dtype]
-            assert run(["record", str(checkpoint), str(golden), *inputs]) == 0
+            chosen = inputs or ("--random-tokens", "5")
+            options = [str(checkpoint), str(golden), "--dtype", dtype, *chosen]
+            assert run(["record", *options]) == 0
         return golden
 
     return made
+
+
+@pytest.fixture
+def torch_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let replays run the torch backend in this process, whatever backend they name."""
+    from goldenctl.replay import torch_backend
+
+    def execute(_command: Any, plan: Plan, **_: Any) -> Execution:
+        path = tmp_path / "plan.json"
+        write_plan(plan, path)
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            assert torch_backend.main([str(path)]) == 0
+        events = [json.loads(line) for line in out.getvalue().splitlines()]
+        assert [e for e in events if e["event"] == "failed"] == []
+        return Execution("torch", [], [Outcome() for _ in plan.sublayers])
+
+    monkeypatch.setattr(launch_module, "execute", execute)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import itertools
-import json
 import math
 import shutil
 from collections.abc import Callable
@@ -119,21 +116,9 @@ def test_torch_backend_reproduces_the_golden(
     dtype: str,
     golden_of: Callable[..., Path],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    torch_here: None,
 ) -> None:
     """Bit for bit, run in this process; the commands' tests run the program."""
-    from goldenctl.replay import torch_backend
-
-    def execute(_command: Any, plan: Plan, **_: Any) -> Execution:
-        path = tmp_path / "plan.json"
-        write_plan(plan, path)
-        with contextlib.redirect_stdout(io.StringIO()) as out:
-            assert torch_backend.main([str(path)]) == 0
-        events = [json.loads(line) for line in out.getvalue().splitlines()]
-        assert [e for e in events if e["event"] == "failed"] == []
-        return Execution("torch", [], [Outcome() for _ in plan.sublayers])
-
-    monkeypatch.setattr(launch_module, "execute", execute)
     source = open_golden(golden_of(family, dtype))
     folder = Path(source.recipe["model"]["path"])
     for mode in ("sublayer", "chain"):
@@ -193,8 +178,9 @@ VIEW = View(0, 0, (2, 3, 4), (12, 4, 1))
         (VIEW.expand(1, 5), View(0, 0, (2, 5, 3, 4), (12, 0, 4, 1))),
         (VIEW.take(1, 2), View(0, 8, (2, 4), (12, 1))),
         (VIEW.split(2, 2), View(0, 0, (2, 3, 2, 2), (12, 4, 2, 1))),
+        (VIEW.tail(1, 2), View(0, 4, (2, 2, 4), (12, 4, 1))),
     ],
-    ids=["reshape", "permute", "expand", "take", "split"],
+    ids=["reshape", "permute", "expand", "take", "split", "tail"],
 )
 def test_view(view: View, expected: View) -> None:
     assert view == expected
