@@ -17,9 +17,13 @@ from goldenctl.commands.blame import blame_command
 from goldenctl.commands.diff import diff_command
 from goldenctl.commands.doctor import doctor_command
 from goldenctl.commands.faults import faults_command
+from goldenctl.commands.goldens import list_command, log_command, show_command
 from goldenctl.commands.infinicore import infinicore_group
+from goldenctl.commands.init import init_command
 from goldenctl.commands.inspect import inspect_command
+from goldenctl.commands.manifest import manifest_command
 from goldenctl.commands.record import record_command
+from goldenctl.commands.remove import gc_command, rm_command
 from goldenctl.commands.replay import replay_command
 from goldenctl.commands.report import report_command
 from goldenctl.commands.selftest import selftest_command
@@ -57,6 +61,13 @@ for command in (
     faults_command,
     infinicore_group,
     doctor_command,
+    init_command,
+    list_command,
+    log_command,
+    show_command,
+    manifest_command,
+    rm_command,
+    gc_command,
 ):
     cli.add_command(command)
 

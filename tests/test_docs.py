@@ -58,7 +58,11 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_options_in_prose_exist(page: Path) -> None:
     """Every --option that a page shows is one of goldenctl's or of the plan protocol's."""
-    ours = {word for _, parameter in options(cli, "") for word in parameter.opts}
+    ours = {
+        word
+        for _, parameter in options(cli, "")
+        for word in (*parameter.opts, *parameter.secondary_opts)
+    }
     known = ours | {"--help", "--version", "--skip", "--only", "--devices", "--poison"}
     shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text(encoding="utf-8")))
     assert shown <= known

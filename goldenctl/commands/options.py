@@ -13,6 +13,8 @@ import click
 
 from goldenctl.errors import UsageError
 from goldenctl.golden.store import GOLDENS_ENVIRONMENT, resolve
+from goldenctl.report.units import human_bytes as human_bytes
+from goldenctl.report.units import human_ns as human_ns
 
 
 class _Path(click.Path):
@@ -196,24 +198,6 @@ def progress_bar(title: str) -> Iterator[Progress]:
             bar.update(task, completed=done, total=total, item=escape(item))
 
         yield update
-
-
-def human_bytes(count: int) -> str:
-    """Return a size such as ``1.5 MiB``."""
-    size = float(count)
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"
-
-
-def human_ns(ns: float) -> str:
-    """Return a duration such as ``1.5 ms``."""
-    for unit, scale in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
-        if ns >= scale:
-            return f"{ns / scale:.3g} {unit}"
-    return f"{ns:.0f} ns"
 
 
 def refuse_existing(path: Path, *, force: bool) -> None:

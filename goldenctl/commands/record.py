@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from goldenctl.commands.options import (
     DTYPE,
     PATH,
+    TEXT,
+    goldens_option,
     human_bytes,
     human_ns,
     input_options,
+    model_folder,
     parse_layers,
     progress_bar,
     refuse_existing,
@@ -30,8 +35,19 @@ ORACLE_TIMES = "about 4 times as long"
 
 
 @click.command("record")
-@click.argument("checkpoint", type=PATH)
-@click.argument("golden", type=PATH)
+@click.argument("checkpoint", type=PATH, required=False)
+@click.argument("golden", type=PATH, required=False)
+@click.option("--name", type=TEXT, help="Write the next version of this golden set.")
+@click.option(
+    "--from-manifest",
+    "manifest",
+    type=TEXT,
+    metavar="NAME|FILE",
+    help="Record again what a manifest says, as the next version of its set.",
+)
+@click.option("--model-path", type=PATH, help="With --from-manifest: the checkpoint has moved.")
+@click.option("--note", type=TEXT, default="", help="A line for the set's history.")
+@goldens_option(expose=True)
 @input_options
 @step_options
 @click.option("--dtype", type=DTYPE, default="float32", show_default=True, help="Compute dtype.")
@@ -61,15 +77,109 @@ ORACLE_TIMES = "about 4 times as long"
 )
 @click.option("--threads", type=click.IntRange(1, 4096), help="CPU threads of torch.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
-def record_command(checkpoint: Path, golden: Path, **options: Any) -> None:
+def record_command(
+    checkpoint: Path | None, golden: Path | None, goldens: Path | None, **options: Any
+) -> int:
     """Run CHECKPOINT in PyTorch and write every sublayer's tensors to GOLDEN.
 
-    CHECKPOINT is a Hugging Face folder (config.json, *.safetensors, tokenizer.json).
-    Without an input option the prompt is 'Hello, this is a test input'.
+    CHECKPOINT is a Hugging Face folder (config.json, *.safetensors, tokenizer.json), or
+    synth:PRESET?seed=N for random weights. Without an input option the prompt is 'Hello, this
+    is a test input'.
+
+    With --name in place of GOLDEN the golden is the next version of a set. Against the
+    version that the set's manifest describes, each tensor is the same, within rounding, closer
+    to the truth, or it changed its meaning, which ends with exit code 1.
     """
-    refuse_existing(golden, force=options["force"])
-    recording = prepare(checkpoint, **options)
-    run_recording(recording, golden)
+    if options["manifest"] is not None:
+        golden = _only_golden(checkpoint, golden, options)
+        return _record_again(golden, goldens, **options)
+    if checkpoint is None:
+        message = "record needs a CHECKPOINT, or --from-manifest"
+        raise UsageError(message)
+    if options["model_path"] is not None:
+        message = "--model-path goes with --from-manifest; CHECKPOINT is the model here"
+        raise UsageError(message)
+    name, force = options["name"], options["force"]
+    _refuse_two_places(golden, name, force=force)
+    if golden is not None:
+        refuse_existing(golden, force=force)
+    return _record_to(prepare(checkpoint, **options), golden, goldens, name, options["note"])
+
+
+def _refuse_two_places(golden: Path | None, name: str | None, *, force: bool) -> None:
+    if (golden is None) == (name is None):
+        message = "record needs either GOLDEN, the file to write, or --name, the set"
+        raise UsageError(message)
+    if name is not None and force:
+        message = "--force: a version of a golden set is never changed"
+        raise UsageError(message, hint="goldenctl rm removes one")
+
+
+def _record_to(
+    recording: Recording, golden: Path | None, goldens: Path | None, name: str | None, note: str
+) -> int:
+    if golden is not None:
+        run_recording(recording, golden)
+        return 0
+    from goldenctl.commands.sets import record_version
+    from goldenctl.golden.store import open_set
+
+    assert name is not None
+    return record_version(open_set(name, goldens), partial(run_recording, recording), note=note)
+
+
+def _only_golden(
+    checkpoint: Path | None, golden: Path | None, options: dict[str, Any]
+) -> Path | None:
+    """With --from-manifest the one argument is the golden, and the recipe says the rest."""
+    context = click.get_current_context()
+    own = ("manifest", "name", "model_path", "note", "goldens", "force", "threads")
+    for name, value in options.items():
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and name not in own:
+            option = next(p.opts[0] for p in context.command.params if p.name == name)
+            message = f"{option} {value}: the manifest says what is recorded"
+            raise UsageError(message, hint="leave it out, or record without --from-manifest")
+    if golden is not None:
+        message = f"{golden}: with --from-manifest, GOLDEN is the only argument"
+        raise UsageError(message, hint="--model-path says where the checkpoint is")
+    return checkpoint
+
+
+def _record_again(
+    golden: Path | None,
+    goldens: Path | None,
+    *,
+    manifest: str,
+    name: str | None,
+    model_path: Path | None,
+    note: str,
+    threads: int | None,
+    force: bool,
+    **_: object,
+) -> int:
+    from goldenctl.golden.manifest import find_manifest
+
+    found, path = find_manifest(manifest, goldens)
+    if golden is None and name is None:
+        name, goldens = found.name, path.parent.parent
+        if path.parent.name != name:
+            message = f"{path}: is not in the folder of its set, {name}"
+            raise UsageError(message, hint="give GOLDEN, the file to write, or --name")
+    _refuse_two_places(golden, name, force=force)
+    if golden is not None:
+        refuse_existing(golden, force=force)
+    require_torch("record")
+    import torch
+
+    from goldenctl.reference.again import recording_of
+
+    if model_path is not None:
+        model_path = model_folder(model_path)
+    recording = recording_of(found.recipe, str(path), source=str(model_path or ""))
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return _record_to(recording, golden, goldens, name, note)
 
 
 def prepare(
@@ -99,8 +209,11 @@ def prepare(
     from goldenctl.golden.layout import Selection
     from goldenctl.model.checkpoint import Checkpoint
     from goldenctl.model.config import load_config
+    from goldenctl.model.source import canonical
     from goldenctl.model.tokens import Inputs, make_cases
 
+    source = canonical(str(checkpoint))
+    checkpoint = model_folder(checkpoint)
     config = load_config(checkpoint)
     weights = Checkpoint.open(checkpoint)
     weights.check_against(config)
@@ -127,7 +240,7 @@ def prepare(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    return Recording(weights, config, cases, dtype, device, selection)
+    return Recording(weights, config, cases, dtype, device, selection, source=source)
 
 
 def run_recording(recording: Recording, golden: Path) -> None:

@@ -44,14 +44,15 @@ def compare(
 ) -> Report:
     """Score and judge every tensor that the run should hold.
 
-    ``mode`` is by default the one that the run was replayed in. ``scorer`` judges two tensors
-    of one shape in place of their bytes, such as by their sketches.
+    ``mode`` is by default the one that the run was replayed in, ``chain`` for a second golden:
+    it was computed from the token ids. ``scorer`` judges two tensors of one shape in place of
+    their bytes, such as by their sketches.
 
     Raises DamagedError when the run belongs to another golden or its bytes do not match
     their digests, UsageError when the files are not a pair of this kind.
     """
     _check_pair(golden, run)
-    mode = mode or str(run.recipe.get("mode", "sublayer"))
+    mode = mode or str(run.recipe.get("mode", "chain" if run.kind == "golden" else "sublayer"))
     judge = _Judge(golden, run, policy, mode=mode, scorer=scorer)
     names = _replayed(golden, run)
     if scorer is None:

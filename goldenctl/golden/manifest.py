@@ -27,7 +27,13 @@ from goldenctl.golden.policy import Policy
 from goldenctl.golden.recipe import Recipe
 from goldenctl.golden.schema import ROLES
 from goldenctl.golden.sketch import Sketch
-from goldenctl.golden.store import GoldenSet, refuse_leading_out
+from goldenctl.golden.store import (
+    GoldenSet,
+    existing_set,
+    parse_reference,
+    refuse_leading_out,
+    require_name,
+)
 from goldenctl.model.jsonfile import parse_object
 
 FORMAT = "goldenctl-manifest"
@@ -125,6 +131,14 @@ def load_manifest(golden_set: GoldenSet) -> Manifest:
         message = f"{path}: is the manifest of {manifest.name}, expected that of {golden_set.name}"
         raise DamagedError(message)
     return manifest
+
+
+def find_manifest(text: str, goldens: Path | None = None) -> tuple[Manifest, Path]:
+    """Return the manifest that ``text`` names, and its file: a path, or the name of a set."""
+    if parse_reference(text) is None or Path(text).is_file():
+        return read_manifest(Path(text)), Path(text)
+    found = existing_set(require_name(text), goldens)
+    return load_manifest(found), found.manifest_path
 
 
 def read_manifest(path: Path) -> Manifest:

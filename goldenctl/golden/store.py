@@ -119,6 +119,15 @@ def existing_set(name: str, goldens: Path | None = None) -> GoldenSet:
     return found
 
 
+def named_set(text: str, goldens: Path | None = None) -> tuple[GoldenSet, int | None]:
+    """Return the set and the version that ``NAME`` or ``NAME@vN`` name; UsageError for others."""
+    reference = parse_reference(text)
+    if reference is None:
+        message = f"{text}: expected NAME or NAME@vN, the name of a golden set"
+        raise UsageError(message, hint="goldenctl list shows them")
+    return existing_set(reference.name, goldens), reference.version
+
+
 def list_sets(goldens: Path | None = None) -> list[GoldenSet]:
     """Return every set by name: a folder with a manifest or a version in it."""
     folder = goldens_folder(goldens)
@@ -157,10 +166,16 @@ def current_version(golden_set: GoldenSet) -> int:
         from goldenctl.golden.manifest import load_manifest
 
         return load_manifest(golden_set).version
+    return newest_version(golden_set)
+
+
+def newest_version(golden_set: GoldenSet) -> int:
+    """Return the newest version that is here; MissingError when there is none."""
     versions = golden_set.versions()
     if not versions:
-        message = f"{golden_set.folder}: there is no version and no manifest in it"
-        raise MissingError(message, hint=f"goldenctl record CHECKPOINT --name {golden_set.name}")
+        message = f"{golden_set.folder}: there is no version in it"
+        hint = f"goldenctl pull {golden_set.name}, or record --from-manifest {golden_set.name}"
+        raise MissingError(message, hint=hint)
     return versions[-1]
 
 

@@ -39,12 +39,19 @@ def describe(description: Description) -> Manifest:
     """
     golden_set, version = description.golden_set, description.version
     golden = open_golden(golden_set.file(version), kind="golden")
-    earlier = [each for each in description.history if each.version != version]
+    earlier = {each.version: each for each in description.history}
     entry = version_entry(golden, version, description.note)
+    if version in earlier:  # what its files do not tell any more
+        known = earlier[version]
+        entry = msgspec.structs.replace(
+            entry,
+            created_utc=entry.created_utc or known.created_utc,
+            note=entry.note or known.note,
+        )
     return Manifest(
         name=golden_set.name,
         version=version,
-        versions=tuple(sorted([*earlier, entry], key=lambda each: each.version)),
+        versions=tuple(each for _, each in sorted({**earlier, version: entry}.items())),
         recipe=full_recipe(golden),
         tolerance=description.tolerance,
         tensors=tensor_entries(golden, description.progress),

@@ -1,0 +1,71 @@
+"""``goldenctl list``, ``log`` and ``show``: which golden sets and versions there are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from goldenctl.commands.options import TEXT, goldens_option
+
+
+@click.command("list")
+@goldens_option(expose=True)
+def list_command(goldens: Path | None) -> int:
+    """List the golden sets: the version that each manifest describes, and what is here.
+
+    Ends with exit code 4 when a manifest is damaged.
+    """
+    from rich.console import Console
+
+    from goldenctl.golden.store import goldens_folder, list_sets
+    from goldenctl.report.goldens import sets_table
+
+    sets = list_sets(goldens)
+    if not sets:
+        click.echo(f"there is no golden set in {goldens_folder(goldens)}")
+        click.echo("goldenctl record CHECKPOINT --name NAME makes one")
+        return 0
+    table, code = sets_table(sets)
+    Console(highlight=False).print(table)
+    return code
+
+
+@click.command("log")
+@click.argument("name", type=TEXT)
+@goldens_option(expose=True)
+def log_command(name: str, goldens: Path | None) -> None:
+    """Show the history of the golden set NAME, newest version first."""
+    from rich.console import Console
+
+    from goldenctl.golden.store import existing_set
+    from goldenctl.report.goldens import history_table
+
+    Console(highlight=False).print(history_table(existing_set(name, goldens)))
+
+
+@click.command("show")
+@click.argument("name", metavar="NAME[@vN]", type=TEXT)
+@click.option("-v", "--verbose", is_flag=True, help="List every tensor with its digest.")
+@goldens_option(expose=True)
+def show_command(name: str, verbose: bool, goldens: Path | None) -> None:
+    """Show what the golden set NAME is made from, or one version of it.
+
+    The version that the manifest describes needs no golden here.
+    """
+    from rich.console import Console
+
+    from goldenctl.golden.file import open_golden
+    from goldenctl.golden.store import current_version, named_set
+    from goldenctl.report.goldens import manifest_view
+    from goldenctl.report.inspect import file_view
+    from goldenctl.sets.renew import manifest_or_none
+
+    golden_set, version = named_set(name, goldens)
+    version = version or current_version(golden_set)
+    manifest = manifest_or_none(golden_set)
+    console = Console(highlight=False)
+    if manifest is not None and manifest.version == version:
+        console.print(manifest_view(golden_set, manifest, verbose=verbose))
+    else:
+        console.print(file_view(open_golden(golden_set.file(version), kind="golden")))

@@ -1,0 +1,102 @@
+"""``goldenctl rm`` and ``gc``: take versions and leftovers away."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from goldenctl.commands.options import TEXT, goldens_option, human_bytes, os_errors_named
+from goldenctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from goldenctl.golden.store import GoldenSet
+
+
+@click.command("rm")
+@click.argument("name", metavar="NAME[@vN]", type=TEXT)
+@click.option("--force", is_flag=True, help="Also what the manifest needs, or a whole set; asks.")
+@click.option("--yes", is_flag=True, help="With --force: do not ask.")
+@goldens_option(expose=True)
+def rm_command(name: str, force: bool, yes: bool, goldens: Path | None) -> None:
+    """Remove a version, or with --force the whole set NAME.
+
+    The version that a manifest describes is refused without --force.
+    """
+    from goldenctl.golden.store import locked, named_set
+
+    golden_set, version = named_set(name, goldens)
+    with locked(golden_set), os_errors_named():
+        if version is None:
+            _remove_set(golden_set, force=force, yes=yes)
+        else:
+            _remove_version(golden_set, version, force=force, yes=yes)
+
+
+def _remove_version(golden_set: GoldenSet, version: int, *, force: bool, yes: bool) -> None:
+    from goldenctl.golden.times import times_path
+    from goldenctl.sets.renew import manifest_or_none
+
+    path = golden_set.path(version)
+    size = human_bytes(golden_set.file(version).stat().st_size)
+    manifest = manifest_or_none(golden_set)
+    if manifest is not None and manifest.version == version:
+        what = f"{golden_set.name}@v{version}: {golden_set.manifest_path} describes this version"
+        if not force:
+            hint = "pass --force to remove it nevertheless, or let it describe another version"
+            raise UsageError(what, hint=hint)
+        _ask(f"{what}. Remove {path} ({size})?", yes=yes)
+    path.unlink()
+    times_path(path).unlink(missing_ok=True)
+    click.echo(f"removed {path} ({size})")
+
+
+def _remove_set(golden_set: GoldenSet, *, force: bool, yes: bool) -> None:
+    versions = len(golden_set.versions())
+    what = f"{golden_set.name}: the whole set, {versions} version(s) and its manifest"
+    if not force:
+        raise UsageError(what, hint=f"name one, such as {golden_set.name}@v1, or pass --force")
+    _ask(f"{what}. Remove {golden_set.folder}?", yes=yes)
+    shutil.rmtree(golden_set.folder)
+    click.echo(f"removed {golden_set.folder}")
+
+
+def _ask(question: str, *, yes: bool) -> None:
+    if not yes and not click.confirm(question):
+        message = "nothing was removed"
+        raise UsageError(message, hint="answer y, or pass --yes")
+
+
+@click.command("gc")
+@click.argument("names", metavar="[NAME]...", type=TEXT, nargs=-1)
+@click.option(
+    "--dry-run/--delete",
+    default=True,
+    show_default=True,
+    help="Only say what would be removed, or remove it.",
+)
+@goldens_option(expose=True)
+def gc_command(names: tuple[str, ...], dry_run: bool, goldens: Path | None) -> None:
+    """Remove what no manifest mentions, of all sets or of the sets named.
+
+    That is: versions that are not in the history of their set's manifest, files of times
+    without their golden, and temporary files of processes that have ended. A set without a
+    manifest keeps its versions.
+    """
+    from goldenctl.golden.store import existing_set, list_sets, locked
+    from goldenctl.sets.garbage import garbage
+
+    sets = [existing_set(name, goldens) for name in names] or list_sets(goldens)
+    total, count = 0, 0
+    for golden_set in sets:
+        with locked(golden_set), os_errors_named():
+            for path, reason in garbage(golden_set):
+                size = path.lstat().st_size
+                total, count = total + size, count + 1
+                click.echo(f"{path}  {human_bytes(size)}, {reason}")
+                if not dry_run:
+                    path.unlink()
+    done = "would be removed; --delete removes them" if dry_run else "removed"
+    click.echo(f"{count} files, {human_bytes(total)}, {done}" if count else "nothing to remove")

@@ -1,0 +1,97 @@
+"""Owns what the commands on golden sets share: recording into one, and saying what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from goldenctl.commands.options import human_bytes, progress_bar
+from goldenctl.errors import EXIT_BEYOND_TOLERANCE
+
+if TYPE_CHECKING:
+    from goldenctl.golden.policy import Policy
+    from goldenctl.golden.store import GoldenSet
+
+
+def record_version(golden_set: GoldenSet, record: Callable[[Path], None], *, note: str = "") -> int:
+    """Record the next version of a set and settle what becomes of it; return the exit code.
+
+    The set is held meanwhile. The first version gets a manifest; a later one is sorted
+    against the version that the manifest describes, which stays as it is.
+    """
+    from goldenctl.golden.store import locked
+    from goldenctl.sets.renew import manifest_or_none, next_version, restore
+
+    with locked(golden_set):
+        manifest = manifest_or_none(golden_set)
+        version = next_version(golden_set, manifest)
+        record(golden_set.path(version))
+        if manifest is None:
+            return renew(golden_set, version, note=note)
+        if restore(golden_set, manifest, version) != version:
+            click.echo(
+                f"the same bytes as {golden_set.name}@v{manifest.version}, which was not here: "
+                f"it is {golden_set.path(manifest.version)} now"
+            )
+            return 0
+        return _settle(golden_set, version)
+
+
+def _settle(golden_set: GoldenSet, version: int) -> int:
+    """Say what a new version changes, and what to do with it; return the exit code."""
+    from rich.console import Console
+
+    from goldenctl.report.triage import print_triage
+    from goldenctl.sets.renew import compare_versions, manifest_or_none
+
+    manifest = manifest_or_none(golden_set)
+    assert manifest is not None
+    with progress_bar("comparing") as progress:
+        triage = compare_versions(golden_set, manifest, version, progress=progress)
+    print_triage(triage, Console(highlight=False))
+    name, current = golden_set.name, manifest.version
+    click.echo(f"{golden_set.manifest_path} still describes v{current}")
+    if not triage.ok:
+        click.echo(f"if v{version} is right: goldenctl manifest {name}@v{version} --renew")
+        return EXIT_BEYOND_TOLERANCE
+    if triage.of("closer"):
+        click.echo(f"to take v{version} instead: goldenctl manifest {name}@v{version}")
+    else:
+        click.echo(f"v{version} is not needed: goldenctl gc {name} --delete removes it")
+    return 0
+
+
+def renew(
+    golden_set: GoldenSet,
+    version: int,
+    *,
+    tolerance: Policy | None = None,
+    note: str = "",
+    force: bool = False,
+) -> int:
+    """Write or renew a held set's manifest and say what changes; return the exit code."""
+    from rich.console import Console
+
+    from goldenctl.report.triage import print_triage
+    from goldenctl.sets.renew import renewal
+
+    with progress_bar("describing") as progress:
+        new = renewal(golden_set, version, tolerance=tolerance, note=note, progress=progress)
+    if new.triage is not None:
+        print_triage(new.triage, Console(highlight=False))
+        if not new.triage.ok and not force:
+            click.echo(f"{new.path} was not changed; pass --renew if v{version} is right")
+            return EXIT_BEYOND_TOLERANCE
+    changes = new.changes()
+    if new.before is not None and not changes:
+        click.echo(f"{new.path} is up to date: v{version}")
+        return 0
+    new.write()
+    size = human_bytes(new.path.stat().st_size)
+    click.echo(f"wrote {new.path}: v{version}, {len(new.manifest.tensors)} tensors, {size}")
+    for change in changes:
+        click.echo(f"  {change}")
+    return 0

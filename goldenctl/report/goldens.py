@@ -1,0 +1,145 @@
+"""Owns golden sets on the terminal: the list of them, a set's history, what a manifest says."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from goldenctl.errors import EXIT_DAMAGED, GoldenctlError, printable
+from goldenctl.golden.manifest import Manifest, load_manifest
+from goldenctl.golden.store import GoldenSet
+from goldenctl.report.units import human_bytes
+
+_DIGEST = 12
+
+
+def sets_table(sets: list[GoldenSet]) -> tuple[Table, int]:
+    """Return a line for each set, and the exit code: a damaged manifest is damage."""
+    table = _table("set", "version", "here", "model", "dtype", "tensors", "size")
+    for column in (5, 6):
+        table.columns[column].justify = "right"
+    code = 0
+    for golden_set in sets:
+        here = ", ".join(f"v{number}" for number in golden_set.versions()) or "-"
+        try:
+            cells = _set_cells(golden_set)
+        except GoldenctlError as error:
+            cells, code = ("?", str(error)), EXIT_DAMAGED
+        _add(table, golden_set.name, cells[0], here, *cells[1:])
+    return table, code
+
+
+def _set_cells(golden_set: GoldenSet) -> tuple[str, ...]:
+    """The version described, and model, dtype, tensors and size of it."""
+    if not golden_set.manifest_path.exists():
+        return "no manifest", "", "", "", ""
+    manifest = load_manifest(golden_set)
+    missing = manifest.version not in golden_set.versions()
+    recipe = manifest.recipe
+    kind = str(recipe.model.config.get("model_type", "")) if recipe.model else ""
+    layers = recipe.model.config.get("num_hidden_layers", "") if recipe.model else ""
+    return (
+        f"v{manifest.version}{', not here' if missing else ''}",
+        f"{kind}, {layers} layers" if kind else "",
+        recipe.dtype,
+        str(len(manifest.tensors)),
+        human_bytes(manifest.current.bytes),
+    )
+
+
+def history_table(golden_set: GoldenSet) -> RenderableType:
+    """Return a line for each version, newest first, also for those in no manifest."""
+    manifest = load_manifest(golden_set) if golden_set.manifest_path.exists() else None
+    entries = {entry.version: entry for entry in manifest.versions} if manifest else {}
+    here = golden_set.versions()
+    table = _table("", "version", "written", "content", "size", "here", "note")
+    for version in sorted({*entries, *here}, reverse=True):
+        mark = "→" if manifest is not None and version == manifest.version else ""
+        place = "yes" if version in here else "no"
+        entry = entries.get(version)
+        if entry is None:
+            size = human_bytes(golden_set.path(version).stat().st_size)
+            _add(table, mark, f"v{version}", "", "", size, place, "in no manifest")
+            continue
+        content = entry.content_sha256.removeprefix("sha256:")[:_DIGEST]
+        written = entry.created_utc.replace("T", " ").removesuffix("Z")[:16]
+        cells = (written, content, human_bytes(entry.bytes), place, entry.note)
+        _add(table, mark, f"v{version}", *cells)
+    return table
+
+
+def manifest_view(
+    golden_set: GoldenSet, manifest: Manifest, *, verbose: bool = False
+) -> RenderableType:
+    """Return what a manifest says: provenance, recipe, tolerance, and how many tensors."""
+    pairs = Table(box=None, show_header=False, pad_edge=False)
+    pairs.add_column(style="bold", no_wrap=True)
+    pairs.add_column(overflow="fold")
+    for key, value in _pairs(golden_set, manifest):
+        if value:
+            pairs.add_row(escape(key), escape(printable(value)))
+    parts: list[RenderableType] = [pairs]
+    if verbose:
+        table = _table("tensor", "dtype", "shape", "sha256")
+        for tensor in manifest.tensors:
+            digest = tensor.sha256.removeprefix("sha256:")[:_DIGEST]
+            _add(table, tensor.name, tensor.dtype, "×".join(map(str, tensor.shape)), digest)
+        parts += [Text(), table]
+    return Group(*parts)
+
+
+def _pairs(golden_set: GoldenSet, manifest: Manifest) -> list[tuple[str, str]]:
+    entry, recipe, model = manifest.current, manifest.recipe, manifest.recipe.model
+    here = "here" if golden_set.path(manifest.version).exists() else "not here"
+    file = f"{golden_set.path(manifest.version)}, {human_bytes(entry.bytes)}, {here}"
+    written = f"{entry.created_utc} by goldenctl {entry.tool_version}".strip()
+    roles = Counter(tensor.role for tensor in manifest.tensors)
+    sketched = sum(tensor.sketch is not None for tensor in manifest.tensors)
+    tensors = ", ".join(f"{count} {role}" for role, count in roles.items())
+    environment = recipe.reference
+    kept = [f"taps {recipe.taps}", f"logits {recipe.logits}", f"oracle {recipe.oracle}"]
+    if recipe.layers is not None:
+        kept.insert(1, f"layers {', '.join(map(str, recipe.layers))}")
+    pairs = [
+        ("golden", f"{manifest.name}@v{manifest.version}"),
+        ("file", file),
+        ("sha256", entry.sha256.removeprefix("sha256:")),
+        ("content", entry.content_sha256.removeprefix("sha256:")),
+        ("written", written),
+        ("note", entry.note),
+        ("model", f"{model.config.get('model_type')} from {model.path}" if model else ""),
+        ("fingerprint", model.fingerprint if model else ""),
+        ("recorded", f"{recipe.dtype}, {', '.join(kept)}"),
+    ]
+    if environment is not None:
+        pairs.append(
+            (
+                "computed by",
+                f"{environment.implementation} {environment.torch} on {environment.device}, "
+                f"{environment.cpu_capability} {environment.machine}, "
+                f"{environment.threads} threads",
+            )
+        )
+    for case in recipe.cases:
+        said = f": {case.text}" if case.text else ""
+        length = len(case.token_ids[0]) if case.token_ids else 0
+        pairs.append(("case", f"{case.name}, {len(case.token_ids)} × {length} tokens{said}"))
+    budgets = ", recorded budgets first" if manifest.tolerance.budget else ""
+    pairs.append(("tolerance", f"{manifest.tolerance.name}{budgets}"))
+    pairs.append(("tensors", f"{len(manifest.tensors)}: {tensors}; {sketched} with a sketch"))
+    return pairs
+
+
+def _table(*titles: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    return table
+
+
+def _add(table: Table, *cells: str) -> None:
+    table.add_row(*(escape(printable(cell)) for cell in cells))

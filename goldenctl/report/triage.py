@@ -1,0 +1,67 @@
+"""Owns a triage on the terminal: how many tensors of each state, what differs, what changed."""
+
+from __future__ import annotations
+
+import math
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from goldenctl.errors import printable
+from goldenctl.golden.schema import short_name
+from goldenctl.sets.triage import CHANGED, CLOSER, SAME, WITHIN, Change, Triage
+
+_SHOWN = 10
+_WORDS = {
+    SAME: "the same bytes",
+    WITHIN: "within rounding",
+    CLOSER: "closer to the truth",
+    CHANGED: "changed meaning",
+}
+
+
+def print_triage(triage: Triage, console: Console) -> None:
+    """Print the verdict, the counts, what differs, and the tensors that changed, first one
+    first."""
+    counts = {word: len(triage.of(state)) for state, word in _WORDS.items()}
+    said = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    mark = "[bold green]✓[/]" if triage.ok else "[bold red]✗[/]"
+    pair = f"{printable(triage.new)} against {printable(triage.old)}"
+    console.print(f"{mark} {escape(pair)}: {len(triage.changes)} tensors, {said}")
+    if not triage.identical:
+        differs = triage.differs or ("nothing that a recipe names",)
+        for number, line in enumerate(differs):
+            console.print(f"  {'' if number else 'what differs: '}{escape(printable(line))}")
+    for state in (CHANGED, CLOSER):
+        changes = triage.of(state)
+        if changes:
+            console.print()
+            console.print(_table(changes[:_SHOWN], _WORDS[state]))
+        if len(changes) > _SHOWN:
+            console.print(f"  ... and {len(changes) - _SHOWN} more")
+    within = triage.of(WITHIN)
+    if within and triage.ok:
+        worst = max(within, key=lambda change: change.share)
+        name = escape(printable(_label(worst)))
+        console.print(f"  at most {worst.share:.0%} of the tolerance is used, by {name}")
+
+
+def _table(changes: list[Change], title: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(title, overflow="fold")
+    for heading in ("rel L2", "used"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("")
+    for change in changes:
+        used = f"{change.share:.3g}x" if math.isfinite(change.share) else "-"
+        error = f"{change.rel_l2:.1e}" if math.isfinite(change.rel_l2) else "-"
+        cells = (_label(change), error, used, change.message)
+        table.add_row(*(escape(printable(cell)) for cell in cells))
+    return table
+
+
+def _label(change: Change) -> str:
+    folder, _, tap = change.name.rpartition("/")
+    short = short_name(folder)
+    return f"{short}.{tap}" if short else change.name

@@ -1,0 +1,77 @@
+"""Owns what differs between how two goldens were recorded, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from goldenctl.golden.recipe import Recipe
+
+# In the order of how likely each is to change bits; the rest follows by name.
+_NAMES = {
+    "model.fingerprint": "checkpoint",
+    "model.path": "checkpoint's place",
+    "dtype": "dtype",
+    "reference.device": "device",
+    "reference.torch": "torch",
+    "reference.cpu_capability": "CPU capability",
+    "reference.threads": "threads",
+    "reference.machine": "machine",
+    "reference.attention": "attention",
+    "reference.implementation": "implementation",
+    "cases": "cases",
+    "taps": "taps",
+    "layers": "layers",
+    "logits": "logits",
+    "oracle": "oracle",
+    "reference.python": "Python",
+}
+_SHOWN = 24
+
+
+def differences(old: Recipe, new: Recipe, tool_versions: tuple[str, str] = ("", "")) -> list[str]:
+    """Return ``name old → new`` for everything that was not the same, most telling first.
+
+    ``tool_versions`` are those of goldenctl that wrote the two.
+    """
+    before, after = _flat(old), _flat(new)
+    of_case = {key for key in before.keys() ^ after.keys() if " of case " in key}
+    keys = (before.keys() | after.keys()) - (
+        of_case if before["cases"] != after["cases"] else set()
+    )
+    found = {key for key in keys if before.get(key) != after.get(key)}
+    order = {key: number for number, key in enumerate(_NAMES)}
+    names = sorted(found, key=lambda key: (order.get(key, len(order)), key))
+    said = [_say(key, before.get(key), after.get(key)) for key in names]
+    if tool_versions[0] != tool_versions[1]:
+        said.append(_say("goldenctl", *tool_versions))
+    return said
+
+
+def _flat(recipe: Recipe) -> dict[str, Any]:
+    raw = msgspec.to_builtins(recipe)
+    cases = {case.pop("name"): case for case in raw.pop("cases")}
+    said = {f"{key} of case {name}": v for name, c in cases.items() for key, v in c.items()}
+    return {**dict(_leaves(raw, "")), "cases": ", ".join(cases), **said}
+
+
+def _leaves(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _leaves(item, f"{prefix}.{key}" if prefix else key)
+    else:
+        yield prefix, value
+
+
+def _say(key: str, old: Any, new: Any) -> str:
+    name = _NAMES.get(key, key)
+    if isinstance(old, tuple | list) and isinstance(new, tuple | list) and key != "layers":
+        return f"{name} differ"
+    return f"{name} {_short(old)} → {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None or value == "" else str(value).removeprefix("sha256:")
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 12]}..."

@@ -1,0 +1,177 @@
+"""Owns the triage of a new version against an old one: what became of each tensor.
+
+``same``: the same bytes. ``within``: other bytes, within what rounding may do; the old one is
+kept. ``closer``: both are what rounding makes of one truth, and the new one is much nearer to
+it. ``changed``: it means something else now, and a person has to look. docs/goldens.md gives
+the rules.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from goldenctl.diff.report import Report, TensorResult
+from goldenctl.diff.tolerance import default_policy, limits_for
+from goldenctl.golden.dtypes import DTYPES
+from goldenctl.golden.file import GoldenFile
+from goldenctl.golden.schema import TensorInfo
+from goldenctl.sets.truth import budget_factor, one_truth
+
+SAME, WITHIN, CLOSER, CHANGED = "same", "within", "closer", "changed"
+STATES = (SAME, WITHIN, CLOSER, CHANGED)
+# The new one has at most this part of the old one's distance from the truth.
+CLOSER_SHARE = 0.5
+# How far a computed table may move, and the truth, in epsilons of their own type.
+TABLE_EPSILONS = 4.0
+TRUTH_EPSILONS = 4096.0
+# A budget may be drawn again (its floors are noise), but not grow or shrink beyond this.
+BUDGET_FACTOR = 2.0
+_OUTPUTS = ("tap", "output")
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of one tensor: its state, the part of its tolerance used, and why."""
+
+    name: str
+    state: str
+    share: float = 0.0
+    rel_l2: float = 0.0
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Triage:
+    """A new version against an old one. ``differs`` names what else is not as it was."""
+
+    old: str
+    new: str
+    changes: tuple[Change, ...]
+    differs: tuple[str, ...]
+
+    def of(self, state: str) -> list[Change]:
+        """The tensors of one state, in execution order."""
+        return [change for change in self.changes if change.state == state]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing changed its meaning, and something was compared."""
+        return bool(self.changes) and not self.of(CHANGED)
+
+    @property
+    def identical(self) -> bool:
+        return bool(self.changes) and len(self.of(SAME)) == len(self.changes)
+
+
+def triage(
+    old: GoldenFile,
+    new: GoldenFile,
+    report: Report,
+    *,
+    labels: tuple[str, str],
+    differs: tuple[str, ...] = (),
+    distance: Callable[[TensorInfo, TensorInfo], float],
+) -> Triage:
+    """Sort every tensor of two recordings.
+
+    ``report`` judges the outputs in mode ``chain``; ``distance`` gives the relative L2 error
+    of other tensors. ``old`` need not be on disk: it may be what a manifest describes.
+    """
+    results = {result.name: result for result in report.tensors}
+    sorter = _Sorter(old, new, results, distance)
+    names = dict.fromkeys([*old.tensors, *new.tensors])
+    changes = tuple(sorter.change(name) for name in names)
+    return Triage(*labels, changes=changes, differs=differs)
+
+
+class _Sorter:
+    """Sorts the tensors of two files by what was judged and by what is known of the truth."""
+
+    def __init__(
+        self,
+        old: GoldenFile,
+        new: GoldenFile,
+        results: Mapping[str, TensorResult],
+        distance: Callable[[TensorInfo, TensorInfo], float],
+    ) -> None:
+        self._old = old
+        self._new = new
+        self._results = results
+        self._distance = distance
+        self._on_disk = old.path.suffix != ".json"  # else it is what a manifest says
+
+    def change(self, name: str) -> Change:
+        old, new = self._old.tensors.get(name), self._new.tensors.get(name)
+        if old is None or new is None:
+            said = "is new" if old is None else "is not there any more"
+            return Change(name, CHANGED, math.inf, math.inf, said)
+        if (old.dtype, old.shape) != (new.dtype, new.shape):
+            said = _said(old, new)
+            return Change(name, CHANGED, math.inf, math.inf, said)
+        if old.sha256 == new.sha256:
+            return Change(name, SAME)
+        if old.role in _OUTPUTS:
+            return self._output(name, old)
+        if old.role in ("budget", "oracle"):
+            return self._yardstick(name, old, new)
+        return self._given(name, old, new)
+
+    def _output(self, name: str, info: TensorInfo) -> Change:
+        result = self._results[name]
+        rel_l2 = _rel_l2(result)
+        truth = one_truth(self._old, self._new, info) if self._on_disk else None
+        if truth is not None and truth.share <= (CLOSER_SHARE if result.ok else 1.0):
+            said = f"{truth.new:.1e} from the truth, was {truth.old:.1e}"
+            return Change(name, CLOSER, result.share, rel_l2, said)
+        state = WITHIN if result.ok else CHANGED
+        message = result.message if result.metrics is not None else _by_sketch(result)
+        return Change(name, state, result.share, rel_l2, message)
+
+    def _yardstick(self, name: str, old: TensorInfo, new: TensorInfo) -> Change:
+        """A truth is compared as what it is; a budget may be drawn again with its tensor."""
+        if not self._on_disk:
+            return Change(name, WITHIN, message="not compared: the old one is not here")
+        if old.role == "oracle":
+            return self._given(name, old, new)
+        factor = budget_factor(self._old.map(name), self._new.map(name))
+        ok = factor <= BUDGET_FACTOR
+        said = "" if ok else f"its budget changed by a factor of {factor:.2g}"
+        return Change(name, WITHIN if ok else CHANGED, factor / BUDGET_FACTOR, factor - 1.0, said)
+
+    def _given(self, name: str, old: TensorInfo, new: TensorInfo) -> Change:
+        if not DTYPES[old.dtype].is_float:
+            return Change(name, CHANGED, math.inf, math.inf, "the input is another one")
+        error = self._distance(old, new)
+        share = error / _allowed(old)
+        return Change(name, WITHIN if share <= 1.0 else CHANGED, share, error)
+
+
+def _allowed(info: TensorInfo) -> float:
+    """The relative L2 error of what no op of the golden yields: a kept truth, a table, or the
+    output of a layer that was not kept, which the whole chain before it made."""
+    eps = DTYPES[info.dtype].eps
+    if info.role == "oracle":
+        return TRUTH_EPSILONS * eps
+    if info.role == "constant":
+        return TABLE_EPSILONS * eps
+    limits = limits_for(default_policy(), "add", (info.dtype, info.dtype), "chain")
+    assert limits.rel_l2 is not None
+    return limits.rel_l2
+
+
+def _said(old: TensorInfo, new: TensorInfo) -> str:
+    if old.shape == new.shape:
+        return f"{old.dtype} → {new.dtype}"
+    return f"{old.dtype} {list(old.shape)} → {new.dtype} {list(new.shape)}"
+
+
+def _rel_l2(result: TensorResult) -> float:
+    if result.metrics is not None:
+        return result.metrics.rel_l2
+    return next((c.value for c in result.checks if c.metric == "sketch_l2"), math.nan)
+
+
+def _by_sketch(result: TensorResult) -> str:
+    return "the sketch cannot tell" if result.state == "unsure" else "by sketch"
