@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from goldenctl.diff._partial import RowErrors
 from goldenctl.diff.budget import Budget, check_budget
@@ -24,7 +25,7 @@ from goldenctl.diff.tolerance import Check, Policy, check_limits, limits_for
 from goldenctl.errors import DamagedError, UsageError
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
-from goldenctl.golden.schema import BUDGET_SCOPES, TensorInfo, short_name
+from goldenctl.golden.schema import BUDGET_SCOPES, BUDGET_STATISTICS, TensorInfo, short_name
 
 Progress = Callable[[int, int, str], None]
 # Judges two tensors of one shape: expected, actual.
@@ -167,16 +168,26 @@ class _Judge:
         scope = BUDGET_SCOPES.index(self._mode) if self._mode in BUDGET_SCOPES else None
         usable = stored in self._golden.tensors and actual.dtype == info.dtype
         if self._policy.budget and usable and scope is not None and rows is not None:
-            budget = Budget.of(self._golden.verify(stored), scope)
+            rows_shape = (len(BUDGET_SCOPES), *info.shape[:-1], len(BUDGET_STATISTICS))
+            budget = Budget.of(self._beside(stored, rows_shape), scope)
             truth = f"{folder}/oracle/{tap}"
             if truth not in self._golden.tensors:
                 return "budget", *check_budget(rows, budget, from_truth=False)
-            exact = self._golden.verify(truth)[scope]
+            exact = self._beside(truth, (len(BUDGET_SCOPES), *info.shape))[scope]
             from_truth = RowErrors.of(exact)
             score(self._run.map(info.name), exact, atol=0.0, rtol=0.0, rows=from_truth)
             return "truth", *check_budget(from_truth, budget, from_truth=True)
         limits = limits_for(self._policy, info.op, (info.dtype, actual.dtype), self._mode)
         return self._policy.name, list(check_limits(metrics, limits)), None
+
+    def _beside(self, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+        """Return a budget or a truth of the golden; DamagedError when it does not fit."""
+        info = self._golden.info(name)
+        if info.shape != shape or not DTYPES[info.dtype].is_float:
+            expected = f"expected floats {list(shape)}, got {info.dtype} {list(info.shape)}"
+            message = f"{self._golden.path}: {name}: {expected}"
+            raise DamagedError(message, hint="record it again with --oracle")
+        return self._golden.verify(name)
 
 
 def _check_pair(golden: GoldenFile, run: GoldenFile) -> None:

@@ -23,6 +23,8 @@ _Path = Annotated[str, Meta(pattern=r"^[^\x00]*$", max_length=4096)]
 _Dtype = Annotated[str, Meta(pattern=f"^({'|'.join(FLOAT_DTYPES)})$")]
 _Names = list[Annotated[str, Meta(max_length=1024)]]
 
+_NULLABLE = ("layers", "sublayers")  # null means all; elsewhere it is as if left out
+
 
 class _Model(msgspec.Struct):
     path: _Path = ""
@@ -85,9 +87,10 @@ def read_recipe(text: str, path: Path) -> RecipeObject:
     except msgspec.ValidationError as error:
         message = f"{where}: {error}"
         raise DamagedError(message, hint="record or replay it again") from error
-    if isinstance(raw.get("model"), dict):
-        raw["model"] = RecipeObject(raw["model"], f"{where}: model")
-    return RecipeObject(raw, where)
+    said = {key: value for key, value in raw.items() if value is not None or key in _NULLABLE}
+    if "model" in said:
+        said["model"] = RecipeObject(said["model"], f"{where}: model")
+    return RecipeObject(said, where)
 
 
 def _refuse_deep(value: object, depth: int, where: str) -> None:
