@@ -16,8 +16,10 @@ from goldenctl.commands.bench import bench_command
 from goldenctl.commands.blame import blame_command
 from goldenctl.commands.diff import diff_command
 from goldenctl.commands.doctor import doctor_command
+from goldenctl.commands.export import export_command
 from goldenctl.commands.faults import faults_command
 from goldenctl.commands.goldens import list_command, log_command, show_command
+from goldenctl.commands.import_ import import_command
 from goldenctl.commands.infinicore import infinicore_group
 from goldenctl.commands.init import init_command
 from goldenctl.commands.inspect import inspect_command
@@ -58,6 +60,8 @@ for command in (
     bench_command,
     report_command,
     inspect_command,
+    export_command,
+    import_command,
     faults_command,
     infinicore_group,
     doctor_command,

@@ -120,6 +120,8 @@ class _Judge:
         actual = self._run.tensors.get(info.name)
         if info.tap in self._not_computed and failure is None:
             return result_of(info, "not_computed", message="the backend fuses this op away")
+        if info.name in self._not_computed:
+            return result_of(info, "not_computed", message="the engine's dump does not have it")
         if failure is not None:
             where = f" at {failure['tap']}" if "tap" in failure else ""
             said = f"{failure.get('reason')}{where}: {failure.get('message')}"

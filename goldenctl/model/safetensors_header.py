@@ -54,6 +54,17 @@ def read_header(path: Path) -> dict[str, Entry]:
     Raises MissingError when it cannot be opened and DamagedError when its header is not
     well formed, or does not describe every byte of the file exactly once.
     """
+    header, data_bytes = _read_header(path)
+    return parse_header(header, data_bytes, where=str(path))
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata of a safetensors file; raises as ``read_header`` does."""
+    return _metadata(_parse_object(_read_header(path)[0], str(path)), str(path))
+
+
+def _read_header(path: Path) -> tuple[bytes, int]:
+    """Return the header and how many bytes are behind it."""
     try:
         with path.open("rb") as file:
             file_bytes = os.fstat(file.fileno()).st_size
@@ -69,19 +80,14 @@ def read_header(path: Path) -> dict[str, Entry]:
     except OSError as error:
         message = f"{path}: cannot be read ({error.strerror})"
         raise MissingError(message) from error
-    return parse_header(header, file_bytes - 8 - length, where=str(path))
+    return header, file_bytes - 8 - length
 
 
 def parse_header(header: bytes, data_bytes: int, *, where: str) -> dict[str, Entry]:
     """Return the tensors that ``header`` describes, for ``data_bytes`` bytes behind it."""
-    if not header.startswith(b"{"):
-        message = f"{where}: not a safetensors file: its header is not a JSON object"
-        raise DamagedError(message)
-    parsed = parse_object(header, f"{where}: header")
-    metadata = parsed.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        message = f"{where}: __metadata__ is not a map of strings"
-        raise DamagedError(message)
+    parsed = _parse_object(header, where)
+    _metadata(parsed, where)
+    parsed.pop("__metadata__", None)
     start = 8 + len(header)
     entries = {name: _entry(name, raw, start, where) for name, raw in parsed.items()}
     ordered = dict(sorted(entries.items(), key=lambda item: (item[1].offset, item[1].size_bytes)))
@@ -98,6 +104,21 @@ def parse_header(header: bytes, data_bytes: int, *, where: str) -> dict[str, Ent
         )
         raise DamagedError(message, hint="it is cut off, or something was appended")
     return ordered
+
+
+def _parse_object(header: bytes, where: str) -> dict[str, Any]:
+    if not header.startswith(b"{"):
+        message = f"{where}: not a safetensors file: its header is not a JSON object"
+        raise DamagedError(message)
+    return parse_object(header, f"{where}: header")
+
+
+def _metadata(parsed: dict[str, Any], where: str) -> dict[str, str]:
+    metadata = parsed.get("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        message = f"{where}: __metadata__ is not a map of strings"
+        raise DamagedError(message)
+    return metadata
 
 
 def _entry(name: str, raw: Any, start: int, where: str) -> Entry:

@@ -1,0 +1,148 @@
+"""``goldenctl export``: a golden or run in another format, whole or in part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from goldenctl.commands.options import (
+    PATH,
+    TEXT,
+    human_bytes,
+    progress_bar,
+    refuse_unwritable,
+)
+from goldenctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from goldenctl.golden.file import GoldenFile
+
+FORMATS = ("archive", "safetensors", "npz", "infiniop-test")
+_BY_SUFFIX = {
+    ".h5": "archive",
+    ".hdf5": "archive",
+    ".safetensors": "safetensors",
+    ".npz": "npz",
+    ".gguf": "infiniop-test",
+}
+
+
+@click.command("export")
+@click.argument("file", type=TEXT)
+@click.argument("out", type=PATH)
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(FORMATS),
+    help="By OUT's suffix unless given: .h5 (compressed archive), .safetensors, .npz, .gguf.",
+)
+@click.option(
+    "--only",
+    multiple=True,
+    type=TEXT,
+    metavar="PATTERN",
+    help="Only tensors such as 'layers.03.attention.*' (repeatable).",
+)
+@click.option("--case", "cases", multiple=True, type=TEXT, help="Only this case (repeatable).")
+@click.option(
+    "--op",
+    type=TEXT,
+    metavar="TENSOR",
+    help="infiniop-test: the op that yields it; of a run the first that is wrong unless given.",
+)
+@click.option("--model-path", type=PATH, help="infiniop-test: the checkpoint, when it has moved.")
+@click.option("--golden", type=TEXT, help="infiniop-test: the run's golden, when it has moved.")
+@click.option("--goldens", type=PATH, help="The folder of golden sets.")
+@click.option("--force", is_flag=True, help="Replace OUT.")
+def export_command(
+    file: str,
+    out: Path,
+    format_name: str | None,
+    only: tuple[str, ...],
+    cases: tuple[str, ...],
+    op: str | None,
+    model_path: Path | None,
+    golden: str | None,
+    goldens: Path | None,
+    force: bool,
+) -> None:
+    """Write FILE, a golden or a run, to OUT in another format.
+
+    An archive, a safetensors and an npz file hold what `goldenctl import` needs to write the
+    same golden again, byte for byte. infiniop-test is a test case for InfiniCore's own tester
+    of one op: its inputs and weights, and the golden's output as the answer.
+    """
+    from goldenctl.golden.file import open_golden
+    from goldenctl.golden.store import resolve
+
+    chosen = format_name or _BY_SUFFIX.get(out.suffix)
+    if chosen is None:
+        msg = f"{out}: its suffix names no format"
+        raise UsageError(msg, hint=f"pass --format {', '.join(FORMATS)}")
+    _refuse_unfit(chosen, parts=bool(only or cases), op=bool(op or model_path or golden))
+    if out.exists() and not force:
+        msg = f"{out}: it exists already"
+        raise UsageError(msg, hint="choose another name, or pass --force to replace it")
+    refuse_unwritable(out)
+    source = open_golden(resolve(file, goldens))
+    if chosen == "infiniop-test":
+        _export_case(source, out, op=op, model_path=model_path, golden=golden, goldens=goldens)
+    else:
+        _export_tensors(source, out, chosen, only=only, cases=cases)
+
+
+def _refuse_unfit(chosen: str, *, parts: bool, op: bool) -> None:
+    if op and chosen != "infiniop-test":
+        msg = f"--op, --model-path and --golden are for --format infiniop-test, not {chosen}"
+        raise UsageError(msg)
+    if parts and chosen == "infiniop-test":
+        msg = "--only and --case are not for infiniop-test"
+        raise UsageError(msg, hint="name the tensor with --op")
+
+
+def _export_tensors(
+    source: GoldenFile, out: Path, chosen: str, *, only: tuple[str, ...], cases: tuple[str, ...]
+) -> None:
+    from goldenctl.exchange.archive import write_archive
+    from goldenctl.exchange.npz import write_npz
+    from goldenctl.exchange.safetensors import write_safetensors
+    from goldenctl.exchange.select import select
+    from goldenctl.exchange.whole import whole_file
+
+    catalog = select(source, only=only, cases=cases)
+    write = {"archive": write_archive, "safetensors": write_safetensors, "npz": write_npz}[chosen]
+    with progress_bar("exporting") as progress, whole_file(out) as temporary:
+        write(temporary, source, catalog, progress=progress)
+    count, whole = len(catalog.tensors), len(source.tensors)
+    part = f"{count} tensors" if count == whole else f"{count} of {whole} tensors"
+    size = out.stat().st_size
+    share = f"{size / max(catalog.nbytes, 1):.0%} of their bytes"
+    click.echo(f"wrote {out}: {part}, {human_bytes(size)}, {share}")
+
+
+def _export_case(
+    source: GoldenFile,
+    out: Path,
+    *,
+    op: str | None,
+    model_path: Path | None,
+    golden: str | None,
+    goldens: Path | None,
+) -> None:
+    from goldenctl.exchange.gguf import write_gguf
+    from goldenctl.exchange.infiniop_case import find_case
+    from goldenctl.exchange.whole import whole_file
+    from goldenctl.golden.store import resolve
+
+    case = find_case(
+        source,
+        op,
+        golden_path=resolve(golden, goldens) if golden is not None else None,
+        model_path=model_path,
+    )
+    with whole_file(out) as temporary:
+        write_gguf(temporary, case.metadata, case.tensors)
+    click.echo(f"wrote {out}: {case.summary}, {human_bytes(out.stat().st_size)}")
+    click.echo(f"run: infiniop-test {out} --atol {case.atol:.3g} --rtol 0")

@@ -1,0 +1,149 @@
+"""``goldenctl import``: a run from another engine's dump, or a golden from its own export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from goldenctl.commands.options import (
+    PATH,
+    TEXT,
+    human_bytes,
+    progress_bar,
+    refuse_unwritable,
+)
+from goldenctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from goldenctl.exchange.assign import Assignment
+
+
+@click.command("import")
+@click.argument("dump", type=PATH)
+@click.argument("out", type=PATH, required=False)
+@click.option("--map", "map_path", type=PATH, help="Which tensor is which (TOML or JSON).")
+@click.option("--golden", type=TEXT, help="The golden that the engine was given the tokens of.")
+@click.option("--case", "cases", multiple=True, type=TEXT, help="Only this case (repeatable).")
+@click.option(
+    "--lacking",
+    type=click.Choice(["error", "missing", "not-computed"]),
+    help="What becomes of the golden's tensors that are not in the dump; the map's unless given.",
+)
+@click.option("--list", "listing", is_flag=True, help="Show the dump's names; suggest a map.")
+@click.option("--goldens", type=PATH, help="The folder of golden sets.")
+@click.option("--force", is_flag=True, help="Replace OUT.")
+def import_command(
+    dump: Path,
+    out: Path | None,
+    map_path: Path | None,
+    golden: str | None,
+    cases: tuple[str, ...],
+    lacking: str | None,
+    listing: bool,
+    goldens: Path | None,
+    force: bool,
+) -> None:
+    """Write OUT, a run file, from DUMP: another engine's tensors, as safetensors, npz, npy or
+    a folder of these. `goldenctl diff GOLDEN OUT` then judges the engine.
+
+    Without --map, DUMP is what `goldenctl export` wrote, and OUT the same golden or run again.
+    --list prints a map to start from: import DUMP --golden GOLDEN --list > map.toml
+    """
+    if listing:
+        _list(dump, golden, goldens)
+        return
+    if out is None:
+        msg = "import needs a file to write: import DUMP OUT, or --list"
+        raise UsageError(msg)
+    if out.exists() and not force:
+        msg = f"{out}: it exists already"
+        raise UsageError(msg, hint="choose another name, or pass --force to replace it")
+    refuse_unwritable(out)
+    if map_path is None and golden is None:
+        if cases or lacking:
+            msg = "--case and --lacking need --map and --golden"
+            raise UsageError(msg)
+        _restore(dump, out)
+    elif map_path is None or golden is None:
+        msg = "a dump of another engine needs --map and --golden"
+        raise UsageError(msg, hint="import DUMP --golden GOLDEN --list suggests a map")
+    else:
+        _import_run(dump, out, map_path, golden, cases, lacking=lacking, goldens=goldens)
+
+
+def _restore(dump: Path, out: Path) -> None:
+    from goldenctl.errors import MissingError
+    from goldenctl.exchange.bring import restore
+    from goldenctl.exchange.exports import open_export
+
+    if not dump.exists():
+        msg = f"{dump}: there is no such file"
+        raise MissingError(msg)
+    with open_export(dump) as opened:
+        if opened is None:
+            msg = f"{dump}: is no export of goldenctl"
+            raise UsageError(msg, hint="another engine's dump needs --map and --golden")
+        catalog, read = opened
+        with progress_bar("importing") as progress:
+            restore(out, catalog, read, where=str(dump), progress=progress)
+    count = len(catalog.tensors)
+    click.echo(f"wrote {out}: a {catalog.kind} of {count} tensors, {human_bytes(catalog.nbytes)}")
+    click.echo(f"content digest {catalog.content_sha256}")
+
+
+def _import_run(
+    dump: Path,
+    out: Path,
+    map_path: Path,
+    golden: str,
+    cases: tuple[str, ...],
+    *,
+    lacking: str | None,
+    goldens: Path | None,
+) -> None:
+    from goldenctl.exchange.assign import assign
+    from goldenctl.exchange.bring import import_run
+    from goldenctl.exchange.dump import read_dump
+    from goldenctl.exchange.namemap import load_map
+    from goldenctl.golden.file import open_golden
+    from goldenctl.golden.store import resolve
+
+    mapping = load_map(map_path)
+    source = open_golden(resolve(golden, goldens), kind="golden")
+    policy = lacking.replace("-", "_") if lacking else None
+    found = assign(source, read_dump(dump), mapping, cases=cases, lacking=policy)  # type: ignore[arg-type]
+    with progress_bar("importing") as progress:
+        import_run(out, source, mapping, found, dump=dump, progress=progress)
+    click.echo(f"wrote {out}: a run of {len(found.fits)} tensors")
+    for line in _leftovers(found):
+        click.echo(line)
+
+
+def _leftovers(found: Assignment) -> list[str]:
+    """Say what was left out, and of what."""
+    from goldenctl.errors import printable
+
+    lists = (
+        ("marked not computed", found.not_computed),
+        ("missing, and will fail", found.missing),
+        ("in the dump and not used", found.unused),
+    )
+    return [
+        f"{len(names)} {what}: {printable(', '.join(names[:3]))}{', ...' if names[3:] else ''}"
+        for what, names in lists
+        if names
+    ]
+
+
+def _list(dump: Path, golden: str | None, goldens: Path | None) -> None:
+    from goldenctl.exchange.dump import read_dump
+    from goldenctl.exchange.suggest import listing
+    from goldenctl.golden.file import open_golden
+    from goldenctl.golden.store import resolve
+
+    tensors = read_dump(dump)
+    source = open_golden(resolve(golden, goldens), kind="golden") if golden is not None else None
+    for line in listing(tensors, source):
+        click.echo(line)

@@ -1,0 +1,1 @@
+"""Goldens and runs in other formats: archives, safetensors, npz, InfiniCore's test cases."""

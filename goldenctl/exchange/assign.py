@@ -1,0 +1,144 @@
+"""Owns which tensor of a dump stands for which of the golden, and what becomes of the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from goldenctl.errors import UsageError
+from goldenctl.exchange.dump import DumpTensor
+from goldenctl.exchange.fit import Fit, case_sizes
+from goldenctl.exchange.namemap import Entry, Lacking, NameMap, fill, is_left_out, matches
+from goldenctl.golden.file import GoldenFile
+from goldenctl.golden.schema import TensorInfo
+
+_LISTED = 3
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Every tensor that a run of the golden should hold: where it comes from, or why not.
+
+    ``fits`` are in execution order, two of them where the map adds a second tensor.
+    """
+
+    fits: Mapping[str, tuple[Fit, ...]]
+    missing: tuple[str, ...]
+    not_computed: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
+def assign(
+    golden: GoldenFile,
+    dump: Mapping[str, DumpTensor],
+    mapping: NameMap,
+    *,
+    cases: Sequence[str] = (),
+    lacking: Lacking | None = None,
+) -> Assignment:
+    """Find every tensor's place by the map, checking names and shapes before any is read.
+
+    ``lacking`` overrides the map's. Raises UsageError for a name that is ambiguous, not in
+    the dump or not in the map (unless ``lacking`` says otherwise), or of another shape.
+    """
+    policy = lacking or mapping.lacking
+    fits: dict[str, tuple[Fit, ...]] = {}
+    lacks: list[str] = []
+    not_computed: list[str] = []
+    owners: dict[tuple[str, int], str] = {}
+    for info in _wanted(golden, cases):
+        entry = _entry(mapping, info)
+        if entry is None or is_left_out(mapping.not_computed, info):
+            left_out = is_left_out(mapping.not_computed, info)
+            (not_computed if left_out else lacks).append(info.name)
+            continue
+        sources = [_source(dump, name, policy, info) for name in _names(entry, info)]
+        if any(source is None for source in sources):
+            lacks.append(info.name)
+            continue
+        sizes = case_sizes(golden.tensors, info.case, info.step)
+        found = [source for source in sources if source is not None]
+        fits[info.name] = tuple(Fit(entry, info, source, sizes) for source in found)
+        _refuse_shared(owners, entry, info, found[0])
+    _refuse_lacks(lacks, policy)
+    if policy == "not_computed":
+        not_computed, lacks = [*not_computed, *lacks], []
+    _refuse_nothing(golden, dump, fits)
+    used = {name for name, _ in owners} | {t for m in mapping.tensor for t in _plus(m, golden)}
+    unused = tuple(name for name in dump if name not in used)
+    return Assignment(fits, tuple(lacks), tuple(not_computed), unused)
+
+
+def _wanted(golden: GoldenFile, cases: Sequence[str]) -> list[TensorInfo]:
+    known = list(dict.fromkeys(i.case for i in golden.tensors.values() if i.case))
+    for case in cases:
+        if case not in known:
+            message = f"{golden.path}: there is no case {case!r}"
+            raise UsageError(message, hint=f"it has {', '.join(known)}")
+    return [
+        info
+        for info in golden.tensors.values()
+        if info.role in ("tap", "output") and (not cases or info.case in cases)
+    ]
+
+
+def _entry(mapping: NameMap, info: TensorInfo) -> Entry | None:
+    found = [entry for entry in mapping.tensor if matches(entry.golden, info)]
+    if len(found) > 1:
+        message = (
+            f"{info.name}: the map has it twice, as {found[0].golden!r} and {found[1].golden!r}"
+        )
+        raise UsageError(message, hint="take one of them out")
+    return found[0] if found else None
+
+
+def _names(entry: Entry, info: TensorInfo) -> list[str]:
+    patterns = [entry.dump] if entry.plus is None else [entry.dump, entry.plus]
+    return [fill(pattern, info) for pattern in patterns]
+
+
+def _plus(entry: Entry, golden: GoldenFile) -> list[str]:
+    if entry.plus is None:
+        return []
+    return [fill(entry.plus, i) for i in golden.tensors.values() if matches(entry.golden, i)]
+
+
+def _source(
+    dump: Mapping[str, DumpTensor], name: str, policy: Lacking, info: TensorInfo
+) -> DumpTensor | None:
+    if name in dump or policy != "error":
+        return dump.get(name)
+    close = get_close_matches(name, dump, 1)
+    near = f"the nearest name is {close[0]!r}" if close else f"it has {len(dump)} others"
+    message = f"{info.name}: the dump has no tensor {name!r} ({near})"
+    raise UsageError(message, hint="correct the map, or pass --lacking missing or not-computed")
+
+
+def _refuse_shared(
+    owners: dict[tuple[str, int], str], entry: Entry, info: TensorInfo, source: DumpTensor
+) -> None:
+    key = (source.name, entry.part)
+    if key in owners:
+        message = (
+            f"tensor {source.name!r} of the dump stands for both {owners[key]} and {info.name}"
+        )
+        hint = "use {layer}, {case} and {step} in its name, or choose one --case"
+        raise UsageError(message, hint=hint)
+    owners[key] = info.name
+
+
+def _refuse_lacks(lacks: Sequence[str], policy: Lacking) -> None:
+    if lacks and policy == "error":
+        more = f" and {len(lacks) - _LISTED} more" if len(lacks) > _LISTED else ""
+        message = f"the map says nothing of {', '.join(lacks[:_LISTED])}{more}"
+        hint = "map them, list them as not_computed, or pass --lacking missing or not-computed"
+        raise UsageError(message, hint=hint)
+
+
+def _refuse_nothing(
+    golden: GoldenFile, dump: Mapping[str, DumpTensor], fits: Mapping[str, object]
+) -> None:
+    if not fits:
+        message = f"none of the {len(dump)} tensors of the dump is one of {golden.path}"
+        raise UsageError(message, hint="import DUMP --golden GOLDEN --list suggests a map")

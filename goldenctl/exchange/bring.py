@@ -1,0 +1,166 @@
+"""Owns import: a run file from another engine's dump, a golden or run from its own export."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from goldenctl.errors import DamagedError
+from goldenctl.exchange.assign import Assignment
+from goldenctl.exchange.catalog import Catalog, sublayer_infos
+from goldenctl.exchange.catalog import Tensor as CatalogTensor
+from goldenctl.exchange.fit import Fit, convert
+from goldenctl.exchange.namemap import NameMap, encode
+from goldenctl.golden.dtypes import DTYPES
+from goldenctl.golden.file import GoldenFile
+from goldenctl.golden.schema import SublayerInfo, TensorSpec
+from goldenctl.golden.writer import GoldenWriter
+
+Progress = Callable[[int, int, str], None]
+
+
+def restore(
+    path: Path,
+    catalog: Catalog,
+    read: Callable[[CatalogTensor], np.ndarray],
+    *,
+    where: str,
+    progress: Progress = lambda *_: None,
+) -> None:
+    """Write the golden or run of a catalog; ``read`` returns a tensor's bytes.
+
+    Raises DamagedError when they do not match their digest; nothing is then at ``path``.
+    """
+    tensors = [tensor.spec for tensor in catalog.tensors]
+    groups = [sublayer.name for sublayer in catalog.sublayers]
+    recipe = _restored_recipe(catalog)
+    with GoldenWriter(
+        path, kind=catalog.kind, recipe=recipe, tensors=tensors, links=catalog.links, groups=groups
+    ) as writer:
+        done = 0
+        for tensor in catalog.tensors:
+            progress(done, catalog.nbytes, tensor.name)
+            data = read(tensor)
+            if hashlib.sha256(data.data).hexdigest() != tensor.sha256:
+                message = f"{where}: {tensor.name} does not match its digest"
+                raise DamagedError(message, hint="export the golden again")
+            writer.write(tensor.name, data.data)
+            done += data.nbytes
+        writer.seal(
+            sublayers=sublayer_infos(catalog),
+            digests={tensor.name: tensor.sha256 for tensor in catalog.tensors},
+            times_ns={tensor.name: tensor.time_ns for tensor in catalog.tensors},
+            simulated=catalog.simulated,
+        )
+
+
+def import_run(
+    path: Path,
+    golden: GoldenFile,
+    mapping: NameMap,
+    assignment: Assignment,
+    *,
+    dump: Path,
+    progress: Progress = lambda *_: None,
+) -> None:
+    """Write a run of ``golden`` from a dump's tensors; DamagedError when one cannot be read."""
+    specs = [
+        TensorSpec(info.name, _dtype(fits), info.shape, info.dims, info.role, info.op)
+        for info in golden.tensors.values()
+        if (fits := assignment.fits.get(info.name))
+    ]
+    written = {spec.name for spec in specs}
+    groups = _groups(golden, [*written, *assignment.missing])
+    links = {link: target for link, target in golden.aliases.items() if target in written}
+    total = sum(spec.nbytes for spec in specs)
+    with GoldenWriter(
+        path,
+        kind="run",
+        recipe=_recipe(golden, mapping, assignment, specs, groups, dump),
+        tensors=specs,
+        links={link: target for link, target in links.items() if _folder(link) in groups},
+        groups=groups,
+    ) as writer:
+        done = 0
+        for spec in specs:
+            progress(done, total, spec.name)
+            writer.write(spec.name, _bits(assignment.fits[spec.name], spec).data)
+            done += spec.nbytes
+        writer.seal(sublayers=[SublayerInfo(name, 0) for name in groups])
+
+
+def _bits(fits: tuple[Fit, ...], spec: TensorSpec) -> np.ndarray:
+    """Return the run's bytes of a tensor. A sum is rounded once, from float64."""
+    first, *others = (fit.values() for fit in fits)
+    if others:
+        total = first.astype(np.float64) + others[0].astype(np.float64)
+        values = total.astype(DTYPES[spec.dtype].numpy)
+    else:
+        values = convert(first, spec.dtype, spec.name)
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+
+
+def _dtype(fits: tuple[Fit, ...]) -> str:
+    """The coarsest type of those that are added."""
+    return max((fit.dtype for fit in fits), key=lambda name: DTYPES[name].eps)
+
+
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+def _groups(golden: GoldenFile, names: list[str]) -> list[str]:
+    folders = {_folder(name) for name in names}
+    return [name for name in golden.sublayers if name in folders]
+
+
+def _recipe(
+    golden: GoldenFile,
+    mapping: NameMap,
+    assignment: Assignment,
+    specs: list[TensorSpec],
+    groups: list[str],
+    dump: Path,
+) -> dict[str, Any]:
+    dtypes = Counter(spec.dtype for spec in specs)
+    return {
+        "golden": {"path": str(golden.path), "content_sha256": golden.content_sha256},
+        "model": golden.recipe.get("model", {}),
+        "cases": golden.recipe.get("cases", []),
+        "backend": {
+            "name": "import",
+            "engine": mapping.engine,
+            "dump": {"path": str(dump), "sha256": _digest(dump)},
+            "map": encode(mapping),
+        },
+        "device": "",
+        "mode": mapping.mode,
+        "dtype": dtypes.most_common(1)[0][0],
+        "attention": "eager",
+        "repeat": 1,
+        "sublayers": groups,
+        "not_computed": list(assignment.not_computed),
+        "faults": [],
+        "grafts": [],
+    }
+
+
+def _digest(dump: Path) -> str:
+    """Return one digest of a dump: of its bytes, or of the names and digests in a folder."""
+    if dump.is_dir():
+        lines = [f"{p.name} {_digest(p)}\n" for p in sorted(dump.iterdir()) if p.is_file()]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+    with dump.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _restored_recipe(catalog: Catalog) -> Mapping[str, Any]:
+    """Return the recipe; a part of a golden says of which."""
+    if catalog.content_sha256 == catalog.source_content_sha256:
+        return catalog.recipe
+    return {**catalog.recipe, "part_of": {"content_sha256": catalog.source_content_sha256}}

@@ -1,0 +1,275 @@
+"""Owns test cases for InfiniCore's own infiniop-test: one op of a golden, alone.
+
+The case is what the harness launches for the op: the same shapes and strides, the golden's
+inputs, the checkpoint's weights, and the golden's output as the expected answer. The file
+format is InfiniCore's (test/infiniop-test there): keys ``test.N.op_name``, attributes,
+``.shape`` in NumPy's order and ``.strides`` reversed; a tensor's data lies contiguous in the file
+and is laid out by its strides when it is read. An output holds no data, only a shape.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from goldenctl.diff.budget import Budget, row_limits
+from goldenctl.diff.judge import compare
+from goldenctl.diff.tolerance import default_policy, limits_for
+from goldenctl.errors import DamagedError, MissingError, UsageError
+from goldenctl.exchange.gguf import UInt64, Value
+from goldenctl.golden.dtypes import DTYPES
+from goldenctl.golden.file import GoldenFile, open_golden
+from goldenctl.golden.schema import BUDGET_SCOPES, TensorInfo, short_name
+from goldenctl.model import graph
+from goldenctl.model.checkpoint import Checkpoint
+from goldenctl.model.config import ModelConfig
+from goldenctl.model.graph import Op, Sublayer
+from goldenctl.replay.bind import choose_sublayers
+from goldenctl.replay.lower import LOWERINGS
+from goldenctl.replay.plan import PlanOp, View, contiguous
+
+# What infiniop-test calls each launch, its arguments, and its output.
+_TESTS = {
+    "rms_norm": ("rms_norm", ("x", "w"), "y"),
+    "rope": ("rope", ("x", "pos_ids", "sin_table", "cos_table"), "y"),
+    "causal_softmax": ("causal_softmax", ("x",), "y"),
+    "swiglu": ("swiglu", ("a", "b"), "c"),
+    "add": ("add", ("a", "b"), "c"),
+    "gemm": ("gemm", ("a", "b"), "c"),
+}
+_ROPE_ALGORITHMS = {"gpt_j": 0, "neox": 1}
+Array = NDArray[Any]
+
+
+@dataclass
+class Case:
+    """A file's content, what it is in words, and the tolerance of the golden for its answers."""
+
+    summary: str
+    atol: float
+    metadata: dict[str, Value] = field(default_factory=dict)
+    tensors: dict[str, Array] = field(default_factory=dict)
+
+
+def find_case(
+    source: GoldenFile,
+    tensor: str | None,
+    *,
+    golden_path: Path | None = None,
+    model_path: Path | None = None,
+) -> Case:
+    """Return the case of the op that yields ``tensor``, an ending of one name or all of it.
+
+    Without a name it is the first that is wrong in a run. Raises UsageError when there is no
+    such op or infiniop-test has none of its kind, MissingError when the run's golden or the
+    checkpoint is not there, DamagedError when either is another one.
+    """
+    golden = _golden_of(source, golden_path)
+    info = _find(golden, tensor if tensor is not None else _first_wrong(golden, source))
+    folder = info.name.rpartition("/")[0]
+    config = ModelConfig.from_dict(golden.recipe["model"]["config"])
+    sublayer = choose_sublayers(golden, config, None, fused=False)[folder]
+    dtype = source.recipe.get("dtype", info.dtype)
+    bound = _Bound(golden, _checkpoint(golden, model_path), folder, dtype)
+    return _case(bound, sublayer, sublayer.producer(info.tap), info)
+
+
+def _golden_of(source: GoldenFile, path: Path | None) -> GoldenFile:
+    if source.kind == "golden":
+        return source
+    recorded = source.recipe.get("golden", {})
+    place = path or Path(str(recorded.get("path", "")))
+    if not place.is_file():
+        message = f"{source.path}: its golden {place} is not there"
+        raise MissingError(message, hint="pass --golden")
+    golden = open_golden(place, kind="golden")
+    if golden.content_sha256 != recorded.get("content_sha256"):
+        message = f"{place}: is not the golden that {source.path} was replayed from"
+        raise DamagedError(message, hint="pass --golden")
+    return golden
+
+
+def _first_wrong(golden: GoldenFile, source: GoldenFile) -> str:
+    if source.kind == "golden":
+        message = f"{source.path}: name the op of a golden with --op TENSOR"
+        raise UsageError(message, hint="such as layers/03/attention/q_rope; inspect lists them")
+    wrong = compare(golden, source, default_policy()).first_wrong
+    if wrong is None:
+        message = f"{source.path}: nothing is wrong in it"
+        raise UsageError(message, hint="name an op with --op TENSOR")
+    return wrong.name
+
+
+def _find(golden: GoldenFile, text: str) -> TensorInfo:
+    """Return the one tensor that an op yields whose name ends in ``text``, dots or slashes."""
+    wanted = text.replace(".", "/") if "/" not in text else text
+    names = {**{name: name for name in golden.tensors}, **golden.aliases}
+    exact = names.get(text)
+    found = {t for n, t in names.items() if f"/{n}".endswith(f"/{wanted}")}
+    found = {t for t in found if golden.tensors[t].role in ("tap", "output")}
+    targets = [exact] if exact is not None else sorted(found)
+    if len(targets) != 1:
+        what = "is yielded by no op" if not targets else f"is ambiguous: {', '.join(targets[:3])}"
+        message = f"{golden.path}: --op {text} {what}"
+        raise UsageError(message, hint="inspect lists the tensors")
+    info = golden.tensors[targets[0]]
+    if info.role not in ("tap", "output"):
+        message = f"{golden.path}: {info.name} is {info.role}, no op yields it"
+        raise UsageError(message, hint="inspect lists the tensors")
+    return info
+
+
+def _checkpoint(golden: GoldenFile, model_path: Path | None) -> Checkpoint:
+    checkpoint = Checkpoint.open(model_path or Path(golden.recipe["model"]["path"]))
+    if checkpoint.fingerprint() != golden.recipe["model"]["fingerprint"]:
+        message = f"{checkpoint.folder}: not the checkpoint that {golden.path} was recorded from"
+        raise DamagedError(message, hint="pass the recorded one with --model-path")
+    return checkpoint
+
+
+class _Bound:
+    """The arrays of one op, in the order in which views of them count."""
+
+    def __init__(self, golden: GoldenFile, checkpoint: Checkpoint, folder: str, dtype: str) -> None:
+        self.golden = golden
+        self.folder = folder
+        self.dtype = dtype
+        self._checkpoint = checkpoint
+        self._arrays: list[Array] = []
+
+    def activation(self, name: str) -> View:
+        """Add what the golden holds of an input; UsageError when it was not recorded."""
+        full = graph.recorded_path(self.folder, name)
+        if self.golden.aliases.get(full, full) not in self.golden.tensors:
+            message = f"{self.golden.path}: {full} was not recorded, the op's inputs are needed"
+            raise UsageError(message, hint="record it again with --taps op")
+        return self._add(self.golden.map(full))
+
+    def weight(self, name: str) -> View:
+        return self._add(self._checkpoint.map(name))
+
+    def output(self, shape: tuple[int, ...]) -> View:
+        """Add the expected answer, in float64."""
+        self._arrays.append(np.zeros(shape))
+        return View(len(self._arrays) - 1, 0, shape, contiguous(shape))
+
+    def array(self, view: View) -> Array:
+        """Return what a view shows."""
+        base = self._arrays[view.tensor].reshape(-1)
+        strides = tuple(stride * base.itemsize for stride in view.strides)
+        return np.lib.stride_tricks.as_strided(base[view.offset :], view.shape, strides)
+
+    def fill(self, view: View, values: Array) -> None:
+        self._arrays[view.tensor] = np.ascontiguousarray(values, np.float64)
+
+    def _add(self, array: Array) -> View:
+        if array.dtype.kind not in "iu":
+            array = np.ascontiguousarray(array).astype(DTYPES[self.dtype].numpy)
+        self._arrays.append(np.ascontiguousarray(array))
+        return View(len(self._arrays) - 1, 0, array.shape, contiguous(array.shape))
+
+
+def _case(bound: _Bound, sublayer: Sublayer, op: Op, info: TensorInfo) -> Case:
+    inputs = tuple(bound.activation(name) for name in op.inputs)
+    weights = tuple(bound.weight(name) for name in op.weights)
+    out = bound.output(info.shape)
+    launches = LOWERINGS[op.kind](op.output, out, inputs, weights, op.attrs)
+    launch = launches[-1]  # those before it copy a bias into place
+    if launch.op not in _TESTS:
+        message = f"{info.name}: infiniop-test has no test of {op.kind}"
+        raise UsageError(message, hint=f"it has {', '.join(_TESTS)}")
+    truth = f"{bound.folder}/oracle/{info.tap}"
+    kept = truth in bound.golden.tensors
+    answer = bound.golden.map(truth)[0] if kept else bound.golden.map(info.name)
+    bound.fill(out, answer)
+    bias = bound.array(launches[0].args[0]) if len(launches) > 1 else None
+    case = Case("", _atol(bound.golden, info, bound.dtype, kept))
+    parts = list(_parts(launch))
+    for number, part in enumerate(parts):
+        _add_test(case, bound, part, number, bias)
+    case.metadata |= _keys(bound, info, len(parts), case.atol)
+    where = f"{short_name(bound.folder)}.{info.tap}"
+    tests = "1 test" if len(parts) == 1 else f"{len(parts)} tests"
+    case.summary = f"{tests} of {launch.op} for {where} in {bound.dtype}"
+    return case
+
+
+def _keys(bound: _Bound, info: TensorInfo, count: int, atol: float) -> dict[str, Value]:
+    return {
+        "general.architecture": "infiniop-test",
+        "test_count": UInt64(count),
+        "goldenctl.tensor": info.name,
+        "goldenctl.golden_content_sha256": bound.golden.content_sha256,
+        "goldenctl.atol": atol,
+    }
+
+
+def _parts(launch: PlanOp) -> Iterator[PlanOp]:
+    """Take a gemm of more than three axes apart: the engine has one batch axis."""
+    if launch.op != "gemm" or len(launch.out.shape) <= 3:
+        yield launch
+        return
+    for index in range(launch.out.shape[0]):
+        yield from _parts(
+            PlanOp(
+                launch.op,
+                launch.tap,
+                launch.out.take(0, index),
+                tuple(view.take(0, index) for view in launch.args),
+                alpha=launch.alpha,
+                beta=launch.beta,
+            )
+        )
+
+
+def _add_test(case: Case, bound: _Bound, launch: PlanOp, number: int, bias: Array | None) -> None:
+    name, arguments, output = _TESTS[launch.op]
+    prefix = f"test.{number}"
+    case.metadata[f"{prefix}.op_name"] = name
+    for key in ("epsilon", "alpha", "beta"):
+        value = getattr(launch, key)
+        if value is not None:
+            case.metadata[f"{prefix}.{key}"] = float(value)
+    if launch.algo is not None:
+        case.metadata[f"{prefix}.algo"] = _ROPE_ALGORITHMS[launch.algo]
+    for argument, view in zip(arguments, launch.args, strict=True):
+        _add_input(case, f"{prefix}.{argument}", bound.array(view), view.strides)
+    dtype = DTYPES[bound.dtype].numpy
+    if name == "gemm":  # its output is an input too: c = alpha a b + beta c
+        before = np.zeros(launch.out.shape, dtype) if bias is None else bias
+        _add_input(case, f"{prefix}.{output}", before.astype(dtype), launch.out.strides)
+    else:
+        empty = np.empty((0,) * len(launch.out.shape), dtype)
+        _add_input(case, f"{prefix}.{output}", empty, launch.out.strides)
+        case.metadata[f"{prefix}.{output}.shape"] = list(launch.out.shape)
+    case.tensors[f"{prefix}.ans"] = np.ascontiguousarray(bound.array(launch.out))
+
+
+def _add_input(case: Case, key: str, array: Array, strides: tuple[int, ...]) -> None:
+    """Add a tensor; along an axis of stride 0 only one slice is stored."""
+    if 0 in strides and array.size:
+        case.metadata[f"{key}.shape"] = list(array.shape)
+        array = array[tuple(slice(0, 1) if s == 0 else slice(None) for s in strides)]
+    case.metadata[f"{key}.strides"] = list(strides[::-1])
+    case.tensors[key] = np.ascontiguousarray(array)
+
+
+def _atol(golden: GoldenFile, info: TensorInfo, dtype: str, kept: bool) -> float:
+    """Return the largest error of an element that the golden's own tolerance lets pass."""
+    expected = np.asarray(golden.map(info.name), np.float64)
+    folder, _, tap = info.name.rpartition("/")
+    stored = f"{folder}/budget/{tap}"
+    if stored in golden.tensors and dtype == info.dtype:
+        budget = Budget.of(golden.map(stored), BUDGET_SCOPES.index("op"))
+        norms = np.sqrt((expected.reshape(-1, expected.shape[-1]) ** 2).sum(axis=-1))
+        return float(row_limits(budget, norms, from_truth=kept)[1].max())
+    limits = limits_for(default_policy(), info.op, (info.dtype, dtype), "op")
+    peak = limits.peak if limits.peak is not None else 0.0
+    finite = np.abs(expected[np.isfinite(expected)])
+    return peak * float(finite.max()) if finite.size else math.inf
