@@ -14,6 +14,7 @@ from goldenctl.commands.options import (
     PATH,
     FiniteRange,
     goldens_option,
+    model_folder,
     parse_layers,
     progress_bar,
     refuse_unwritable,
@@ -99,7 +100,7 @@ def bench_command(
     wanted = dtype or file.recipe["dtype"]
     for entrant in entrants:
         check_dtype(entrant.backend, wanted)
-    source = open_source(file, model_path or Path(file.recipe["model"]["path"]), options)
+    source = open_source(file, model_folder(model_path or file.recipe["model"]["path"]), options)
     with progress_bar("timing") as progress:
         measured = bench(
             source,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,7 +92,7 @@ def gc_command(names: tuple[str, ...], dry_run: bool, goldens: Path | None) -> N
     sets = [existing_set(name, goldens) for name in names] or list_sets(goldens)
     total, count = 0, 0
     for golden_set in sets:
-        with locked(golden_set), os_errors_named():
+        with nullcontext() if dry_run else locked(golden_set), os_errors_named():
             for path, reason in garbage(golden_set):
                 size = path.lstat().st_size
                 total, count = total + size, count + 1

@@ -11,7 +11,7 @@ from goldenctl.sets.renew import manifest_or_none
 
 
 def garbage(golden_set: GoldenSet) -> Iterator[tuple[Path, str]]:
-    """Yield each file of a held set that can go, and why.
+    """Yield each file of a set that can go, and why.
 
     Raises DamagedError when the manifest is damaged: it cannot say what it needs.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from conftest import Call
 
 from goldenctl.golden.file import open_golden
 from goldenctl.golden.manifest import read_manifest
+from goldenctl.golden.store import locked, open_set
 
 TINY = "synth:tiny?seed=0"
 
@@ -294,3 +296,46 @@ def test_gc_says_first_and_removes_only_what_nobody_needs(call: Call, goldens: P
     left = sorted(path.name for path in (goldens / "tiny").iterdir())
     assert left == [".lock", "manifest.json", "v1.h5", "v1.h5.times.json"]
     assert call("gc").out == "nothing to remove\n"
+
+
+# --- two writers, interruptions --------------------------------------------------------------
+
+
+def test_of_two_writers_one_wins(call: Call, goldens: Path) -> None:
+    before = contents(goldens)
+    with locked(open_set("tiny", goldens)):
+        for arguments in (
+            ("record", TINY, "--name", "tiny", "--random-tokens", "3"),
+            ("manifest", "tiny"),
+            ("rm", "tiny@v2"),
+            ("gc", "--delete"),
+        ):
+            ran = call(*arguments)
+            assert ran.code == 2
+            assert f"tiny: another goldenctl (process {os.getpid()}) is writing" in ran.line
+        assert call("diff", "tiny@v1", "tiny@v2").code == 0  # readers do not wait
+    after = contents(goldens)
+    del before["tiny/.lock"], after["tiny/.lock"]
+    assert after == before
+
+
+def test_a_stop_between_golden_and_manifest_leaves_both_whole(
+    call: Call, goldens: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("goldenctl.sets.renew.describe", stop)
+    record = ("record", TINY, "--name", "new", "--token-ids", "1")
+    ran = call(*record)
+    assert ran.code == 130
+    assert sorted(path.name for path in (goldens / "new").iterdir()) == [
+        ".lock",
+        "v1.h5",
+        "v1.h5.times.json",
+    ]
+    monkeypatch.undo()
+    monkeypatch.setenv("GOLDENS_DIR", str(goldens))
+    assert call("manifest", "new").code == 0
+    assert call(*record).code == 0
+    assert "v2.h5" in call("gc").out
