@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ import pytest
 from goldenctl.infini.find import Install
 from goldenctl.infini.harness import build_harness
 from goldenctl.infini.provision import install
+
+# Where the tests themselves run on GitHub, no test may write to the job's summary.
+os.environ.pop("GITHUB_STEP_SUMMARY", None)
 
 # --- InfiniCore and its harness: built once, kept in the user's own folders, safe under xdist ---
 

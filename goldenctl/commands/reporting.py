@@ -65,6 +65,7 @@ NOWHERE = Outputs()
 EVERYTHING = Shown()
 _OUTPUTS = (
     click.option("--json", type=PATH, metavar="FILE", help="Write the report as JSON."),
+    click.option("--html", type=PATH, metavar="FILE", help="Write the report as one HTML page."),
     click.option("--junit", type=PATH, metavar="FILE", help="Write the report as JUnit XML."),
     click.option("--markdown", type=PATH, metavar="FILE", help="Write the report as Markdown."),
     click.option("--csv", type=PATH, metavar="FILE", help="Write all scores as CSV."),

@@ -80,7 +80,9 @@ class Investigation:
             note=note or lack,
         )
         report = replace(base, command="blame", findings=findings)
-        return illustrate(report, self._golden, open_golden(self._folder / f"{base.mode}.h5"))
+        run = open_golden(self._folder / f"{base.mode}.h5")
+        # The run is not kept, so its path would lead nowhere.
+        return replace(illustrate(report, self._golden, run), run=replace(base.run, path=""))
 
     def _replayed(self, mode: str, grafts: frozenset[str] = frozenset()) -> Report:
         name = "graft" if grafts else mode

@@ -7,12 +7,18 @@ import math
 from dataclasses import dataclass
 
 from goldenctl.diff.findings import Culprit
-from goldenctl.diff.report import CRASHED, WARN_SHARE, Report, TensorResult, worst_share
+from goldenctl.diff.report import BY_BUDGET, CRASHED, WARN_SHARE, Report, TensorResult, worst_share
 from goldenctl.diff.selftest import LEAST_CAUGHT, LEAST_LOCATED, LEAST_NAMED, Selftest
-from goldenctl.report.words import RULES, Places, percent, plural, some, times
+from goldenctl.report.words import RULES, Places, percent, plural, rules, some, times
 
 SURELY = 4.0
 """From this many times a rounding budget on, a tensor cannot be wrong by rounding."""
+
+_UNKNOWN = "unknown: like no pattern that is known here"
+_SKETCHED = {
+    "failed": "by sketch, wrong in all but 2 of 10,000 cases; diff with the golden gives numbers",
+    "unsure": "a sketch cannot tell; diff with the golden itself",
+}
 
 
 @dataclass(frozen=True)
@@ -85,10 +91,14 @@ def _kind(report: Report, first: TensorResult, culprit: Culprit | None) -> str:
         looks = next((p.looks_like for p in report.pictures if p.name == first.name), ())
     if first.message:
         return "; ".join([first.message, *looks[1:]])
-    return f"the error looks like: {'; '.join(looks)}" if looks else ""
+    if looks:
+        return f"the error looks like: {'; '.join(looks)}"
+    return _UNKNOWN if culprit is not None else "not looked for; goldenctl blame does"
 
 
 def _sure(report: Report, first: TensorResult, culprit: Culprit | None) -> str:
+    if first.rule == "sketch":
+        return _SKETCHED.get(first.state, "")
     if first.metrics is None or first.state != "failed":
         return "certain: there is no complete result to compare"
     if culprit is not None and culprit.causes:
@@ -117,7 +127,7 @@ def _size(first: TensorResult) -> str:
     if not math.isfinite(first.share):
         return "certain: not a number is not rounding"
     size = times(first.share)
-    if first.rule not in RULES:
+    if first.rule not in BY_BUDGET:
         return f"{size}; only a recorded budget (record --oracle) can tell a bug from rounding"
     if first.share < SURELY:
         return f"{size}: beyond what rounding does, but near; look at the QQ plot"
@@ -125,11 +135,14 @@ def _size(first: TensorResult) -> str:
 
 
 def _sure_of_pass(report: Report) -> str:
+    said = f"judged by {rules(report)}"
     near = [t for t in report.compared if t.share >= WARN_SHARE]
     if near:
         names = some(map(Places(report).tensor, (t.name for t in near)))
-        return f"{len(near)} use more than {percent(WARN_SHARE)}: {names}"
-    return ""
+        said += f"; {len(near)} use more than {percent(WARN_SHARE)}: {names}"
+    if all(t.rule not in RULES for t in report.compared):
+        said += "; a recorded budget (record --oracle) sees smaller bugs"
+    return said
 
 
 def _of_selftest(result: Selftest) -> Answers:

@@ -9,7 +9,12 @@ from goldenctl.diff.metrics import Metrics
 from goldenctl.diff.report import Report
 from goldenctl.golden.schema import short_name
 
-RULES = {"budget": "recorded rounding budget", "truth": "recorded truth"}
+RULES = {
+    "budget": "recorded rounding budget",
+    "truth": "recorded truth",
+    "sketch": "sketch",
+    "digest": "equal bytes",
+}
 
 
 def group_of(name: str) -> str:

@@ -1,0 +1,273 @@
+"""Owns the page's sections of tensors: cases, culprits, maps, pictures, the table of all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from goldenctl.diff.findings import Culprit
+from goldenctl.diff.pictures import Picture
+from goldenctl.diff.report import CRASHED, NEUTRAL, PASSED, Report, TensorResult, worst_share
+from goldenctl.report import figures
+from goldenctl.report.answers import first_culprit
+from goldenctl.report.figure_map import layer_map
+from goldenctl.report.html_parts import Section, escape, figure, rows, scroll
+from goldenctl.report.words import (
+    Places,
+    duration,
+    group_of,
+    groups_of,
+    numbers,
+    percent,
+    times,
+)
+
+MOST_TENSORS = 1000
+MOST_MAPS = 8
+_MOST_STDERR = 4000
+
+
+def main_group(report: Report) -> str:
+    """Return the case and step that is wrong first, else the first."""
+    first = None if report.ok else first_culprit(report)
+    groups = groups_of(report) or [""]
+    return group_of(first.name) if first is not None and first.name else groups[0]
+
+
+def listed(report: Report) -> list[TensorResult]:
+    """Return the tensors that the page lists: all, or the wrong and the worst of very many."""
+    tensors = report.tensors
+    if len(tensors) <= MOST_TENSORS:
+        return tensors
+    main = main_group(report)
+
+    def rank(i: int) -> tuple[bool, bool, float]:
+        tensor = tensors[i]
+        return (group_of(tensor.name) != main, tensor.ok, -worst_share([tensor]))
+
+    kept = sorted(range(len(tensors)), key=rank)[:MOST_TENSORS]
+    return [tensors[i] for i in sorted(kept)]
+
+
+def cases(report: Report) -> Section:
+    """Return one line for each case and step, where there are several."""
+    groups = groups_of(report)
+    places = Places(report)
+    cells = []
+    for group in groups:
+        sublayers = [s for s in report.sublayers if group_of(s.name) == group]
+        tensors = [t for s in sublayers for t in s.tensors if t.state not in NEUTRAL]
+        wrong = [t for t in tensors if not t.ok]
+        cells.append(
+            [
+                _mark(all(s.state == PASSED for s in sublayers)),
+                escape(places.group(group)),
+                f"{len(tensors):,}",
+                f"{len(wrong):,}",
+                percent(worst_share(tensors)),
+                escape(places.tensor(wrong[0].name).rpartition(": ")[2]) if wrong else "",
+            ]
+        )
+    titles = ("", "case", "tensors", "wrong", "used", "first wrong")
+    table = rows(titles, cells, numbers=(2, 3, 4)) if len(groups) > 1 else ""
+    return Section("cases", "Cases and steps", "", table)
+
+
+def culprits(report: Report) -> Section:
+    """Return blame's culprits with their bugs, and how sublayers failed to run."""
+    parts = [_culprit(Places(report), culprit) for culprit in report.culprits]
+    crashed = [s for s in report.sublayers if s.state == CRASHED and s.failure is not None]
+    for sublayer in crashed[:20]:
+        failure = sublayer.failure or {}
+        name = escape(Places(report).sublayer(sublayer.name))
+        tap = f" at {escape(str(failure['tap']))}" if "tap" in failure else ""
+        parts.append(f'<h3><span class="no">✗</span> {name} did not run to the end</h3>')
+        parts.append(
+            f"<p>{escape(str(failure.get('reason', '')))}{tap}: "
+            f"{escape(str(failure.get('message', '')))}</p>"
+        )
+        said = str(failure.get("stderr", ""))[-_MOST_STDERR:]
+        if said.strip():
+            lines = "\n".join(map(escape, said.splitlines()))
+            parts.append(
+                "<details><summary>What it said last</summary>"
+                f'<div class="line"><pre tabindex="0">{lines}</pre></div></details>'
+            )
+    if len(crashed) > 20:
+        parts.append(f"<p>And {len(crashed) - 20} more.</p>")
+    if report.findings is not None and report.findings.note:
+        parts.append(f"<p>{escape(report.findings.note)}</p>")
+    title = "Culprits" if report.culprits else "What did not run"
+    return Section("culprits", title, "", "".join(parts))
+
+
+def _culprit(places: Places, culprit: Culprit) -> str:
+    name = escape(places.tensor(culprit.name))
+    head = f'<h3><span class="no">✗</span> {name} <span class="soft">({escape(culprit.op)})</span>'
+    if len(culprit.causes) < 2:
+        return f"{head}</h3><p>{escape(culprit.summary)}</p>"
+    table = rows(
+        ("bug that reproduces it", "explained", "left over"),
+        [[escape(c.title), f"{c.explained:.2%}", f"{c.residual:.1e}"] for c in culprit.causes],
+        numbers=(1, 2),
+    )
+    said = "This input cannot tell these apart; another prompt may."
+    return f"{head}</h3><p>{said}</p>{table}"
+
+
+def maps(report: Report) -> Section:
+    """Return the maps of layers and ops: the case and step wrong first is open."""
+    groups = groups_of(report)
+    if not report.sublayers:
+        return Section("map", "Map", "", "")
+    main = main_group(report)
+    order = sorted(groups, key=lambda group: group != main)[:MOST_MAPS]
+    links = {tensor.name: f"#t{i}" for i, tensor in enumerate(listed(report))}
+    panel = '<div id="op" role="status" aria-live="polite"></div>'
+    parts = [f'<div class="beside">{_map(report, order[0], links)}{panel}</div>']
+    for group in order[1:]:
+        name = escape(Places(report).group(group))
+        parts.append(f"<details><summary>{name}</summary>{_map(report, group, links)}</details>")
+    if len(groups) > len(order):
+        parts.append(f"<p>And {len(groups) - len(order)} more cases and steps.</p>")
+    hint = "Each square is one op's output. Click one, or move with the arrow keys and press "
+    hint += "Enter, for its numbers. ✗ is wrong, ! has no number."
+    return Section("map", "Layers and ops", hint, "".join(parts))
+
+
+def _map(report: Report, group: str, links: dict[str, str]) -> str:
+    drawn = layer_map(report, group, links)
+    first = None if report.ok else first_culprit(report)
+    svg = drawn.svg(role="group")
+    if first is not None and first.name in links and group_of(first.name) == group:
+        link = f'<a href="{links[first.name]}"'
+        svg = svg.replace(link, f'{link} data-first="1"', 1)
+    caption = f"<figcaption>{escape(drawn.words)}</figcaption>"
+    return f'<figure class="map"><div class="scroll">{svg}</div>{caption}</figure>'
+
+
+def pictures(report: Report) -> Section:
+    """Return the figures of the worst tensors, the first opened."""
+    results = {tensor.name: tensor for tensor in report.tensors}
+    parts = []
+    for i, picture in enumerate(report.pictures):
+        tensor = results.get(picture.name)
+        if tensor is not None:
+            parts.append(_picture(Places(report), i, picture, tensor))
+    title = "The worst tensors" if report.ok else "Where and how it is wrong"
+    hint = "Blue is within tolerance, orange beyond it. Errors are in units of "
+    hint += "the rounding that was recorded for their row, or of the tensor's tolerance."
+    return Section("worst", title, hint, "".join(parts))
+
+
+def _picture(places: Places, i: int, picture: Picture, tensor: TensorResult) -> str:
+    mark = _mark(tensor.ok)
+    name = f"{mark} {escape(places.tensor(tensor.name))}"
+    used = f'<span class="soft">{escape(times(tensor.share))}</span>'
+    if tensor.ok:
+        used = f'<span class="soft">{percent(tensor.share)} of its tolerance</span>'
+    drawn = [
+        figures.histogram(picture),
+        figures.quantiles(picture),
+        figures.scatter(picture),
+    ]
+    where = figures.strips(picture)
+    parts = [figure(where, "wide")] if where is not None else []
+    parts.append(f'<div class="three">{"".join(figure(d) for d in drawn if d is not None)}</div>')
+    if picture.looks_like and not tensor.ok:
+        looks = escape("; ".join(picture.looks_like))
+        parts.insert(0, f"<p>The error looks like: {looks}</p>")
+    if picture.worst:
+        cells = [
+            [escape(x.where), f"{x.actual:.6g}", f"{x.expected:.6g}", f"{x.error:.3g}"]
+            for x in picture.worst
+        ]
+        table = rows(("worst elements", "actual", "expected", "error"), cells, numbers=(1, 2, 3))
+        parts.append(f"<details><summary>Worst elements</summary>{table}</details>")
+    opened = " open" if i == 0 else ""
+    return (
+        f'<details class="pic" id="p{i}"{opened}><summary>{name} {used}</summary>'
+        f"{''.join(parts)}</details>"
+    )
+
+
+_COLUMNS = (
+    ("verdict", False), ("tensor", False), ("op", False), ("used", True), ("rel. L2", True),
+    ("cosine", True), ("max ULP", True), ("max error", True), ("golden", True), ("run", True),
+    ("judged by", False), ("worst at", False), ("said", False),
+)  # fmt: skip
+
+
+def every_tensor(report: Report) -> Section:
+    """Return the table of all tensors, to be filtered and sorted."""
+    tensors = listed(report)
+    if not tensors:
+        return Section("all", "All tensors", "", "")
+    places = Places(report)
+    drawn = {picture.name: f"p{i}" for i, picture in enumerate(report.pictures)}
+    head = "".join(
+        f'<th scope="col"{_right(right)}>{escape(title)}</th>' for title, right in _COLUMNS
+    )
+    body = "".join(
+        _row(places, i, tensor, drawn.get(tensor.name, "")) for i, tensor in enumerate(tensors)
+    )
+    table = f'<table id="tensors"><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>'
+    tools = (
+        '<div class="tools" hidden><label>Filter by name <input id="filter" type="search"></label>'
+        '<label><input id="wrong" type="checkbox"> only wrong ones</label>'
+        '<span id="count" class="soft" role="status"></span></div>'
+    )
+    left = len(report.tensors) - len(tensors)
+    hint = f"{left:,} that passed are left out here; --csv has every one." if left else ""
+    content = (
+        f"<details><summary>{len(tensors):,} tensors</summary>{tools}"
+        f"{scroll(table, 'All tensors')}</details>"
+    )
+    return Section("all", "All tensors", hint, content)
+
+
+def _row(places: Places, i: int, tensor: TensorResult, picture: str) -> str:
+    cells = "".join(_cells(places, tensor))
+    name = escape(places.tensor(tensor.name))
+    more = f' data-pic="{picture}"' if picture else ""
+    ok = int(tensor.ok or tensor.state in NEUTRAL)
+    return (
+        f'<tr id="t{i}" data-ok="{ok}" data-state="{escape(tensor.state)}" '
+        f'data-name="{name}"{more}>{cells}</tr>\n'
+    )
+
+
+def _cells(places: Places, tensor: TensorResult) -> Iterator[str]:
+    metrics = tensor.metrics
+    rel_l2, cosine, ulp = numbers(metrics)
+    yield f"<td>{_mark(tensor.ok) if tensor.state not in NEUTRAL else '–'}"
+    yield f"<td>{escape(places.tensor(tensor.name))}<td>{escape(tensor.op)}"
+    yield _number(percent(tensor.share), worst_share([tensor]))
+    if metrics is None:
+        yield '<td class="n" data-v="-1">-' * 4
+    else:
+        yield _number(rel_l2, metrics.rel_l2) + _number(cosine, metrics.cosine)
+        yield _number(ulp, metrics.max_ulp)
+        yield _number(f"{metrics.max_abs_error:.2e}", metrics.max_abs_error)
+    yield _number(duration(tensor.expected_ns), tensor.expected_ns)
+    yield _number(duration(tensor.actual_ns), tensor.actual_ns)
+    yield f"<td>{escape(tensor.rule)}"
+    yield f'<td class="w">{escape(tensor.worst)}<td class="w">{escape(tensor.message)}'
+
+
+def _number(shown: str, value: float) -> str:
+    """A cell that is sorted by its number; what is not finite sorts as very large."""
+    return f'<td class="n" data-v="{_sorted(value):.4g}">{shown}'
+
+
+def _sorted(value: float) -> float:
+    return value if abs(value) < 1e300 else 1e300
+
+
+def _right(right: bool) -> str:
+    return ' class="n"' if right else ""
+
+
+def _mark(ok: bool) -> str:
+    if ok:
+        return '<span class="ok" role="img" aria-label="right">✓</span>'
+    return '<span class="no" role="img" aria-label="wrong">✗</span>'

@@ -1,0 +1,76 @@
+"""Owns what is shown of where both files come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from goldenctl.diff.report import Provenance, Report
+
+Pairs = list[tuple[str, str]]
+_MOST_TEXT = 300
+_OF_RECIPE = (
+    "dtype", "reference", "backend", "device", "mode", "attention", "oracle", "taps", "logits",
+    "layers", "repeat", "threads",
+)  # fmt: skip
+_OF_CONFIG = (
+    "model_type", "num_hidden_layers", "hidden_size", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "vocab_size",
+)  # fmt: skip
+
+
+def both_sides(report: Report) -> list[tuple[str, Pairs]]:
+    """Return (title, facts) of the golden and of the run."""
+    return [
+        ("Golden", list(_facts(report.golden))),
+        ("Engine" if report.run.kind == "selftest" else "Run", list(_facts(report.run))),
+    ]
+
+
+def _facts(side: Provenance) -> Iterator[tuple[str, str]]:
+    for name, value in (
+        ("file", side.path),
+        ("written", side.created_utc),
+        ("by", f"goldenctl {side.tool_version}" if side.tool_version else ""),
+        ("content", f"sha256:{side.content_sha256}" if side.content_sha256 else ""),
+    ):
+        if value:
+            yield name, value
+    model = side.recipe.get("model")
+    if isinstance(model, dict):
+        yield from _model(model)
+    for case in _listed(side.recipe.get("cases")):
+        if isinstance(case, dict):
+            text = case.get("text")
+            yield (
+                f"case {case.get('name', '')}".rstrip(),
+                _short(text) if text is not None else "token ids",
+            )
+    for key in _OF_RECIPE:
+        yield from _flat(key, side.recipe.get(key))
+
+
+def _model(model: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield from _flat("checkpoint", model.get("path"))
+    yield from _flat("fingerprint", model.get("fingerprint"))
+    config = model.get("config")
+    if isinstance(config, dict):
+        said = [f"{key} {config[key]}" for key in _OF_CONFIG if config.get(key) is not None]
+        yield from _flat("architecture", ", ".join(said))
+
+
+def _listed(value: Any) -> list[Any]:
+    return value[:8] if isinstance(value, list) else []
+
+
+def _flat(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _flat(f"{key} {name}", item)
+    elif value not in (None, "", [], {}):
+        yield key.replace("_", " "), _short(value)
+
+
+def _short(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}..."
