@@ -24,6 +24,7 @@ from goldenctl.commands.infinicore import infinicore_group
 from goldenctl.commands.init import init_command
 from goldenctl.commands.inspect import inspect_command
 from goldenctl.commands.manifest import manifest_command
+from goldenctl.commands.plot import plot_command
 from goldenctl.commands.record import record_command
 from goldenctl.commands.remove import gc_command, rm_command
 from goldenctl.commands.replay import replay_command
@@ -59,6 +60,7 @@ for command in (
     verify_command,
     bench_command,
     report_command,
+    plot_command,
     inspect_command,
     export_command,
     import_command,

@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from goldenctl.diff.findings import Culprit
 from goldenctl.diff.report import BY_BUDGET, CRASHED, WARN_SHARE, Report, TensorResult, worst_share
 from goldenctl.diff.selftest import LEAST_CAUGHT, LEAST_LOCATED, LEAST_NAMED, Selftest
-from goldenctl.report.words import RULES, Places, percent, plural, rules, some, times
+from goldenctl.report.words import (
+    RULES,
+    Places,
+    group_of,
+    groups_of,
+    percent,
+    plural,
+    rules,
+    some,
+    times,
+)
 
 SURELY = 4.0
 """From this many times a rounding budget on, a tensor cannot be wrong by rounding."""
@@ -56,6 +66,13 @@ def first_culprit(report: Report) -> TensorResult | None:
     names = {culprit.name for culprit in report.culprits[:1]}
     named = next((t for t in report.tensors if t.name in names), None)
     return named or report.first_wrong
+
+
+def main_group(report: Report) -> str:
+    """Return the case and step that is wrong first, else the first."""
+    first = None if report.ok else first_culprit(report)
+    groups = groups_of(report) or [""]
+    return group_of(first.name) if first is not None else groups[0]
 
 
 def _passed(report: Report) -> str:

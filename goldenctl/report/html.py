@@ -14,7 +14,7 @@ from importlib import resources
 from goldenctl import __version__
 from goldenctl.diff.report import Report
 from goldenctl.report import html_selftest, html_tensors
-from goldenctl.report.answers import Answers, answers
+from goldenctl.report.answers import Answers, answers, main_group
 from goldenctl.report.commands import commands
 from goldenctl.report.console_blame import graft_line
 from goldenctl.report.figures import depth, op_times
@@ -122,7 +122,7 @@ def _sections(report: Report) -> Iterator[Section]:
 
 
 def _depth(report: Report) -> Section:
-    group = html_tensors.main_group(report)
+    group = main_group(report)
     drawn = depth(report, group)
     content = [] if drawn is None else [figure(drawn, "wide")]
     hint = "How wrong each sublayer's output is, fed with the golden's input (isolated)"

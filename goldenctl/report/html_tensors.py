@@ -8,7 +8,7 @@ from goldenctl.diff.findings import Culprit
 from goldenctl.diff.pictures import Picture
 from goldenctl.diff.report import CRASHED, NEUTRAL, PASSED, Report, TensorResult, worst_share
 from goldenctl.report import figures
-from goldenctl.report.answers import first_culprit
+from goldenctl.report.answers import first_culprit, main_group
 from goldenctl.report.figure_map import layer_map
 from goldenctl.report.html_parts import Section, escape, figure, rows, scroll
 from goldenctl.report.words import (
@@ -24,13 +24,6 @@ from goldenctl.report.words import (
 MOST_TENSORS = 1000
 MOST_MAPS = 8
 _MOST_STDERR = 4000
-
-
-def main_group(report: Report) -> str:
-    """Return the case and step that is wrong first, else the first."""
-    first = None if report.ok else first_culprit(report)
-    groups = groups_of(report) or [""]
-    return group_of(first.name) if first is not None and first.name else groups[0]
 
 
 def listed(report: Report) -> list[TensorResult]:

@@ -77,18 +77,22 @@ class Figure:
     height: float
     body: str
 
-    def svg(self, *, css: str = "", background: str = "", role: str = "img") -> str:
+    def svg(
+        self, *, css: str = "", background: str = "", role: str = "img", margin: float = 0
+    ) -> str:
         """Return the SVG element; with ``css`` and ``background`` it stands alone."""
         title = f"<title>{text_of(self.title)}</title><desc>{text_of(self.words)}</desc>"
         style = f"<style>{css}</style>" if css else ""
-        sheet = tag("rect", width=self.width, height=self.height, fill=background)
+        width, height = self.width + 2 * margin, self.height + 2 * margin
+        sheet = tag("rect", x=-margin, y=-margin, width=width, height=height, fill=background)
+        box = " ".join(map(number, (-margin, -margin, width, height)))
         return tag(
             "svg",
             title + style + (sheet if background else "") + self.body,
             xmlns="http://www.w3.org/2000/svg",
-            viewBox=f"0 0 {number(self.width)} {number(self.height)}",
-            width=self.width,
-            height=self.height,
+            viewBox=box,
+            width=width,
+            height=height,
             class_="fig",
             role=role,
             aria_label=printable(f"{self.title}. {self.words}"),
