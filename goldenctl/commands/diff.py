@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -21,7 +22,7 @@ from goldenctl.errors import UsageError
 
 @click.command("diff")
 @click.argument("golden", type=GOLDEN)
-@click.argument("run", type=GOLDEN, required=False)
+@click.argument("runs", type=GOLDEN, nargs=-1, metavar="[RUN]...")
 @click.option(
     "--tolerance",
     default="default",
@@ -32,13 +33,49 @@ from goldenctl.errors import UsageError
 @report_outputs
 @report_shown
 @goldens_option()
-def diff_command(golden: Path, run: Path | None, **options: object) -> int:
+def diff_command(golden: Path, runs: tuple[Path, ...], **options: object) -> int:
     """Score RUN against GOLDEN and say which op goes wrong first.
 
+    Several RUNs, such as the same replay in several dtypes, are shown side by side; a RUN may
+    also be a golden of the same model and inputs, in another dtype.
     With a report (diff --json) in place of GOLDEN and no RUN, judge it again, under
     another --tolerance if given, without the tensors. Ends with exit code 1 beyond tolerance.
     """
-    return run_diff(golden, run, **options)  # type: ignore[arg-type]
+    if len(runs) > 1:
+        return run_matrix(golden, runs, **options)  # type: ignore[arg-type]
+    return run_diff(golden, runs[0] if runs else None, **options)  # type: ignore[arg-type]
+
+
+def run_matrix(
+    golden: Path,
+    runs: Sequence[Path],
+    *,
+    tolerance: str = "default",
+    outputs: Outputs = NOWHERE,
+    shown: Shown = EVERYTHING,
+) -> int:
+    """Compare every run with the golden and print them side by side; the worst exit code."""
+    from goldenctl.diff.judge import compare
+    from goldenctl.diff.tolerance import load_policy
+    from goldenctl.golden.file import open_golden
+    from goldenctl.report.matrix import print_matrix, render
+    from goldenctl.report.write import write_text
+
+    policy = load_policy(tolerance)
+    outputs.check()
+    one_only = [f"--{name}" for name in outputs.paths if name != "json"]
+    one_only += [f"--{name}" for name in ("worst", "only", "verbose") if getattr(shown, name)]
+    if one_only:
+        message = f"{one_only[0]}: is of one run, {len(runs)} are given"
+        raise UsageError(message, hint="use --json, or diff each run by itself")
+    files = open_golden(golden), [open_golden(run) for run in runs]
+    with progress_bar("comparing") as progress:
+        reports = [compare(files[0], run, policy, progress=progress) for run in files[1]]
+    if outputs.json is not None:
+        write_text(outputs.json, render(reports))
+    if not shown.quiet:
+        print_matrix(reports)
+    return max(report.exit_code for report in reports)
 
 
 def run_diff(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,8 +22,10 @@ from goldenctl.diff.report import (
     result_of,
     worst_share,
 )
+from goldenctl.diff.timing import step_times
 from goldenctl.diff.tolerance import Check, Policy, check_limits, limits_for
 from goldenctl.errors import DamagedError, UsageError
+from goldenctl.golden.determinism import Determinism
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import BUDGET_SCOPES, BUDGET_STATISTICS, TensorInfo, short_name
@@ -73,7 +76,14 @@ def compare(
         extra=tuple(extra),
         simulated=run.simulated or golden.simulated,
         faults=tuple(map(str, run.recipe.get("faults", ()))),
+        steps=step_times(sublayers),
+        determinism=_determinism(run),
     )
+
+
+def _determinism(run: GoldenFile) -> Determinism | None:
+    found = run.recipe.get("determinism")
+    return None if found is None else msgspec.convert(found, Determinism)
 
 
 class _Judge:
@@ -113,6 +123,8 @@ class _Judge:
             tensors=tensors,
             expected_ns=self._golden.sublayers[name].time_ns,
             actual_ns=ran.time_ns if ran is not None else 0,
+            expected_iqr_ns=self._golden.sublayers[name].iqr_ns,
+            actual_iqr_ns=ran.iqr_ns if ran is not None else 0,
             failure=failure,
         )
 

@@ -14,7 +14,9 @@ from goldenctl.diff.findings import Culprit, Findings
 from goldenctl.diff.metrics import LogitMetrics, Metrics
 from goldenctl.diff.pictures import Picture
 from goldenctl.diff.selftest import Selftest
+from goldenctl.diff.timing import StepTime
 from goldenctl.diff.tolerance import Check
+from goldenctl.golden.determinism import Determinism
 from goldenctl.golden.schema import TensorInfo
 
 REPORT_VERSION = 1
@@ -57,6 +59,8 @@ class TensorResult(
     message: str = ""
     expected_ns: int = 0
     actual_ns: int = 0
+    expected_iqr_ns: int = 0
+    actual_iqr_ns: int = 0
 
     @property
     def ok(self) -> bool:
@@ -75,6 +79,8 @@ class SublayerResult(
     tensors: tuple[TensorResult, ...] = ()
     expected_ns: int = 0
     actual_ns: int = 0
+    expected_iqr_ns: int = 0
+    actual_iqr_ns: int = 0
     failure: dict[str, Any] | None = None
 
 
@@ -98,6 +104,8 @@ class Report(
 
     ``command`` is the one that made it: diff, blame, verify, check or selftest. ``pictures``
     are of the worst tensors; ``findings`` are blame's, ``selftest`` is that command's.
+    ``steps`` are the times of whole steps; ``determinism`` is what replay --shuffle found, and
+    does not count for the verdict.
     """
 
     golden: Provenance
@@ -112,6 +120,8 @@ class Report(
     pictures: tuple[Picture, ...] = ()
     findings: Findings | None = None
     selftest: Selftest | None = None
+    steps: tuple[StepTime, ...] = ()
+    determinism: Determinism | None = None
 
     @property
     def tensors(self) -> list[TensorResult]:
@@ -161,6 +171,8 @@ def result_of(
         state=state,
         expected_ns=info.time_ns,
         actual_ns=actual.time_ns if actual is not None else 0,
+        expected_iqr_ns=info.iqr_ns,
+        actual_iqr_ns=actual.iqr_ns if actual is not None else 0,
         **rest,
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -113,18 +114,35 @@ def open_golden(path: Path, *, kind: str | None = None) -> GoldenFile:
     if kind is not None and golden.kind != kind:
         msg = f"{path}: expected a {kind} file, got a {golden.kind} file"
         raise UsageError(msg)
-    return _with_times(golden) if golden.kind == "golden" else golden
+    return (
+        _with_times(golden)
+        if golden.kind == "golden"
+        else _with_spreads(golden, golden.recipe.get("iqr_ns") or {})
+    )
 
 
 def _with_times(golden: GoldenFile) -> GoldenFile:
-    """Add what was measured while a golden was recorded; a run holds its own times."""
+    """Add what was measured while a golden was recorded."""
     times = read_times(golden.path, golden.content_sha256)
+
     known = times.time_ns
-    return replace(
+    timed = replace(
         golden,
         created_utc=times.created_utc,
         tensors={n: replace(i, time_ns=known.get(n, 0)) for n, i in golden.tensors.items()},
         sublayers={n: replace(i, time_ns=known.get(n, 0)) for n, i in golden.sublayers.items()},
+    )
+    return _with_spreads(timed, times.iqr_ns)
+
+
+def _with_spreads(file: GoldenFile, iqr_ns: Mapping[str, int]) -> GoldenFile:
+    """Add how far the quartiles of repeated times lie apart; a run's recipe holds its own."""
+    if not iqr_ns:
+        return file
+    return replace(
+        file,
+        tensors={n: replace(i, iqr_ns=iqr_ns.get(n, 0)) for n, i in file.tensors.items()},
+        sublayers={n: replace(i, iqr_ns=iqr_ns.get(n, 0)) for n, i in file.sublayers.items()},
     )
 
 

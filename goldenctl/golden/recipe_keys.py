@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from goldenctl.errors import DamagedError
+from goldenctl.golden.determinism import Determinism
 from goldenctl.golden.dtypes import FLOAT_DTYPES
 from goldenctl.model.jsonfile import parse_object
 
@@ -59,6 +60,8 @@ class _Known(msgspec.Struct):
     mode: _Word = ""
     attention: _Word = ""
     repeat: Annotated[int, Meta(ge=1, lt=1 << 31)] = 1
+    iqr_ns: dict[_Path, Annotated[int, Meta(ge=0, lt=1 << 62)]] | None = None
+    determinism: Determinism | None = None
     sublayers: _Names | None = None
     not_computed: _Names = []
     faults: _Names = []

@@ -46,7 +46,8 @@ class TensorSpec:
 @dataclass(frozen=True)
 class TensorInfo:
     """A stored tensor: a spec plus where its bytes are, in which order it was computed,
-    their digest and the time that its op took."""
+    their digest, the time that its op took and the distance of the quartiles of several such
+    times (0 where it was taken once)."""
 
     name: str
     dtype: str
@@ -59,6 +60,7 @@ class TensorInfo:
     nbytes: int
     sha256: str
     time_ns: int
+    iqr_ns: int = 0
 
     @property
     def case(self) -> str:
@@ -89,6 +91,7 @@ class SublayerInfo:
     time_ns: int
     status: str = "ok"
     failure: dict[str, Any] | None = None
+    iqr_ns: int = 0
 
 
 def step_path(case: str, step: int) -> str:

@@ -22,12 +22,14 @@ Nanoseconds = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 class Times(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What was measured while the golden with ``content_sha256`` was recorded.
 
-    ``time_ns`` is by tensor and by sublayer, both by their full path.
+    ``time_ns`` is by tensor and by sublayer, both by their full path; so is ``iqr_ns``, the
+    distance of the quartiles where a time is the median of several.
     """
 
     content_sha256: str = ""
     created_utc: Annotated[str, Meta(max_length=32)] = ""
     time_ns: dict[str, Nanoseconds] = msgspec.field(default_factory=dict)
+    iqr_ns: dict[str, Nanoseconds] = msgspec.field(default_factory=dict)
 
 
 def times_path(golden: Path) -> Path:
@@ -40,9 +42,11 @@ def now_utc() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def encode_times(content_sha256: str, time_ns: Mapping[str, int]) -> bytes:
+def encode_times(
+    content_sha256: str, time_ns: Mapping[str, int], iqr_ns: Mapping[str, int]
+) -> bytes:
     """Return the bytes of a times file written now."""
-    times = Times(content_sha256, now_utc(), dict(time_ns))
+    times = Times(content_sha256, now_utc(), dict(time_ns), dict(iqr_ns))
     return msgspec.json.format(msgspec.json.encode(times), indent=1) + b"\n"
 
 

@@ -156,6 +156,7 @@ class GoldenWriter:
         sublayers: Sequence[SublayerInfo] = (),
         digests: Mapping[str, str] | None = None,
         times_ns: Mapping[str, int] | None = None,
+        iqr_ns: Mapping[str, int] | None = None,
         recipe: Mapping[str, Any] | None = None,
         simulated: bool = False,
     ) -> None:
@@ -163,6 +164,7 @@ class GoldenWriter:
 
         Digests not given are computed from the file. ``recipe`` replaces the one stored at
         the start. A golden's times go to a file beside it (times.py), a run's into the run.
+        ``iqr_ns`` are a golden's spreads of times; a run's are in its recipe.
         Raises UsageError when the disk is full or the folder is not writable.
         """
         known = {**self._missing_digests(digests or {}), **(digests or {})}
@@ -175,7 +177,7 @@ class GoldenWriter:
         beside = b""
         if self.kind == "golden":
             measured = {**(times_ns or {}), **{each.name: each.time_ns for each in sublayers}}
-            beside = encode_times(str(root["content_sha256"]), measured)
+            beside = encode_times(str(root["content_sha256"]), measured, iqr_ns or {})
             times_ns, sublayers = {}, [replace(each, time_ns=0) for each in sublayers]
         times_ns = {name: (times_ns or {}).get(name, 0) for name in self.tensors}
         self._root |= root

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from msgspec.structs import replace
 
+from goldenctl.golden.determinism import Determinism
 from goldenctl.golden.journal import Journal
 from goldenctl.golden.writer import GoldenWriter
 from goldenctl.replay.backend import Backend
@@ -67,13 +67,16 @@ class Launcher:
         for index, name in enumerate(names):
             if journal is not None and name in journal.finished:
                 entry = journal.finished[name]
-                execution.outcomes[index] = Outcome(entry.rest["ns"], dict(entry.rest["op_ns"]))
+                kept_ns = (entry.rest[key] for key in ("ns", "op_ns", "iqr_ns"))
+                execution.outcomes[index] = Outcome(*kept_ns)
                 execution.program = execution.program or entry.rest["program"]
                 execution.quirks = execution.quirks or entry.rest["quirks"]
                 digests |= entry.digests
         return execution, digests
 
-    def shuffled(self, *, rounds: int, seed: int, isolated_ops: bool) -> tuple[Execution, Any]:
+    def shuffled(
+        self, *, rounds: int, seed: int, isolated_ops: bool
+    ) -> tuple[Execution, Determinism]:
         """Execute the plan in passes of different order and pattern; the run file keeps the last.
 
         Returns the last execution and what the passes show, for the run's recipe.
@@ -110,22 +113,14 @@ class Launcher:
 
     def _determinism(
         self, evidence: Evidence, seed: int, poisons: bool, isolated_ops: bool
-    ) -> dict[str, Any]:
+    ) -> Determinism:
+        named = tuple(
+            replace(found, sublayer=self.plan.sublayers[index].name)
+            for index, found in findings(evidence, isolated_ops=isolated_ops)
+        )
         kinds = ("plain", "shuffled", "poisoned")
-        return {
-            "passes": {kind: evidence.count(kind) for kind in kinds},
-            "seed": seed,
-            "poisons": poisons,
-            "findings": [
-                {
-                    "sublayer": self.plan.sublayers[finding.sublayer].name,
-                    "tap": finding.tap,
-                    "classes": list(finding.classes),
-                    "note": finding.note,
-                }
-                for finding in findings(evidence, isolated_ops=isolated_ops)
-            ],
-        }
+        passes = {kind: evidence.count(kind) for kind in kinds}
+        return Determinism(passes, seed, poisons, named)
 
     def _signature(self, index: int, outcome: Outcome) -> dict[str, str]:
         """What the run file holds of a sublayer that has just finished."""
@@ -162,6 +157,7 @@ class Launcher:
         rest = {
             "ns": outcome.ns,
             "op_ns": outcome.op_ns,
+            "iqr_ns": outcome.iqr_ns,
             "program": execution.program,
             "quirks": execution.quirks,
         }

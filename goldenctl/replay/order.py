@@ -19,7 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-DETERMINISTIC = "deterministic"
+from goldenctl.golden.determinism import Finding
+
 NOISE = "run-to-run noise"
 UNINITIALISED = "uninitialised read"
 OUT_OF_BOUNDS = "out-of-bounds write"
@@ -44,16 +45,6 @@ class Condition:
     kind: str
     order: tuple[int, ...]
     poison: str = POISONS[0]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The first tap of a sublayer that is not deterministic, and in which ways it is not."""
-
-    sublayer: int
-    tap: str
-    classes: tuple[str, ...]
-    note: str = ""
 
 
 @dataclass
@@ -110,8 +101,8 @@ def experiment(made: Sequence[Condition], run_pass: Callable[[Condition], Signat
     return evidence
 
 
-def findings(evidence: Evidence, *, isolated_ops: bool) -> list[Finding]:
-    """Say of every sublayer that is not deterministic where and how it is not.
+def findings(evidence: Evidence, *, isolated_ops: bool) -> list[tuple[int, Finding]]:
+    """Say of every sublayer, by its index, that is not deterministic where and how it is not.
 
     Without ``isolated_ops`` later taps of a sublayer inherit what the first one shows, so only
     that is named.
@@ -123,7 +114,7 @@ def findings(evidence: Evidence, *, isolated_ops: bool) -> list[Finding]:
         longest = max((p[sublayer] for p in passes), key=len)
         taps = dict.fromkeys([*longest, *(tap for p in passes for tap in p[sublayer])])
         named = [f for tap in taps if (f := _finding(evidence, plain, sublayer, tap)) is not None]
-        found += named if isolated_ops else named[:1]
+        found += [(sublayer, finding) for finding in (named if isolated_ops else named[:1])]
     return found
 
 
@@ -132,14 +123,14 @@ def _finding(evidence: Evidence, plain: Condition, sublayer: int, tap: str) -> F
     everything = set().union(*seen.values())
     overruns = [signature for signature in everything if signature.startswith(_OVERRUN)]
     if overruns:
-        return Finding(sublayer, tap, (OUT_OF_BOUNDS,), min(overruns).partition(", ")[2])
+        return Finding("", tap, (OUT_OF_BOUNDS,), min(overruns).partition(", ")[2])
     if any(len(signatures) > 1 for signatures in seen.values()):
-        return Finding(sublayer, tap, (NOISE,), f"{len(everything)} results of one input")
+        return Finding("", tap, (NOISE,), f"{len(everything)} results of one input")
     differing = [c for c in seen if seen[c] and seen[plain] and seen[c] != seen[plain]]
     kinds = {condition.kind for condition in differing}
     names = {"poisoned": UNINITIALISED, "shuffled": ORDER}
     classes = tuple(name for kind, name in names.items() if kind in kinds)
-    return Finding(sublayer, tap, classes, _how(differing, sublayer)) if classes else None
+    return Finding("", tap, classes, _how(differing, sublayer)) if classes else None
 
 
 def _how(differing: Sequence[Condition], sublayer: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import shutil
 import tempfile
@@ -11,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from goldenctl.errors import DamagedError, require_torch
+from goldenctl.golden.determinism import Determinism
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.journal import Journal
@@ -73,7 +76,7 @@ class Summary:
     failed: list[str] = field(default_factory=list)
     debug_plan: Path | None = None
     resumed: int = 0
-    determinism: dict[str, Any] | None = None
+    determinism: Determinism | None = None
 
 
 def replay(
@@ -111,15 +114,19 @@ def replay(
         plan = _plan(source, writer, folder, options)
         launcher = Launcher(backend, plan, writer, options.timeout_s, progress)
         digests: dict[str, str] = {}
+        determinism: Determinism | None = None
         if options.shuffle:
-            execution, recipe["determinism"] = launcher.shuffled(
+            execution, determinism = launcher.shuffled(
                 rounds=options.repeat, seed=options.seed, isolated_ops=options.mode == "op"
             )
+            recipe["determinism"] = msgspec.to_builtins(determinism)
         else:
             execution, digests = launcher.once(
                 workers=options.workers, memory_bytes=options.memory_bytes, journal=journal
             )
         debug = _name_commands(execution, backend, run_path)
+        if spreads := _spreads(layout.groups, execution.outcomes):
+            recipe["iqr_ns"] = spreads
         recipe["backend"] |= {"program": execution.program, "quirks": execution.quirks}
         writer.seal(
             recipe=recipe,
@@ -132,7 +139,7 @@ def replay(
         )
         _write_debug_plan(plan, execution, run_path)
     failed = [g for g, o in zip(layout.groups, execution.outcomes, strict=True) if o.failure]
-    return Summary(len(layout.groups), failed, debug, resumed, recipe.get("determinism"))
+    return Summary(len(layout.groups), failed, debug, resumed, determinism)
 
 
 def _journal(
@@ -303,6 +310,16 @@ def _times(groups: list[str], outcomes: list[Outcome]) -> dict[str, int]:
         for group, outcome in zip(groups, outcomes, strict=True)
         for tap, ns in outcome.op_ns.items()
     }
+
+
+def _spreads(groups: list[str], outcomes: list[Outcome]) -> dict[str, int]:
+    """By tensor, and by sublayer as if its ops varied each by itself."""
+    spreads: dict[str, int] = {}
+    for group, outcome in zip(groups, outcomes, strict=True):
+        spreads |= {f"{group}/{tap}": ns for tap, ns in outcome.iqr_ns.items()}
+        if outcome.iqr_ns:
+            spreads[group] = round(math.hypot(*outcome.iqr_ns.values()))
+    return spreads
 
 
 def _sublayer_info(name: str, outcome: Outcome) -> SublayerInfo:

@@ -29,11 +29,14 @@ _REFUSED = "refused"  # it says that it cannot start
 class Outcome:
     """What became of one sublayer: nanoseconds by tap, or why it failed.
 
+    ``iqr_ns`` is how far the quartiles of the times of each tap lie apart, where it was
+    launched several times and the program says so.
     ``failure`` has ``reason``, ``message`` and, where known, ``tap`` and ``stderr``.
     """
 
     ns: int = 0
     op_ns: dict[str, int] = field(default_factory=dict)
+    iqr_ns: dict[str, int] = field(default_factory=dict)
     failure: dict[str, Any] | None = None
 
 
@@ -223,6 +226,7 @@ class _Process:
         self._failure: dict[str, str] | None = None
         self._tap = ""
         self._op_ns: dict[str, int] = {}
+        self._iqr_ns: dict[str, int] = {}
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop
         try:
             self._process = subprocess.Popen(
@@ -301,8 +305,10 @@ class _Process:
         elif kind == "op_done":
             tap = str(event.get("tap", ""))
             self._op_ns[tap] = self._op_ns.get(tap, 0) + int(event.get("ns", 0))
+            if "iqr_ns" in event:
+                self._iqr_ns[tap] = self._iqr_ns.get(tap, 0) + int(event["iqr_ns"])
         elif kind == "sublayer_done":
-            self._finish(Outcome(int(event.get("ns", 0)), self._op_ns))
+            self._finish(Outcome(int(event.get("ns", 0)), self._op_ns, self._iqr_ns))
         elif kind == "failed" and "sublayer" in event:
             known = ("tap", "op", "reason", "message")
             self._finish(Outcome(failure={key: str(event[key]) for key in known if key in event}))
@@ -311,7 +317,7 @@ class _Process:
 
     def _finish(self, outcome: Outcome) -> None:
         self.share.finish(outcome)
-        self._tap, self._op_ns = "", {}
+        self._tap, self._op_ns, self._iqr_ns = "", {}, {}
 
     def _refuse(self, reason: str, message: str) -> None:
         if self._first:

@@ -27,6 +27,8 @@ from goldenctl.errors import printable
 from goldenctl.golden.schema import short_name
 from goldenctl.report.console_blame import findings_view
 from goldenctl.report.console_selftest import selftest_view
+from goldenctl.report.determinism import lines as determinism_lines
+from goldenctl.report.timing import step_lines
 from goldenctl.report.words import (
     Places,
     duration,
@@ -81,6 +83,10 @@ def view(
         parts.append(findings_view(report, matches))
         return Group(*parts, *_details(report, matches) if verbose else ())
     parts += [Text.from_markup(line) for line in _verdict(report)]
+    parts += [Text.from_markup(line) for line in step_lines(report.steps)]
+    if report.determinism is not None:
+        said = determinism_lines(report.determinism, many_cases=len(groups_of(report)) > 1)
+        parts += [Text.from_markup(f"  {line}") for line in said]
     groups = groups_of(report)
     if len(groups) > 1:
         parts += [Text(), _group_table(report, groups)]

@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from rich.console import Console
 from rich.markup import escape
 
 from goldenctl.errors import printable
+from goldenctl.golden.determinism import Determinism
 from goldenctl.golden.schema import short_name
 
 
 def print_determinism(
-    determinism: Mapping[str, Any], *, many_cases: bool, console: Console | None = None
+    determinism: Determinism, *, many_cases: bool, console: Console | None = None
 ) -> bool:
-    """Print what a run's recipe says of determinism; False when something depends on more
-    than its inputs."""
+    """Print what passes showed; False when something depends on more than its inputs."""
     console = console or Console(highlight=False)
-    passes = determinism["passes"]
-    made = ", ".join(f"{count} {kind}" for kind, count in passes.items())
-    found = determinism["findings"]
-    if not found:
-        console.print(
-            f"[bold green]✓ deterministic[/]: the same bits in {sum(passes.values())} "
-            f"passes ({made})"
-        )
-    for finding in found:
-        path = str(finding["sublayer"])
-        case = f"{path.split('/')[1]}: " if many_cases else ""
-        where = escape(printable(f"{case}{short_name(path)}.{finding['tap']}"))
-        console.print(f"[bold red]✗ {', '.join(finding['classes'])}[/]: [bold]{where}[/]")
-        if finding["note"]:
-            console.print(f"    {escape(printable(finding['note']))}")
-    if found:
-        console.print(f"in {sum(passes.values())} passes: {made}")
-    if not determinism["poisons"]:
-        console.print("the backend takes no --poison, so uninitialised reads were not looked for")
-    return not found
+    for line in lines(determinism, many_cases=many_cases):
+        console.print(line)
+    return not determinism.findings
+
+
+def lines(determinism: Determinism, *, many_cases: bool) -> list[str]:
+    """Return what passes showed as lines of rich markup."""
+    count = sum(determinism.passes.values())
+    made = ", ".join(f"{number} {_clean(kind)}" for kind, number in determinism.passes.items())
+    said = []
+    if not determinism.findings:
+        said.append(f"[bold green]✓ deterministic[/]: the same bits in {count} passes ({made})")
+    for finding in determinism.findings:
+        group = f"{'/'.join(finding.sublayer.split('/')[1:4:2])}: " if many_cases else ""
+        where = _clean(f"{group}{short_name(finding.sublayer)}.{finding.tap}")
+        classes = _clean(", ".join(finding.classes))
+        said.append(f"[bold red]✗ {classes}[/]: [bold]{where}[/]")
+        said += [f"    {_clean(finding.note)}"] if finding.note else []
+    if determinism.findings:
+        said.append(f"in {count} passes: {made}")
+    if not determinism.poisons:
+        said.append("the backend takes no --poison, so uninitialised reads were not looked for")
+    return said
+
+
+def _clean(text: str) -> str:
+    return escape(printable(text))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from goldenctl.cli import run
+from goldenctl.golden.determinism import Finding
 from goldenctl.golden.file import open_golden
 from goldenctl.replay.order import (
     NOISE,
@@ -16,7 +17,6 @@ from goldenctl.replay.order import (
     OUT_OF_BOUNDS,
     UNINITIALISED,
     Condition,
-    Finding,
     Signatures,
     conditions,
     experiment,
@@ -60,7 +60,9 @@ BEHAVIOURS: dict[str, tuple[Behaviour, tuple[str, ...]]] = {
 }
 
 
-def probed(behaviour: Behaviour, *, rounds: int = 1, isolated_ops: bool = False) -> list[Finding]:
+def probed(
+    behaviour: Behaviour, *, rounds: int = 1, isolated_ops: bool = False
+) -> list[tuple[int, Finding]]:
     passes = 0
 
     def run_pass(condition: Condition) -> Signatures:
@@ -79,20 +81,20 @@ def probed(behaviour: Behaviour, *, rounds: int = 1, isolated_ops: bool = False)
 def test_classes_are_told_apart(name: str, rounds: int) -> None:
     behaviour, classes = BEHAVIOURS[name]
     found = probed(behaviour, rounds=rounds)
-    assert [(f.sublayer, f.tap, f.classes) for f in found] == (
+    assert [(index, f.tap, f.classes) for index, f in found] == (
         [(BAD, "b", classes)] if classes else []
     )
 
 
 def test_ops_that_inherit_nothing_are_all_named() -> None:
     behaviour, _ = BEHAVIOURS["depends on memory"]
-    assert [f.tap for f in probed(behaviour, isolated_ops=True)] == ["b", "c"]
+    assert [f.tap for _, f in probed(behaviour, isolated_ops=True)] == ["b", "c"]
 
 
 def test_a_note_says_how() -> None:
-    (overrun,) = probed(BEHAVIOURS["writes past the end"][0])
+    ((_, overrun),) = probed(BEHAVIOURS["writes past the end"][0])
     assert overrun.note == "bytes changed"
-    (memory,) = probed(BEHAVIOURS["depends on memory"][0])
+    ((_, memory),) = probed(BEHAVIOURS["depends on memory"][0])
     assert memory.note == "another result where memory held pattern 1 before"
 
 

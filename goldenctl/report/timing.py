@@ -1,0 +1,39 @@
+"""Owns how the time of whole steps is put: reference and run, tokens per second, ratio."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from goldenctl.diff.timing import StepTime
+from goldenctl.report.words import duration, ratio
+
+
+def step_lines(steps: Sequence[StepTime]) -> list[str]:
+    """Return a line on all prefills and one on all decode steps whose times were taken."""
+    prefill = [step for step in steps if step.step.endswith("/00")]
+    decode = [step for step in steps if not step.step.endswith("/00")]
+    return [
+        _line(kind, chosen)
+        for kind, chosen in (("prefill", prefill), ("decode", decode))
+        if any(step.expected_ns or step.actual_ns for step in chosen)
+    ]
+
+
+def _line(kind: str, steps: Sequence[StepTime]) -> str:
+    total = StepTime(
+        step="",
+        tokens=sum(step.tokens for step in steps),
+        expected_ns=sum(step.expected_ns for step in steps),
+        actual_ns=sum(step.actual_ns for step in steps),
+    )
+    sides = [
+        f"{side} {duration(ns)} ({rate:,.4g} tok/s)"
+        for side, ns, rate in (
+            ("golden", total.expected_ns, total.expected_per_s),
+            ("run", total.actual_ns, total.actual_per_s),
+        )
+        if ns
+    ]
+    times = ratio(total.actual_ns, total.expected_ns)
+    both = f", {times}" if times != "-" else ""
+    return f"  time of {kind}, {total.tokens} tokens: {', '.join(sides)}{both}"
