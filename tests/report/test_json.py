@@ -16,15 +16,17 @@ from goldenctl.diff.metrics import LogitMetrics, Metrics
 from goldenctl.diff.pictures import Extreme, Histogram, Picture, Strip
 from goldenctl.diff.report import Provenance, Report, SublayerResult, TensorResult
 from goldenctl.diff.selftest import Selftest, Trial, Verdict
+from goldenctl.diff.timing import StepTime
 from goldenctl.diff.tolerance import Check
 from goldenctl.errors import DamagedError, GoldenctlError, UsageError
+from goldenctl.golden.determinism import Determinism, Finding
 from goldenctl.report.json import load_report, save_report, to_json
 
 SCHEMA = (Path(__file__).parents[2] / "docs/report-schema.md").read_text(encoding="utf-8")
 STRUCTS = (
     Report, SublayerResult, TensorResult, Provenance, Metrics, LogitMetrics, Check,
     Picture, Strip, Histogram, Extreme, Findings, Culprit, Cause, Depth, Graft, Selftest,
-    Trial, Verdict,
+    Trial, Verdict, StepTime, Determinism, Finding,
 )  # fmt: skip
 LEGACY = {
     "model_path", "test_input", "overall_success", "total_layers_tested", "layers_passed",

@@ -1,0 +1,123 @@
+"""``goldenctl diff`` of several runs: dtypes side by side, and the times of whole steps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Call
+
+from goldenctl.golden.file import open_golden
+
+
+@pytest.fixture
+def matrix(call: Call, checkpoint: Path, tmp_path: Path) -> list[Path]:
+    """Return the golden's siblings in bfloat16 and float16, of the same inputs."""
+    made = []
+    for dtype in ("bfloat16", "float16"):
+        path = tmp_path / f"{dtype}.h5"
+        inputs = ("--random-tokens", "5", "--dtype", dtype)
+        assert call("record", checkpoint, path, *inputs).code == 0
+        made.append(path)
+    return made
+
+
+def simulated(call: Call, golden: Path, path: Path, *options: str) -> Path:
+    assert call("replay", golden, path, "--backend", "simulated", *options).code == 0
+    return path
+
+
+def test_side_by_side(call: Call, golden: Path, tmp_path: Path) -> None:
+    """One column for each run, and the exit code of the worst."""
+    runs = [
+        simulated(call, golden, tmp_path / "b.h5", "--dtype", "bfloat16", "--noise", "0"),
+        simulated(call, golden, tmp_path / "f.h5", "--noise", "0"),
+        simulated(call, golden, tmp_path / "h.h5", "--dtype", "float16", "--noise", "0.5"),
+    ]
+    out = tmp_path / "m.json"
+    ran = call("diff", golden, *runs, "--json", out)
+    assert ran.code == 1
+    lines = [line.rstrip() for line in ran.out.splitlines()]
+    assert lines[0].startswith("✓ bfloat16: 79 tensors, at most ")
+    assert lines[1] == (
+        "✓ float32: 79 tensors, at most 0% of tolerance used (mode sublayer, by default)"
+    )
+    assert lines[2].startswith("✗ float16: 79 of 79 tensors are wrong, first embedding.output")
+    assert lines[4].split() == ["sublayer", "bfloat16", "rel", "L2", "float32", "rel", "L2",
+                                "float16", "rel", "L2"]  # fmt: skip
+    assert len(lines) == 5 + 11
+    report = json.loads(out.read_text())
+    assert not report["ok"]
+    assert [(r["label"], r["ok"]) for r in report["reports"]] == [
+        ("bfloat16", True),
+        ("float32", True),
+        ("float16", False),
+    ]
+    assert call("diff", golden, *runs[:2], "-q").out == ""
+    assert call("diff", golden, *runs[:2]).code == 0
+
+
+def test_goldens_are_chains(call: Call, golden: Path, matrix: list[Path]) -> None:
+    ran = call("diff", golden, *matrix)
+    assert ran.code in (0, 1)
+    assert ran.out.count("(mode chain, by default)") == 2
+
+
+def test_runs_of_one_dtype_have_their_files_names(call: Call, golden: Path, tmp_path: Path) -> None:
+    runs = [simulated(call, golden, tmp_path / f"{name}.h5") for name in ("old", "new")]
+    ran = call("diff", golden, *runs)
+    assert ran.out.startswith("✓ old: ")
+    assert "✓ new: " in ran.out
+
+
+def test_what_is_of_one_run(call: Call, golden: Path, tmp_path: Path) -> None:
+    run = simulated(call, golden, tmp_path / "r.h5")
+    for option in (("--markdown", tmp_path / "m.md"), ("--worst", 3), ("-v",)):
+        ran = call("diff", golden, run, run, *option)
+        assert ran.code == 2
+        assert "is of one run, 2 are given" in ran.line
+
+
+def test_a_run_of_another_golden_is_refused(
+    call: Call, golden: Path, tmp_path: Path, matrix: list[Path]
+) -> None:
+    run = simulated(call, golden, tmp_path / "r.h5")
+    other = simulated(call, matrix[0], tmp_path / "o.h5")
+    ran = call("diff", golden, run, other)
+    assert ran.code == 4
+    assert "was replayed from another golden" in ran.line
+
+
+def test_the_time_of_a_step_is_shown(
+    call: Call, golden: Path, replayed: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "r.json"
+    ran = call("diff", golden, replayed, "--json", out)
+    assert "  time of prefill, 5 tokens: golden " in ran.out
+    (step,) = json.loads(out.read_text())["steps"]
+    files = open_golden(golden), open_golden(replayed)
+    expected, actual = (sum(s.time_ns for s in file.sublayers.values()) for file in files)
+    assert step == {
+        "step": "random-0/00", "tokens": 5, "expected_ns": expected, "actual_ns": actual,
+    }  # fmt: skip
+    assert f"({5e9 / actual:,.4g} tok/s)" in ran.out
+
+
+def test_no_time_of_a_part(call: Call, golden: Path, replayed: Path, tmp_path: Path) -> None:
+    part = tmp_path / "part.h5"
+    assert call("replay", golden, part, "--layers", "0-1").code == 0
+    assert "tok/s" not in call("diff", golden, part).out
+
+
+def test_what_shuffling_showed_is_in_the_report(
+    call: Call, golden: Path, replayed: Path, tmp_path: Path
+) -> None:
+    run, out = tmp_path / "r.h5", tmp_path / "r.json"
+    assert call("replay", golden, run, "--shuffle").code == 0
+    ran = call("diff", golden, run, "--json", out)
+    assert "  ✓ deterministic: the same bits in " in ran.out
+    determinism = json.loads(out.read_text())["determinism"]
+    assert determinism["findings"] == []
+    assert determinism["passes"]["plain"] == 2
+    assert "✓ deterministic" in call("diff", out).out
