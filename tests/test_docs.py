@@ -13,7 +13,7 @@ from goldenctl.cli import cli
 from goldenctl.replay.backend import DEVICES
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def test_command_reference_is_up_to_date() -> None:
@@ -65,6 +65,7 @@ def test_options_in_prose_exist(page: Path) -> None:
     }
     known = ours | {"--help", "--version", "--skip", "--only", "--devices", "--poison"}
     known |= {"--atol", "--rtol"}  # of InfiniCore's infiniop-test
+    known |= {"--args"}  # of gdb
     shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text(encoding="utf-8")))
     assert shown <= known
 
