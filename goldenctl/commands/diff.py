@@ -37,7 +37,8 @@ def diff_command(golden: Path, runs: tuple[Path, ...], **options: object) -> int
     """Score RUN against GOLDEN and say which op goes wrong first.
 
     Several RUNs, such as the same replay in several dtypes, are shown side by side; a RUN may
-    also be a golden of the same model and inputs, in another dtype.
+    also be a second golden, such as NAME@v2 beside NAME@v1 or one in another dtype; it is judged
+    as a chain.
     With a report (diff --json) in place of GOLDEN and no RUN, judge it again, under
     another --tolerance if given, without the tensors. Ends with exit code 1 beyond tolerance.
     """
@@ -96,6 +97,7 @@ def run_diff(
     from goldenctl.diff.tolerance import load_policy
     from goldenctl.golden.file import open_golden
     from goldenctl.report.json import load_report
+    from goldenctl.sets.environment import told_apart
 
     policy = load_policy(tolerance)
     outputs.check()
@@ -110,5 +112,7 @@ def run_diff(
             report = compare(*files, policy, progress=progress)
             if outputs.pictures:
                 report = illustrate(report, *files)
+            if files[1].kind == "golden":
+                report = replace(report, differs=told_apart(*files))
         report = replace(report, command=command)
     return deliver(report, outputs, shown)

@@ -16,9 +16,8 @@ def list_command(goldens: Path | None) -> int:
 
     Ends with exit code 4 when a manifest is damaged.
     """
-    from rich.console import Console
-
     from goldenctl.golden.store import goldens_folder, list_sets
+    from goldenctl.report.console import make_console
     from goldenctl.report.goldens import sets_table
 
     sets = list_sets(goldens)
@@ -27,7 +26,7 @@ def list_command(goldens: Path | None) -> int:
         click.echo("goldenctl record CHECKPOINT --name NAME makes one")
         return 0
     table, code = sets_table(sets)
-    Console(highlight=False).print(table)
+    make_console().print(table)
     return code
 
 
@@ -36,12 +35,11 @@ def list_command(goldens: Path | None) -> int:
 @goldens_option(expose=True)
 def log_command(name: str, goldens: Path | None) -> None:
     """Show the history of the golden set NAME, newest version first."""
-    from rich.console import Console
-
     from goldenctl.golden.store import existing_set
+    from goldenctl.report.console import make_console
     from goldenctl.report.goldens import history_table
 
-    Console(highlight=False).print(history_table(existing_set(name, goldens)))
+    make_console().print(history_table(existing_set(name, goldens)))
 
 
 @click.command("show")
@@ -53,10 +51,9 @@ def show_command(name: str, verbose: bool, goldens: Path | None) -> None:
 
     The version that the manifest describes needs no golden here.
     """
-    from rich.console import Console
-
     from goldenctl.golden.file import open_golden
     from goldenctl.golden.store import current_version, named_set
+    from goldenctl.report.console import make_console
     from goldenctl.report.goldens import manifest_view
     from goldenctl.report.inspect import file_view
     from goldenctl.sets.renew import manifest_or_none
@@ -64,7 +61,7 @@ def show_command(name: str, verbose: bool, goldens: Path | None) -> None:
     golden_set, version = named_set(name, goldens)
     version = version or current_version(golden_set)
     manifest = manifest_or_none(golden_set)
-    console = Console(highlight=False)
+    console = make_console()
     if manifest is not None and manifest.version == version:
         console.print(manifest_view(golden_set, manifest, verbose=verbose))
     else:

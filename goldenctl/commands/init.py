@@ -15,6 +15,7 @@ _GITIGNORE = """\
 *.h5
 *.times.json
 *.part
+*.resume/
 .lock
 """
 _GITATTRIBUTES = """\

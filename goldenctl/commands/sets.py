@@ -42,8 +42,7 @@ def record_version(golden_set: GoldenSet, record: Callable[[Path], None], *, not
 
 def _settle(golden_set: GoldenSet, version: int) -> int:
     """Say what a new version changes, and what to do with it; return the exit code."""
-    from rich.console import Console
-
+    from goldenctl.report.console import make_console
     from goldenctl.report.triage import print_triage
     from goldenctl.sets.renew import compare_versions, manifest_or_none
 
@@ -51,7 +50,7 @@ def _settle(golden_set: GoldenSet, version: int) -> int:
     assert manifest is not None
     with progress_bar("comparing") as progress:
         triage = compare_versions(golden_set, manifest, version, progress=progress)
-    print_triage(triage, Console(highlight=False))
+    print_triage(triage, make_console())
     name, current = golden_set.name, manifest.version
     click.echo(f"{golden_set.manifest_path} still describes v{current}")
     if not triage.ok:
@@ -73,15 +72,14 @@ def renew(
     force: bool = False,
 ) -> int:
     """Write or renew a held set's manifest and say what changes; return the exit code."""
-    from rich.console import Console
-
+    from goldenctl.report.console import make_console
     from goldenctl.report.triage import print_triage
     from goldenctl.sets.renew import renewal
 
     with progress_bar("describing") as progress:
         new = renewal(golden_set, version, tolerance=tolerance, note=note, progress=progress)
     if new.triage is not None:
-        print_triage(new.triage, Console(highlight=False))
+        print_triage(new.triage, make_console())
         if not new.triage.ok and not force:
             click.echo(f"{new.path} was not changed; pass --renew if v{version} is right")
             return EXIT_BEYOND_TOLERANCE

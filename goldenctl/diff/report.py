@@ -106,6 +106,7 @@ class Report(
     are of the worst tensors; ``findings`` are blame's, ``selftest`` is that command's.
     ``steps`` are the times of whole steps; ``determinism`` is what replay --shuffle found, and
     does not count for the verdict.
+    ``differs`` says, of two goldens, what else is not the same: torch, threads, dtype, ...
     """
 
     golden: Provenance
@@ -116,6 +117,7 @@ class Report(
     extra: tuple[TensorResult, ...] = ()
     simulated: bool = False
     faults: tuple[str, ...] = ()
+    differs: tuple[str, ...] = ()
     command: str = "diff"
     pictures: tuple[Picture, ...] = ()
     findings: Findings | None = None

@@ -161,7 +161,7 @@ def parse_manifest(data: bytes, where: str = "manifest") -> Manifest:
     _check_format(raw, where)
     try:
         said = _without_ignorable(raw, MAX_DEPTH)
-        digest = msgspec.convert(said.pop("digest", None), Digest)
+        digest = msgspec.convert(said.pop("digest", "none"), Digest)
         manifest = msgspec.convert(said, Manifest)
     except (msgspec.ValidationError, ValueError) as error:
         message = f"{where}: not a manifest: {error}"

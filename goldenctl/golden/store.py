@@ -25,6 +25,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _REFERENCE = re.compile(rf"({_NAME.pattern})(?:@v([1-9][0-9]{{0,5}}))?")
 _VERSION = re.compile(r"v([1-9][0-9]{0,5})\.h5")
 _PART = re.compile(r"\..+\.([0-9]{1,10})\.part")
+_LFS_POINTER = b"version https://git-lfs"
 _FILE_SUFFIXES = (".h5", ".hdf5", ".json")
 _LISTED = 8
 
@@ -63,14 +64,18 @@ class GoldenSet:
         return sorted(int(match[1]) for match in found if match)
 
     def file(self, version: int) -> Path:
-        """Return a version's file. Raises MissingError, naming what is here, when it is not
-        and DamagedError when it is a link that leads out of the set."""
+        """Return a version's file. Raises MissingError, naming what is here, when it is not,
+        or only git-lfs's pointer, and DamagedError when it is a link that leads out."""
         path = self.path(version)
         if not path.is_file():
             here = ", ".join(f"v{number}" for number in self.versions()) or "none"
             message = f"{self.name}@v{version}: {path} is not here (here: {here})"
             raise MissingError(message, hint=f"goldenctl pull {self.name}, or record it again")
         refuse_leading_out(path, self.folder)
+        with path.open("rb") as file:
+            if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+                message = f"{path}: git-lfs has left only a pointer to it here"
+                raise MissingError(message, hint="git lfs pull brings the golden")
         return path
 
 

@@ -158,7 +158,15 @@ def _verdict(report: Report) -> list[str]:
         taps = ", ".join(dict.fromkeys(t.tap for t in skipped))
         lines.append(f"  not computed by this backend, so not judged: {_clean(taps)}")
     lines.append(f"  rule: {_clean(rules(report))}; mode: {_clean(report.mode)}")
+    if report.run.kind == "golden":
+        lines += what_differs(report.differs)
     return lines
+
+
+def what_differs(differs: Sequence[str]) -> list[str]:
+    """Return lines that say what else is not the same of two goldens."""
+    first, *rest = differs or ("nothing that a recipe names",)
+    return [f"  what differs: {_clean(first)}", *(f"    {_clean(line)}" for line in rest)]
 
 
 def _first_wrong(report: Report, first: TensorResult) -> list[str]:
@@ -212,7 +220,8 @@ def _table(report: Report, sublayers: list[SublayerResult]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
     table.add_column("sublayer", overflow="fold", min_width=19)
-    for title in ("used", "rel L2", "cosine", "golden", "run", "ratio"):
+    sides = ("old", "new") if report.run.kind == "golden" else ("golden", "run")
+    for title in ("used", "rel L2", "cosine", *sides, "ratio"):
         table.add_column(title, justify="right", no_wrap=True)
     for sublayer in sublayers:
         label = places.sublayer(sublayer.name)

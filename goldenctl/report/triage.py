@@ -10,6 +10,8 @@ from rich.table import Table
 
 from goldenctl.errors import printable
 from goldenctl.golden.schema import short_name
+from goldenctl.report.console import what_differs
+from goldenctl.report.words import plural
 from goldenctl.sets.triage import CHANGED, CLOSER, SAME, WITHIN, Change, Triage
 
 _SHOWN = 10
@@ -28,11 +30,10 @@ def print_triage(triage: Triage, console: Console) -> None:
     said = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
     mark = "[bold green]✓[/]" if triage.ok else "[bold red]✗[/]"
     pair = f"{printable(triage.new)} against {printable(triage.old)}"
-    console.print(f"{mark} {escape(pair)}: {len(triage.changes)} tensors, {said}")
+    console.print(f"{mark} {escape(pair)}: {plural(len(triage.changes), 'tensor')}, {said}")
     if not triage.identical:
-        differs = triage.differs or ("nothing that a recipe names",)
-        for number, line in enumerate(differs):
-            console.print(f"  {'' if number else 'what differs: '}{escape(printable(line))}")
+        for line in what_differs(triage.differs):
+            console.print(line)
     for state in (CHANGED, CLOSER):
         changes = triage.of(state)
         if changes:

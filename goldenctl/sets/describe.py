@@ -13,8 +13,8 @@ from goldenctl.diff.sketches import sketches_of
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.manifest import Manifest, Tensor, VersionEntry, sha256_text
 from goldenctl.golden.policy import Policy
-from goldenctl.golden.recipe import Recipe, parse_recipe
 from goldenctl.golden.store import GoldenSet
+from goldenctl.sets.environment import full_recipe
 
 Progress = Callable[[int, int, str], None]
 
@@ -69,20 +69,6 @@ def version_entry(golden: GoldenFile, version: int, note: str = "") -> VersionEn
         tool_version=golden.tool_version,
         note=note,
     )
-
-
-def full_recipe(golden: GoldenFile) -> Recipe:
-    """Return a golden's recipe with the token ids of its cases, so that it can be recorded
-    again without the golden."""
-    recipe = parse_recipe(golden.recipe, str(golden.path))
-    cases = []
-    for case in recipe.cases:
-        ids = f"cases/{case.name}/token_ids"
-        if ids in golden.tensors:
-            rows = tuple(tuple(row) for row in golden.map(ids).tolist())
-            case = msgspec.structs.replace(case, token_ids=rows)
-        cases.append(case)
-    return msgspec.structs.replace(recipe, cases=tuple(cases))
 
 
 def tensor_entries(golden: GoldenFile, progress: Progress = lambda *_: None) -> tuple[Tensor, ...]:

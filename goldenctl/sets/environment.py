@@ -1,4 +1,4 @@
-"""Owns what differs between how two goldens were recorded, in words."""
+"""Owns how goldens were recorded: the whole recipe, and what differs between two, in words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from goldenctl.golden.recipe import Recipe
+from goldenctl.golden.file import GoldenFile
+from goldenctl.golden.recipe import Recipe, parse_recipe
 
 # In the order of how likely each is to change bits; the rest follows by name.
 _NAMES = {
@@ -48,6 +49,26 @@ def differences(old: Recipe, new: Recipe, tool_versions: tuple[str, str] = ("", 
     if tool_versions[0] != tool_versions[1]:
         said.append(_say("goldenctl", *tool_versions))
     return said
+
+
+def told_apart(old: GoldenFile, new: GoldenFile) -> tuple[str, ...]:
+    """Return ``differences`` of two goldens, their token ids included."""
+    tools = old.tool_version, new.tool_version
+    return tuple(differences(full_recipe(old), full_recipe(new), tools))
+
+
+def full_recipe(golden: GoldenFile) -> Recipe:
+    """Return a golden's recipe with the token ids of its cases, so that it can be recorded
+    again without the golden. Raises DamagedError for one that this goldenctl does not know."""
+    recipe = parse_recipe(golden.recipe, str(golden.path))
+    cases = []
+    for case in recipe.cases:
+        ids = f"cases/{case.name}/token_ids"
+        if ids in golden.tensors:
+            rows = tuple(tuple(row) for row in golden.map(ids).tolist())
+            case = msgspec.structs.replace(case, token_ids=rows)
+        cases.append(case)
+    return msgspec.structs.replace(recipe, cases=tuple(cases))
 
 
 def _flat(recipe: Recipe) -> dict[str, Any]:

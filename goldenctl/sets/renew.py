@@ -18,8 +18,8 @@ from goldenctl.golden.policy import Policy
 from goldenctl.golden.schema import TensorInfo
 from goldenctl.golden.sketch import distance, sketch_of
 from goldenctl.golden.store import GoldenSet, write_whole
-from goldenctl.sets.describe import Description, describe, file_digest, full_recipe
-from goldenctl.sets.environment import differences
+from goldenctl.sets.describe import Description, describe, file_digest
+from goldenctl.sets.environment import differences, full_recipe
 from goldenctl.sets.triage import Triage, triage
 
 Progress = Callable[[int, int, str], None]

@@ -244,6 +244,17 @@ def test_diff_of_two_versions(call: Call, goldens: Path) -> None:
     assert ran.code == 0
     assert "✓ PASS  79 tensors of 11 sublayers" in ran.out
     assert "mode: chain" in ran.out
+    assert "what differs: nothing that a recipe names" in ran.out
+
+
+def test_diff_of_two_goldens_names_what_differs(call: Call, goldens: Path, tmp_path: Path) -> None:
+    other, report = tmp_path / "other.h5", tmp_path / "report.json"
+    record = ("record", "synth:tiny?seed=1", other, "--random-tokens", "3", "--seed", "2")
+    assert call(*record, "--threads", "1").code == 0
+    ran = call("diff", "tiny", other, "--json", report)
+    assert ran.code == 1
+    differs = json.loads(report.read_text())["differs"]
+    assert {line.split()[0] for line in differs} >= {"checkpoint", "cases", "oracle"}
 
 
 def test_every_command_that_takes_a_golden_takes_a_name(call: Call, goldens: Path) -> None:

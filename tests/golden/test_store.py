@@ -78,6 +78,12 @@ def test_links_that_lead_out_are_refused(goldens: Path, tmp_path: Path) -> None:
             store.resolve(text, goldens)
 
 
+def test_a_pointer_of_git_lfs_is_named(goldens: Path) -> None:
+    (goldens / "tiny" / "v2.h5").write_text("version https://git-lfs.github.com/spec/v1\noid 0\n")
+    with pytest.raises(MissingError, match=r"v2\.h5: git-lfs has left only a pointer"):
+        store.resolve("tiny@v2", goldens)
+
+
 HOLD = """
 import sys
 from goldenctl.golden import store
