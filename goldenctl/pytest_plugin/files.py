@@ -1,0 +1,192 @@
+"""Owns the files of one test's golden tensors: values in ``.h5``, sketches in ``.json``.
+
+A ``.h5`` is a golden like any other (docs/file-format.md): ``goldenctl inspect`` shows it. Its
+recipe keeps the types and shapes that the test had, where a golden holds a wider or flatter one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+
+from goldenctl.errors import DamagedError
+from goldenctl.golden.file import GoldenFile, open_golden
+from goldenctl.golden.manifest import Digest, Name, Shape
+from goldenctl.golden.schema import TensorSpec
+from goldenctl.golden.sketch import Sketch, sketch_of
+from goldenctl.golden.store import write_whole
+from goldenctl.golden.times import times_path
+from goldenctl.golden.writer import GoldenWriter
+from goldenctl.pytest_plugin.arrays import Array
+
+_FORMAT = "goldenctl-sketches"
+_LIMIT_BYTES = 64 << 20
+_FOLDER = "tensors"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What is kept of a tensor: its type and shape in the test, and its values or, where
+    ``values`` is None, their digest and, of floats, their sketch."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    sha256: str
+    values: Array | None = None
+    sketch: Sketch | None = None
+
+
+class _Sketched(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
+    name: Name
+    dtype: Annotated[str, msgspec.Meta(max_length=64)]
+    shape: Shape
+    sha256: Digest
+    sketch: Sketch | None = None
+
+
+class _SketchFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    format: Annotated[str, msgspec.Meta(pattern=f"^{_FORMAT}$")] = _FORMAT
+    format_version: Annotated[int, msgspec.Meta(ge=1, le=1)] = 1
+    tensors: tuple[_Sketched, ...]
+
+
+class _Original(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    dtype: Annotated[str, msgspec.Meta(max_length=64)]
+    shape: Shape
+
+
+def digest(array: Array) -> str:
+    return f"sha256:{hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()}"
+
+
+def with_suffix(path: Path, suffix: str) -> Path:
+    """Test names have dots: a suffix is put behind, never in place of one."""
+    return path.with_name(path.name + suffix)
+
+
+def load(path: Path) -> dict[str, Stored]:
+    """Return what is kept of each tensor; nothing when there are no files.
+
+    Raises DamagedError naming the file that cannot be read.
+    """
+    stored: dict[str, Stored] = {}
+    values, sketches = with_suffix(path, ".h5"), with_suffix(path, ".json")
+    if values.exists():
+        stored.update(_load_values(values))
+    if sketches.exists():
+        stored.update(_load_sketches(sketches))
+    return stored
+
+
+def save(path: Path, tensors: Mapping[str, Stored]) -> None:
+    """Write both files whole, or remove the one that nothing is in any more."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = {name: kept for name, kept in sorted(tensors.items()) if kept.values is not None}
+    sketches = {name: kept for name, kept in sorted(tensors.items()) if kept.values is None}
+    for suffix, part, write in (
+        (".h5", values, _save_values),
+        (".json", sketches, _save_sketches),
+    ):
+        file = with_suffix(path, suffix)
+        if part:
+            write(file, part)
+        else:
+            file.unlink(missing_ok=True)
+
+
+def kept_values(array: Array, original: Array) -> Stored:
+    """Keep all values, copied."""
+    return Stored(original.dtype.name, original.shape, digest(array), values=array.copy())
+
+
+def kept_sketch(array: Array, original: Array) -> Stored:
+    """Keep the digest and, of floats, a sketch."""
+    sketch = sketch_of(array) if array.dtype.kind not in "iu" else None
+    return Stored(original.dtype.name, original.shape, digest(array), sketch=sketch)
+
+
+def _load_values(path: Path) -> dict[str, Stored]:
+    file = open_golden(path, kind="golden")
+    try:
+        originals = msgspec.convert(file.recipe.get("tensors"), dict[str, _Original])
+    except msgspec.ValidationError as error:
+        message = f"{path}: not the golden of a test: {error}"
+        raise DamagedError(message) from error
+    if {f"{_FOLDER}/{name}" for name in originals} != set(file.tensors):
+        message = f"{path}: its recipe does not name its tensors"
+        raise DamagedError(message)
+    return {name: _stored(file, name, original) for name, original in originals.items()}
+
+
+def _stored(file: GoldenFile, name: str, original: _Original) -> Stored:
+    info = file.info(f"{_FOLDER}/{name}")
+    values = np.array(file.map(info.name))  # the file may be written again
+    if digest(values) != f"sha256:{info.sha256}":
+        message = f"{file.path}: {name} does not match its digest"
+        raise DamagedError(message, hint="the file was changed after it was written")
+    try:
+        values = values.reshape(original.shape)
+    except ValueError as error:
+        message = f"{file.path}: {name} is of shape {info.shape}, its recipe says {original.shape}"
+        raise DamagedError(message) from error
+    return Stored(original.dtype, original.shape, digest(values), values=values)
+
+
+def _save_values(path: Path, tensors: Mapping[str, Stored]) -> None:
+    arrays = {
+        f"{_FOLDER}/{name}": np.atleast_1d(kept.values)
+        for name, kept in tensors.items()
+        if kept.values is not None
+    }
+    specs = [
+        TensorSpec(
+            name,
+            array.dtype.name,
+            array.shape,
+            tuple(f"dim{axis}" for axis in range(array.ndim)),
+            "output",
+        )
+        for name, array in arrays.items()
+    ]
+    recipe: dict[str, Any] = {
+        "tensors": {n: {"dtype": k.dtype, "shape": list(k.shape)} for n, k in tensors.items()}
+    }
+    with GoldenWriter(
+        path, kind="golden", recipe=recipe, tensors=specs, links={}, groups=[]
+    ) as writer:
+        for name, array in arrays.items():
+            writer.write(name, memoryview(np.ascontiguousarray(array).tobytes()))
+        writer.seal()
+    times_path(path).unlink(missing_ok=True)  # the same values are the same files
+
+
+def _load_sketches(path: Path) -> dict[str, Stored]:
+    try:
+        with path.open("rb") as file:
+            content = msgspec.json.decode(file.read(_LIMIT_BYTES), type=_SketchFile)
+    except (OSError, msgspec.MsgspecError, RecursionError) as error:
+        message = f"{path}: not the sketches of a test: {error}"
+        raise DamagedError(message, hint="git checkout it, or pytest --golden-update") from error
+    return {
+        each.name: Stored(each.dtype, each.shape, each.sha256, sketch=each.sketch)
+        for each in content.tensors
+    }
+
+
+def _save_sketches(path: Path, tensors: Mapping[str, Stored]) -> None:
+    entries = tuple(
+        _Sketched(
+            name=name, dtype=kept.dtype, shape=kept.shape, sha256=kept.sha256, sketch=kept.sketch
+        )
+        for name, kept in tensors.items()
+    )
+    data = msgspec.json.encode(_SketchFile(tensors=entries), order="sorted")
+    write_whole(path, msgspec.json.format(data, indent=1) + b"\n")

@@ -1,0 +1,216 @@
+"""The pytest plugin as its users see it: record, pass, fail, update, what is unused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from goldenctl.golden.file import open_golden
+from goldenctl.pytest_plugin.places import file_name
+from tests.pytest_plugin.conftest import change, update
+
+
+def goldens(pytester: pytest.Pytester, module: str = "test_kernel") -> dict[str, bytes]:
+    folder = pytester.path / "goldens" / module
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_what_was_recorded_passes_and_is_a_golden(project: pytest.Pytester) -> None:
+    assert list(goldens(project)) == ["test_out[1].h5", "test_out[2].h5"]
+    result = project.runpytest()
+    result.assert_outcomes(passed=2)
+    result.stdout.no_fnmatch_line("*golden tensors*")
+    file = open_golden(project.path / "goldens/test_kernel/test_out[1].h5")
+    assert [i.shape for i in file.tensors.values()] == [(4,), (4, 8)]
+
+
+def test_a_missing_golden_fails_with_the_command(project: pytest.Pytester) -> None:
+    (project.path / "goldens/test_kernel/test_out[2].h5").unlink()
+    result = project.runpytest()
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "E*golden 'out' is not recorded in *goldens/test_kernel/test_out[[]2[]].h5",
+            "E*to record it: pytest --golden-update 'test_kernel.py::test_out[[]2[]]'",
+        ]
+    )
+
+
+def test_a_difference_names_the_elements(project: pytest.Pytester) -> None:
+    change(
+        project,
+        '"out", SCALE * x',
+        '"out", x + np.float32(0.5) * (np.arange(32).reshape(4, 8) == 13)',
+    )
+    result = project.runpytest()
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "E*golden 'out' differs",
+            "E*relative L2 error *, at most 7.6*e-06 is allowed",
+            "E*worst at *actual*expected*off by*",
+            "E*[[]1, 5[]] * 0.5",
+            "E*over all: relative L2 *, cosine *",
+            "E*if this is meant: pytest --golden-update 'test_kernel.py::test_out[[]1[]]'",
+        ]
+    )
+    shown = [line for line in result.outlines if line.startswith("E") and "[" in line]
+    assert len([line for line in shown if "[1, 5]" in line]) == 2
+    assert ">       golden.check" in result.stdout.str()  # the user's line, not ours
+
+
+def test_update_writes_what_is_beyond_and_keeps_what_is_within(project: pytest.Pytester) -> None:
+    before = goldens(project)
+    change(project, "SCALE = 1.0", "SCALE = 1.0000001")
+    update(project).assert_outcomes(passed=2)
+    assert goldens(project) == before
+    change(project, "SCALE = 1.0000001", "SCALE = 2.0")
+    result = update(project, "-k", "1")
+    result.stdout.fnmatch_lines(["wrote goldens/test_kernel/test_out[[]1[]]: out"])
+    after = goldens(project)
+    assert after["test_out[1].h5"] != before["test_out[1].h5"]
+    assert after["test_out[2].h5"] == before["test_out[2].h5"]
+    change(project, "SCALE = 2.0", "SCALE = 1.0")
+    update(project).assert_outcomes(passed=2)
+    assert goldens(project) == before  # the same values are the same bytes
+
+
+@pytest.mark.parametrize("workers", [None, "2"])
+def test_unused_goldens_are_reported(project: pytest.Pytester, workers: str | None) -> None:
+    change(project, "[1, 2]", "[1]")
+    change(project, 'golden.check("ids", np.arange(4))', "pass")
+    stray = project.path / "goldens" / "test_gone" / "test_x.json"
+    stray.parent.mkdir()
+    stray.write_text("{}")
+    result = project.runpytest_subprocess(*(("-n", workers) if workers else ()))
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "unused in goldens/test_kernel/test_out[[]1[]]: ids (--golden-update removes them)",
+            "unused: goldens/test_gone",
+            "unused: goldens/test_kernel/test_out[[]2[]].h5",
+        ]
+    )
+    update(project).stdout.fnmatch_lines(["wrote goldens/test_kernel/*: removed ids"])
+    file = open_golden(project.path / "goldens/test_kernel/test_out[1].h5")
+    assert list(file.tensors) == ["tensors/out"]
+
+
+@pytest.mark.parametrize("selection", [("-k", "1"), ("test_kernel.py::test_out[1]",)])
+def test_nothing_is_said_of_tests_that_were_not_chosen(
+    project: pytest.Pytester, selection: tuple[str, ...]
+) -> None:
+    result = project.runpytest(*selection)
+    result.assert_outcomes(passed=1, deselected=1 if selection[0] == "-k" else 0)
+    result.stdout.no_fnmatch_line("*golden tensors*")
+
+
+def test_workers_write_without_loss(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_many="""
+        import numpy as np
+        import pytest
+
+        @pytest.mark.parametrize("n", range(12))
+        def test_it(golden, n):
+            golden.check("x", np.full(3, n))
+        """
+    )
+    result = pytester.runpytest_subprocess("-n", "2", "--golden-update")
+    result.assert_outcomes(passed=12)
+    wrote = [line for line in result.outlines if line.startswith("wrote ")]
+    assert len(wrote) == 12
+    assert len(goldens(pytester, "test_many")) == 12
+    pytester.runpytest("-q").assert_outcomes(passed=12)
+
+
+def test_a_failing_test_loses_no_golden(project: pytest.Pytester) -> None:
+    before = goldens(project)
+    change(project, 'golden.check("ids", np.arange(4))', "assert False")
+    update(project).assert_outcomes(failed=2)
+    assert goldens(project) == before
+
+
+def test_golden_dir_keeps_all_in_one_folder(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\ngolden_dir = golden/tensors\n")
+    folder = pytester.mkdir("unit")
+    (folder / "test_a.py").write_text(
+        "class TestA:\n    def test_b(self, golden):\n        golden.check('x', 1.5)\n"
+    )
+    update(pytester).assert_outcomes(passed=1)
+    assert (pytester.path / "golden/tensors/unit/test_a/TestA.test_b.h5").is_file()
+    pytester.runpytest().assert_outcomes(passed=1)
+
+
+def test_a_large_tensor_is_kept_as_a_sketch(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\ngolden_max_bytes = 1000\n")
+    pytester.makepyfile(
+        test_kernel="""
+        import numpy as np
+
+        def test_large(golden):
+            x = np.random.default_rng(0).standard_normal((50, 200)).astype(np.float32)
+            golden.check("x", x)
+        """
+    )
+    update(pytester).assert_outcomes(passed=1)
+    assert list(goldens(pytester)) == ["test_large.json"]
+    pytester.runpytest().assert_outcomes(passed=1)
+    change(pytester, '"x", x)', '"x", x * (1 + 1e-7))')
+    pytester.runpytest().assert_outcomes(passed=1)
+    change(pytester, "x * (1 + 1e-7)", "np.where(x > 3, 0, x)")
+    result = pytester.runpytest()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "E*golden 'x' differs: relative L2 about *, 7.6e-06 is allowed*",
+            "E*only a sketch of it is kept; store='values' would tell which element",
+        ]
+    )
+    change(pytester, '"x", np.where(x > 3, 0, x)', '"x", x, rtol=1e-3')
+    result = pytester.runpytest()
+    result.stdout.fnmatch_lines(["E*rtol, atol and max_ulp need the values*store='values'*"])
+
+
+def test_a_damaged_golden_is_one_line(project: pytest.Pytester) -> None:
+    path = project.path / "goldens/test_kernel/test_out[1].h5"
+    data = bytearray(path.read_bytes())
+    data[open_golden(path).info("tensors/out").offset] ^= 1
+    path.write_bytes(data)
+    result = project.runpytest()
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["E*DamagedError: *test_out[[]1[]].h5: out does not match*"])
+
+
+def test_a_wrong_setting_is_refused(project: pytest.Pytester) -> None:
+    project.makeini("[pytest]\ngolden_max_bytes = many\n")
+    result = project.runpytest()
+    result.stdout.fnmatch_lines(["*golden_max_bytes: expected a number of bytes, got 'many'"])
+
+
+def test_the_plugin_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, goldenctl.pytest_plugin; "
+        "print(*{'torch', 'h5py', 'numpy', 'msgspec', 'ml_dtypes', 'rich'} & set(sys.modules))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("test", "file"),
+    [
+        ("test_a", "test_a"),
+        ("TestA::test_b[1-float32]", "TestA.test_b[1-float32]"),
+        ("test_a[x/../y]", "test_a[x-..-y]-d36be9ec"),
+        ("test_a[x y]", "test_a[x-y]-9e2b4f05"),
+    ],
+)
+def test_file_names_are_readable_and_distinct(test: str, file: str) -> None:
+    name = file_name(test)
+    assert name.rpartition("-")[0] == file.rpartition("-")[0] if name != test else True
+    assert Path(name).name == name
+    assert file_name(test + "x") != name
