@@ -29,7 +29,7 @@ def golden_path(item: pytest.Item, config: pytest.Config) -> Path:
         return module.parent / FOLDER / module.name / file
     root: Path = config.rootpath
     inside = module.relative_to(root) if module.is_relative_to(root) else Path(module.name)
-    return root / shared / inside / file
+    return root / str(shared) / inside / file
 
 
 def file_name(test: str) -> str:

@@ -10,7 +10,7 @@ import goldenctl.pytest_plugin.fixture  # noqa: F401
 
 @pytest.fixture(autouse=True)
 def only_our_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep other plugins out of the runs inside: Hypothesis alone costs two seconds in each."""
+    """Keep other plugins out of the runs inside: loading them costs more than the tests."""
     monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest -p no:anyio")
 
 

@@ -85,7 +85,8 @@ def test_unused_goldens_are_reported(project: pytest.Pytester, workers: str | No
     stray = project.path / "goldens" / "test_gone" / "test_x.json"
     stray.parent.mkdir()
     stray.write_text("{}")
-    result = project.runpytest_subprocess(*(("-n", workers) if workers else ()))
+    arguments = ("-n", workers) if workers else ()
+    result = project.runpytest_subprocess(*arguments)
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
         [
@@ -108,7 +109,7 @@ def test_nothing_is_said_of_tests_that_were_not_chosen(
     result.stdout.no_fnmatch_line("*golden tensors*")
 
 
-def test_workers_write_without_loss(pytester: pytest.Pytester) -> None:
+def test_workers_write_without_loss(pytester: pytest.Pytester, installed_plugins: None) -> None:
     pytester.makepyfile(
         test_many="""
         import numpy as np
