@@ -1,6 +1,7 @@
-// Owns the ways in which the harness fails; each is one `reason` of the protocol.
+// Owns the ways in which the harness fails; each is a `reason` of the protocol.
 #pragma once
 
+#include <sstream>
 #include <stdexcept>
 #include <string>
 
@@ -18,9 +19,17 @@ struct DeviceError : std::runtime_error {
 
 // One sublayer failed; the next may still run.
 struct SublayerError : std::runtime_error {
-    SublayerError(std::string reason_, const std::string& message)
-        : std::runtime_error(message), reason(std::move(reason_)) {}
-    std::string reason;  // status, unwritten, overrun, unsupported, io, memory or bad_input
+    SublayerError(const char* reason_, const std::string& message)
+        : std::runtime_error(message), reason(reason_) {}
+    const char* reason;  // status, unwritten, overrun, unsupported, io, memory or bad_input
 };
+
+// Joins texts and numbers.
+template <typename... Parts>
+std::string say(const Parts&... parts) {
+    std::ostringstream text;
+    (text << ... << parts);
+    return text.str();
+}
 
 }  // namespace goldenctl

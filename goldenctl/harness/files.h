@@ -13,23 +13,26 @@ namespace goldenctl {
 class File {
   public:
     // Throws PlanError unless `path` is a regular file.
-    File(std::string path, bool write);
+    File(const std::string& path, bool write);
     ~File();
     File(const File&) = delete;
     File& operator=(const File&) = delete;
 
     int64_t bytes() const { return bytes_; }
-    bool writable() const { return write_; }
 
     // Both move all of `bytes` or throw SublayerError `io`.
-    void read(char* target, size_t bytes, int64_t offset) const;
-    void write(const char* source, size_t bytes, int64_t offset) const;
+    void read(char* to, size_t bytes, int64_t at) const { move(false, to, bytes, at); }
+    void write(char* from, size_t bytes, int64_t at) const { move(true, from, bytes, at); }
 
   private:
-    std::string path_;
-    bool write_;
-    int descriptor_ = -1;
-    int64_t bytes_ = 0;
+    void move(bool write, char* data, size_t bytes, int64_t offset) const;
+
+    std::string name_;
+    int descriptor_;
+    int64_t bytes_;
 };
+
+// Returns the path that a plan means, in which %XX stands for a byte. Throws PlanError.
+std::string decode_path(const std::string& path);
 
 }  // namespace goldenctl

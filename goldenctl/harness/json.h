@@ -1,57 +1,59 @@
-// Owns JSON text: a strict reader (RFC 8259, no duplicate keys, bounded nesting) and quoting.
+// Owns JSON text: a strict reader of known fields, and quoting.
 #pragma once
 
 #include <cstdint>
-#include <initializer_list>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "errors.h"
+
 namespace goldenctl {
 
-struct Json {
-    enum class Kind { Null, Boolean, Integer, Real, String, Array, Object };
-
-    Kind kind = Kind::Null;
-    bool boolean = false;
-    int64_t integer = 0;  // a number without fraction and exponent
-    double real = 0;      // any number
-    std::string text;
-    std::vector<Json> items;
-    std::vector<std::pair<std::string, Json>> members;
-};
-
-// Throws PlanError with the byte offset at which the text stops being JSON. A lone surrogate
-// \udc80..\udcff stands for one byte that is not UTF-8, as in Python's file names.
-Json parse_json(std::string_view text);
-
-// A value and its place in the document; what is not as asked for is a PlanError that names it.
-class Node {
+// Reads one document from front to back into whatever its caller names. What is malformed, or
+// not as asked for, is a PlanError that names its place.
+class JsonReader {
   public:
-    Node(const Json& json, std::string where) : json_(&json), where_(std::move(where)) {}
+    struct Field {
+        const char* key;
+        std::function<void()> read;
+        bool required = true;
+    };
 
-    [[noreturn]] void fail(const std::string& cause) const;
-    bool has(std::string_view key) const { return find(key) != nullptr; }
-    Node operator[](const std::string& key) const;
-    void refuse_other_keys(std::initializer_list<std::string_view> known) const;
+    JsonReader(std::string text, std::string root) : text_(std::move(text)), place_(root) {}
 
-    std::vector<Node> items() const;
-    const std::string& string() const { return expect(Json::Kind::String, "a string").text; }
-    bool boolean() const { return expect(Json::Kind::Boolean, "true or false").boolean; }
-    double number() const;
-    int64_t integer(int64_t low, int64_t high) const;
-    std::vector<int64_t> integers(size_t max_count, int64_t low) const;
+    void object(const std::vector<Field>& fields);  // in any order, none twice, no others
+    void array(const std::function<void()>& read_item);
+    std::string string();  // printable ASCII without escapes: a plan writes others as %XX
+    size_t choice(const std::vector<const char*>& names);  // index of the string among `names`
+    bool boolean();
+    double number();
+    int64_t integer(int64_t low, int64_t high);
+    void end();
+
+    // Names the place: of what is being read or, after that, of what `within` has stepped into.
+    template <typename... Parts>
+    [[noreturn]] void fail(const Parts&... parts) const {
+        throw PlanError(say(place_, ": ", parts...));
+    }
+    void within(const std::string& step, const std::function<void()>& body);
 
   private:
-    const Json& expect(Json::Kind kind, const char* expected) const;
-    const Json* find(std::string_view key) const;
+    char next();  // the character after space, which is not taken; 0 at the end
+    bool take(std::string_view wanted);
+    void expect(const char* wanted);
+    std::string take_all(const char* characters);
 
-    const Json* json_;
-    std::string where_;
+    std::string text_, place_;
+    size_t at_ = 0;
 };
 
-// Returns `text` as a JSON string literal of printable ASCII, whatever the bytes are.
+// Values as JSON text. Of a string, what is not printable ASCII becomes `?`.
 std::string quote(std::string_view text);
+std::string list(const std::vector<std::string>& values);
+using Member = std::pair<std::string, std::string>;  // key, value as JSON
+std::string object(const std::vector<Member>& members);
 
 }  // namespace goldenctl

@@ -2,34 +2,34 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "convert.h"
-#include "files.h"
+#include "dtype.h"
 
 namespace goldenctl {
 
-struct Storage {
-    size_t file;     // index into Plan::files
-    int64_t offset;  // bytes
-    Dtype dtype;     // of the elements in the file
+struct PlanFile {
+    std::string path;  // with %XX for bytes that are not printable ASCII
+    int64_t bytes;     // the file's exact size
+    bool write;        // stores may go there
 };
 
-// What a file holds of a tensor: `count` elements, from element `first` of the tensor on.
-struct Part {
-    Storage from;
-    int64_t first, count;
+// Elements of a tensor in a file.
+struct Storage {
+    size_t file;           // index into Plan::files
+    int64_t offset;        // bytes
+    Dtype dtype;           // of the elements in the file
+    int64_t first, count;  // elements of the tensor
 };
 
 struct Tensor {
     std::string name;
     Dtype dtype;                 // on the device: the plan's, or int32
-    std::vector<int64_t> shape;  // contiguous, row-major, no dimension is 0
-    int64_t count;               // elements
-    std::vector<Part> loads;     // in this order
+    int64_t count;               // elements, one beside the other
+    std::vector<Storage> loads;  // in this order
     std::optional<Storage> store;
 
     size_t bytes() const { return static_cast<size_t>(count) * dtype_bytes(dtype); }
@@ -41,46 +41,47 @@ struct View {
     std::vector<int64_t> shape, strides;  // elements
     int64_t low, high;                    // first and last element it reaches, inside the tensor
 
-    bool contiguous() const;
-    int64_t count() const;
-
-    // Elements, from the tensor's first, at every index of the first `dims` dimensions, in order.
-    std::vector<int64_t> offsets(size_t dims) const;
+    // Calls `visit` with the element at each index of the first `dims` dimensions, in order.
+    template <typename Visit>
+    void each(size_t dims, const Visit& visit, size_t dim = 0, int64_t moved = 0) const {
+        if (dim == dims) return visit(offset + moved);
+        for (int64_t i = 0; i < shape[dim]; ++i)
+            each(dims, visit, dim + 1, moved + i * strides[dim]);
+    }
 };
 
-enum class OpKind { Gather, RmsNorm, Gemm, Rope, CausalSoftmax, Swiglu, Add, Mul, Rearrange, Sdpa };
+enum class OpKind { Gather, RmsNorm, Gemm, Rope, CausalSoftmax, Swiglu, Add, Rearrange, Sdpa };
 
 const char* op_name(OpKind kind);
 
 struct Op {
     OpKind kind;
     std::string tap;
-    View out;
-    std::vector<View> args;
-    double epsilon = 0, alpha = 0, beta = 0;
-    bool neox = false;  // rope: pair i with i + D/2, not 2i with 2i + 1
+    std::vector<View> views;                   // out, then the args
+    std::map<std::string, double> parameters;  // those of its kind; algo: 0 gptj, 1 neox
 
+    const View& out() const { return views[0]; }
     // True when the result depends on what `out` held: beta is not 0, or an argument overlaps it.
     bool reads_out() const;
 };
 
 struct Sublayer {
-    std::string name;
     std::vector<Tensor> tensors;
     std::vector<Op> ops;
 };
 
 struct Plan {
     std::string device;
-    int device_id;
+    int device_id = 0;
     Dtype dtype;
-    int repeat;
-    bool stop_on_failure;
-    std::deque<File> files;  // a File never moves
+    int repeat = 1;
+    bool stop_on_failure = false;
+    std::vector<PlanFile> files;
     std::vector<Sublayer> sublayers;
 };
 
-// Reads and validates the whole plan and opens its files; throws PlanError naming the place.
-Plan read_plan(const std::string& path);
+// Parses and validates a whole plan, without looking at its files or at any device; throws
+// PlanError naming the place.
+Plan parse_plan(std::string text);
 
 }  // namespace goldenctl

@@ -3,13 +3,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstring>
 #include <new>
-#include <optional>
 
 #include "errors.h"
 #include "json.h"
-#include "ops.h"
-#include "poison.h"
 
 namespace goldenctl {
 namespace {
@@ -27,151 +25,116 @@ int64_t median(std::vector<int64_t> values) {
     return values.size() % 2 ? values[half] : (values[half - 1] + values[half]) / 2;
 }
 
-// Calls `move(first, count)` for `elements`, some at a time.
-template <typename Move>
-void in_chunks(int64_t elements, Move move) {
-    for (int64_t at = 0; at < elements; at += kChunkElements)
-        move(at, static_cast<size_t>(std::min(kChunkElements, elements - at)));
+// Moves elements of a tensor from their file to the device or back, some at a time.
+void move(const Tensor& tensor, const Storage& storage, const File& file, char* device) {
+    size_t file_width = dtype_bytes(storage.dtype), width = dtype_bytes(tensor.dtype);
+    auto some = static_cast<size_t>(std::min(kChunkElements, storage.count));
+    std::vector<char> raw(some * file_width), ready(some * width);
+    for (int64_t done = 0; done < storage.count; done += kChunkElements) {
+        size_t count = std::min(some, static_cast<size_t>(storage.count - done));
+        int64_t offset = storage.offset + done * static_cast<int64_t>(file_width);
+        char* part = device + (storage.first + done) * static_cast<int64_t>(width);
+        if (!tensor.store) {
+            file.read(raw.data(), count * file_width, offset);
+            convert(raw.data(), storage.dtype, ready.data(), tensor.dtype, count);
+            copy_in(part, ready.data(), count * width);
+        } else {
+            copy_out(ready.data(), part, count * width);
+            file.write(ready.data(), count * width, offset);
+        }
+    }
 }
 
-// The tensors of one sublayer in device memory: loaded when made, freed when it goes.
-class Residents {
+// A tensor that an op writes, on the host: as it was before a launch and as it was left.
+class Watch {
   public:
-    Residents(const Engine& engine, const Plan& plan, const Sublayer& sublayer)
-        : tensors(sublayer.tensors), engine_(engine), plan_(plan) {
-        for (const Tensor& tensor : tensors) {
-            fenced_.emplace_back(engine, tensor.bytes(), tensor.dtype);
-            addresses.push_back(fenced_.back().data());
-            for (const Part& part : tensor.loads) load(tensor, part, addresses.back());
-        }
+    Watch(const View& view, size_t width, const Buffer& buffer)
+        : view_(view), width_(width), buffer_(buffer), before_(buffer.bytes()), after_(before_) {
+        copy_out(before_.data(), buffer.data(), before_.size());
     }
 
-    void store() const {
-        for (size_t i = 0; i < tensors.size(); ++i)
-            if (tensors[i].store) store(tensors[i], addresses[i]);
+    void poison(uint16_t value) {
+        uint16_t bits[] = {value, value};
+        each([&](size_t at) { std::memcpy(&before_[at], bits, width_); });
     }
 
-    void check_fences() const {
-        for (size_t i = 0; i < tensors.size(); ++i)
-            if (!fenced_[i].fences_intact(engine_))
-                throw SublayerError("overrun", "bytes before or behind tensor " +
-                                                   quote(tensors[i].name) + " were changed");
-    }
+    void restore() const { copy_in(buffer_.data(), before_.data(), before_.size()); }
 
-    const std::vector<Tensor>& tensors;
-    Addresses addresses;
-
-  private:
-    void load(const Tensor& tensor, const Part& part, char* device) const {
-        const Storage& from = part.from;
-        size_t in_bytes = dtype_bytes(from.dtype), out_bytes = dtype_bytes(tensor.dtype);
-        std::vector<char> read, ready;
-        device += part.first * static_cast<int64_t>(out_bytes);
-        in_chunks(part.count, [&](int64_t first, size_t count) {
-            read.resize(count * in_bytes), ready.resize(count * out_bytes);
-            plan_.files[from.file].read(read.data(), read.size(),
-                                        from.offset + first * static_cast<int64_t>(in_bytes));
-            convert(read.data(), from.dtype, ready.data(), tensor.dtype, count);
-            engine_.copy_in(device + first * static_cast<int64_t>(out_bytes), ready.data(),
-                            ready.size());
-        });
-    }
-
-    void store(const Tensor& tensor, const char* device) const {
-        std::vector<char> ready;
-        in_chunks(tensor.count, [&](int64_t first, size_t count) {
-            int64_t at = first * static_cast<int64_t>(dtype_bytes(tensor.dtype));
-            ready.resize(count * dtype_bytes(tensor.dtype));
-            engine_.copy_out(ready.data(), device + at, ready.size());
-            plan_.files[tensor.store->file].write(ready.data(), ready.size(),
-                                                  tensor.store->offset + at);
-        });
-    }
-
-    const Engine& engine_;
-    const Plan& plan_;
-    std::vector<FencedTensor> fenced_;
-};
-
-// One op of a resident sublayer, launched and checked.
-class OpRun {
-  public:
-    OpRun(const Engine& engine, const Op& op, const Residents& residents, Pattern pattern)
-        : engine_(engine),
-          op_(op),
-          dtype_(residents.tensors[op.out.tensor].dtype),
-          out_(residents.addresses[op.out.tensor]),
-          pattern_(pattern),
-          launch_(prepare(engine, op, residents.addresses, residents.tensors)) {}
-
-    // Median nanoseconds of `repeat` launches.
-    int64_t run(int repeat) { return op_.reads_out() ? run_in_place(repeat) : run_watched(repeat); }
-
-  private:
-    int64_t timed_launch() {
-        int64_t start = now_ns();
-        launch_();
-        engine_.synchronize();
-        return now_ns() - start;
-    }
-
-    template <typename Before>
-    int64_t measure(int repeat, Before before) {
-        std::vector<int64_t> times;
-        for (int i = repeat > 1 ? -1 : 0; i < repeat; ++i) {  // -1 warms up
-            before();
-            int64_t ns = timed_launch();
-            if (i >= 0) times.push_back(ns);
-        }
-        return median(std::move(times));
-    }
-
-    // An op that reads its output gets the same one at each launch.
-    int64_t run_in_place(int repeat) {
-        if (repeat == 1) return measure(1, [] {});
-        char* first = out_ + op_.out.low * static_cast<int64_t>(dtype_bytes(dtype_));
-        auto bytes = static_cast<size_t>(op_.out.high - op_.out.low + 1) * dtype_bytes(dtype_);
-        DeviceMemory saved = allocate(bytes);
-        engine_.copy_device(saved.get(), first, bytes);
-        return measure(repeat, [&] { engine_.copy_device(first, saved.get(), bytes); });
-    }
-
-    int64_t run_watched(int repeat) {
-        OutputWatch watch(engine_, op_.out, dtype_, out_);
-        int64_t ns = measure(repeat, [&] { watch.poison(pattern_); });
-        watch.read();
-        if (watch.stray())
+    void look() {
+        copy_out(after_.data(), buffer_.data(), after_.size());
+        std::vector<char> expected = before_;
+        each([&](size_t at) { std::memcpy(&expected[at], &after_[at], width_); });
+        if (expected != after_)
             throw SublayerError("overrun", "bytes between the elements of the output were changed");
-        auto suspects = watch.holding(pattern_);
-        if (!suspects.empty()) judge(watch, suspects);
-        return ns;
     }
 
-    // A result may be the pattern's own bits, carried on from an input or by chance: over another
-    // pattern it then comes out the same. An element that does not was not written before.
-    void judge(OutputWatch& watch, const std::vector<size_t>& suspects) {
-        watch.poison(Pattern::OtherFinite);
-        timed_launch();
-        watch.read();
-        auto again = watch.holding(pattern_);
-        for (size_t suspect : suspects)
-            if (!std::binary_search(again.begin(), again.end(), suspect))
-                throw SublayerError("unwritten", "element " + std::to_string(suspect) + " of " +
-                                                     std::to_string(op_.out.count()) +
-                                                     " of the output was never written");
+    // Indices of the elements that held `value` when last looked at.
+    std::vector<int64_t> holding(uint16_t value) const {
+        uint16_t bits[] = {value, value};
+        int64_t index = 0;
+        std::vector<int64_t> found;
+        each([&](size_t at) {
+            if (std::memcmp(&after_[at], bits, width_) == 0) found.push_back(index);
+            ++index;
+        });
+        return found;
     }
 
-    const Engine& engine_;
-    const Op& op_;
-    Dtype dtype_;
-    char* out_;
-    Pattern pattern_;
-    Launch launch_;
+  private:
+    template <typename Visit>
+    void each(const Visit& visit) const {
+        view_.each(view_.shape.size(),
+                   [&](int64_t element) { visit(static_cast<size_t>(element) * width_); });
+    }
+
+    const View& view_;
+    size_t width_;
+    const Buffer& buffer_;
+    std::vector<char> before_, after_;
 };
 
-// Calls `run` and reports what it throws as a failure at `where`; false when it threw.
+// Launches an op `repeat` times, checks what it wrote, and returns the median nanoseconds. An op
+// that reads its output finds the same one each time; any other finds poison.
+int64_t run_op(const Op& op, const Sublayer& sublayer, const std::vector<Buffer>& buffers,
+               int repeat, size_t poison) {
+    size_t out = op.out().tensor;
+    uint16_t other = kPoisons[poison == 1 ? 2 : 1];
+    uint16_t value = op.kind == OpKind::Gemm && poison == 0 ? kPoisons[2] : kPoisons[poison];
+    Launch launch = prepare(op, sublayer, buffers);
+    Watch watch(op.out(), dtype_bytes(sublayer.tensors[out].dtype), buffers[out]);
+    auto timed_launch = [&] {
+        watch.restore();
+        if (launch.workspace) launch.workspace->poison(kPoisons[poison]);
+        int64_t start = now_ns();
+        launch.run();
+        check(infinirtDeviceSynchronize(), "infinirtDeviceSynchronize");
+        return now_ns() - start;
+    };
+    if (!op.reads_out()) watch.poison(value);
+    if (repeat > 1) timed_launch();  // warms up
+    std::vector<int64_t> times;
+    for (int i = 0; i < repeat; ++i) times.push_back(timed_launch());
+    watch.look();
+    if (launch.workspace && !launch.workspace->guards_intact())
+        throw SublayerError("overrun", "bytes before or behind the workspace were changed");
+    auto suspects = op.reads_out() ? std::vector<int64_t>{} : watch.holding(value);
+    if (suspects.empty()) return median(std::move(times));
+    // A result may be the poison's own bits, carried on from an input or by chance: over other
+    // poison it then comes out the same. An element that does not was not written before.
+    watch.poison(other);
+    timed_launch();
+    watch.look();
+    auto again = watch.holding(value);
+    for (int64_t suspect : suspects)
+        if (!std::binary_search(again.begin(), again.end(), suspect))
+            throw SublayerError("unwritten", "element " + std::to_string(suspect) +
+                                                 " of the output was never written");
+    return median(std::move(times));
+}
+
+// Calls `run` and reports what it throws, with the members of `event`; false when it threw.
 template <typename Run>
-bool attempt(const std::string& where, Run run) {
+bool attempt(std::vector<Member> event, Run run) {
     std::string reason, message;
     try {
         run();
@@ -183,84 +146,94 @@ bool attempt(const std::string& where, Run run) {
     } catch (const std::exception& error) {  // InfiniCore is C++: what it throws comes through
         reason = "status", message = std::string("the engine threw: ") + error.what();
     }
-    emit("{\"event\": \"failed\", " + where + ", \"reason\": " + quote(reason) +
-         ", \"message\": " + quote(message) + "}");
+    event.insert(event.begin(), {"event", quote("failed")});
+    event.insert(event.end(), {{"reason", quote(reason)}, {"message", quote(message)}});
+    emit(event);
     return false;
 }
 
 // The bits of op(a, b) as float32, for one element each and `out` holding a NaN before.
-uint32_t probe(const Engine& engine, Dtype dtype, Op op, float a, float b) {
-    std::vector<Tensor> tensors(3, Tensor{"probe", dtype, {1, 1}, 1, {}, {}});
-    std::vector<FencedTensor> memory;
-    Addresses addresses;
-    for (float value : {a, b, 0.0F}) {
-        memory.emplace_back(engine, dtype_bytes(dtype), dtype);
-        addresses.push_back(memory.back().data());
-        uint32_t bits = 0;
-        convert(&value, Dtype::Float32, &bits, dtype, 1);
-        if (addresses.size() < 3) engine.copy_in(addresses.back(), &bits, dtype_bytes(dtype));
+uint32_t probe(Dtype dtype, Op op, float a, float b) {
+    Sublayer sublayer{std::vector<Tensor>(3, Tensor{"", dtype, 1, {}, {}}), {}};
+    std::vector<Buffer> buffers;
+    char value[sizeof(float)];
+    for (size_t i = 0; i < 3; ++i) {
+        op.views.push_back(View{(i + 2) % 3, 0, {1, 1}, {1, 1}, 0, 0});  // out is the last
+        convert(reinterpret_cast<const char*>(i == 0 ? &a : &b), Dtype::Float32, value, dtype, 1);
+        buffers.emplace_back(dtype_bytes(dtype)).poison(kPoisons[0]);
+        if (i < 2) copy_in(buffers[i].data(), value, buffers[i].bytes());
     }
-    View view{0, 0, {1, 1}, {1, 1}, 0, 0};
-    op.args = {view, view}, op.out = view;
-    op.args[1].tensor = 1, op.out.tensor = 2;
-    prepare(engine, op, addresses, tensors)();
-    engine.synchronize();
-    uint32_t narrow = 0, bits = 0;
-    engine.copy_out(&narrow, addresses[2], dtype_bytes(dtype));
-    convert(&narrow, dtype, &bits, Dtype::Float32, 1);
+    prepare(op, sublayer, buffers).run();
+    check(infinirtDeviceSynchronize(), "infinirtDeviceSynchronize");
+    uint32_t bits = 0;
+    copy_out(value, buffers[2].data(), buffers[2].bytes());
+    convert(value, dtype, reinterpret_cast<char*>(&bits), Dtype::Float32, 1);
     return bits;
 }
 
 }  // namespace
 
-void emit(const std::string& event_json) {
-    std::printf("%s\n", event_json.c_str());
+void emit(const std::vector<Member>& members) {
+    std::printf("%s\n", object(members).c_str());
     std::fflush(stdout);
 }
 
-std::vector<std::string> probe_quirks(const Engine& engine, Dtype dtype) {
+std::vector<std::string> probe_quirks(Dtype dtype) {
     std::vector<std::string> quirks;
-    auto note = [&](const char* quirk, Op op, float a, float b, uint32_t sound_bits) {
+    auto note = [&](const char* quirk, const Op& op, float a, float b, uint32_t sound_bits) {
         try {
-            if (probe(engine, dtype, std::move(op), a, b) != sound_bits) quirks.push_back(quirk);
+            if (probe(dtype, op, a, b) != sound_bits) quirks.push_back(quote(quirk));
         } catch (const SublayerError&) {
             // An op that this device lacks has no quirk; the plan will meet the error itself.
         }
     };
-    Op gemm{};
-    gemm.kind = OpKind::Gemm, gemm.alpha = 1;
+    Op gemm{OpKind::Gemm, "", {}, {{"alpha", 1}, {"beta", 0}}}, add{OpKind::Add, "", {}, {}};
     note("gemm_reads_output", gemm, 2, 3, 0x40C00000);  // 6
-    Op add{};
-    add.kind = OpKind::Add;
     // 1 plus three quarters of a last place is the next number in a type that rounds to nearest.
     if (dtype == Dtype::Bfloat16) note("rounds_to_zero", add, 1, 0x1.8p-8F, 0x3F810000);
     if (dtype == Dtype::Float16) note("rounds_to_zero", add, 1, 0x1.8p-11F, 0x3F802000);
     return quirks;
 }
 
-bool run_sublayer(const Engine& engine, const Plan& plan, size_t index, bool gemm_reads_output) {
-    std::string where = "\"sublayer\": " + std::to_string(index);
-    std::optional<Residents> residents;
-    if (!attempt(where, [&] { residents.emplace(engine, plan, plan.sublayers[index]); }))
-        return false;
+bool run_sublayer(const Plan& plan, const std::deque<File>& files, size_t index, size_t poison) {
+    const Sublayer& sublayer = plan.sublayers[index];
+    const Member where{"sublayer", say(index)};
+    std::vector<Buffer> buffers;
+    auto load = [&] {
+        for (const Tensor& tensor : sublayer.tensors) {
+            buffers.emplace_back(tensor.bytes()).poison(kPoisons[poison]);
+            for (const Storage& from : tensor.loads)
+                move(tensor, from, files[from.file], buffers.back().data());
+        }
+    };
+    auto store = [&] {
+        for (size_t i = 0; i < buffers.size(); ++i)
+            if (auto& to = sublayer.tensors[i].store)
+                move(sublayer.tensors[i], *to, files[to->file], buffers[i].data());
+    };
+    auto check_guards = [&] {
+        for (size_t i = 0; i < buffers.size(); ++i)
+            if (!buffers[i].guards_intact())
+                throw SublayerError("overrun",
+                                    say("bytes before or behind tensor ",
+                                        quote(sublayer.tensors[i].name), " were changed"));
+    };
+    if (!attempt({where}, load)) return false;
     int64_t total_ns = 0;
-    for (const Op& op : plan.sublayers[index].ops) {
-        std::string at = where + ", \"tap\": " + quote(op.tap);
-        emit("{\"event\": \"op_start\", " + at + "}");
-        at += ", \"op\": " + quote(op_name(op.kind));
-        bool finite = gemm_reads_output && op.kind == OpKind::Gemm;
+    for (const Op& op : sublayer.ops) {
+        const Member tap{"tap", quote(op.tap)}, kind{"op", quote(op_name(op.kind))};
+        emit({{"event", quote("op_start")}, where, tap});
         int64_t ns = 0;
-        if (!attempt(at, [&] {
-                OpRun run(engine, op, *residents, finite ? Pattern::Finite : Pattern::NaN);
-                ns = run.run(plan.repeat);
-                residents->check_fences();
-            }))
-            return false;
-        emit("{\"event\": \"op_done\", " + at + ", \"ns\": " + std::to_string(ns) + "}");
+        auto run = [&] {
+            ns = run_op(op, sublayer, buffers, plan.repeat, poison);
+            check_guards();
+        };
+        if (!attempt({where, tap, kind}, run)) return false;
+        emit({{"event", quote("op_done")}, where, tap, kind, {"ns", say(ns)}});
         total_ns += ns;
     }
-    if (!attempt(where, [&] { residents->store(); })) return false;
-    emit("{\"event\": \"sublayer_done\", " + where + ", \"ns\": " + std::to_string(total_ns) + "}");
+    if (!attempt({where}, store)) return false;
+    emit({{"event", quote("sublayer_done")}, where, {"ns", say(total_ns)}});
     return true;
 }
 

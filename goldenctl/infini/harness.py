@@ -28,14 +28,13 @@ class Devices:
     """What ``goldenctl-harness --devices`` says of an install.
 
     ``counts`` is devices by type; ``quirks`` is by type and then by dtype, of the types that
-    are there; ``rope`` the algorithms its RoPE can be asked for; ``mul`` whether it has one.
+    are there; ``rope`` the algorithms that its RoPE can be asked for.
     """
 
     program: str
     counts: dict[str, int]
     quirks: dict[str, dict[str, list[str]]]
     rope: list[str]
-    mul: bool
 
 
 def build_harness(install: Install, *, sanitize: bool = False, progress: Progress = silent) -> Path:
@@ -110,7 +109,6 @@ def status_lines(install: Install, *, progress: Progress = silent) -> list[tuple
         ("program", found.program),
         ("devices", ", ".join(present) or "none"),
         ("rope", ", ".join(found.rope)),
-        ("mul", "yes" if found.mul else "no"),
         ("quirks", "; ".join(quirks) or "none"),
     ]
 

@@ -7,13 +7,18 @@ It knows nothing of any engine.
 from __future__ import annotations
 
 import math
+import os
+import string
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote_to_bytes
 
 import msgspec
 
 PROTOCOL = 1
+# What stays as it is in a plan's strings; letters and digits always do.
+_PLAIN = "".join(set(string.punctuation + " ") - set('"\\%'))
 
 
 class File(msgspec.Struct, frozen=True):
@@ -156,13 +161,38 @@ def contiguous(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def write_plan(plan: Plan, path: Path) -> None:
-    """Write a plan as JSON."""
-    path.write_bytes(msgspec.json.encode(plan))
+    """Write a plan as JSON; its strings are printable ASCII, with %XX for any other byte."""
+    path.write_bytes(msgspec.json.encode(_with_strings(plan, encode_string)))
 
 
 def read_plan(path: Path) -> Plan:
     """Read a plan; raises msgspec.ValidationError when it is not one."""
-    return msgspec.json.decode(path.read_bytes(), type=Plan)
+    return _with_strings(msgspec.json.decode(path.read_bytes(), type=Plan), decode_string)
+
+
+def encode_string(text: str) -> str:
+    """Return a path or name as a plan writes it, whatever its bytes are."""
+    return quote(os.fsencode(text), safe=_PLAIN)
+
+
+def decode_string(text: str) -> str:
+    """Undo ``encode_string``."""
+    return os.fsdecode(unquote_to_bytes(text))
+
+
+def _with_strings(plan: Plan, convert: Callable[[str], str]) -> Plan:
+    """Convert the paths, and the names that come out of files; others are the tool's own."""
+    replace = msgspec.structs.replace
+    sublayers = (
+        PlanSublayer(
+            convert(s.name),
+            tuple(replace(tensor, name=convert(tensor.name)) for tensor in s.tensors),
+            s.ops,
+        )
+        for s in plan.sublayers
+    )
+    files = (replace(file, path=convert(file.path)) for file in plan.files)
+    return replace(plan, files=tuple(files), sublayers=tuple(sublayers))
 
 
 class SublayerBuilder:
@@ -190,6 +220,14 @@ class SublayerBuilder:
         return View(len(self._tensors) - 1, 0, tensor.shape, contiguous(tensor.shape))
 
     def build(self) -> PlanSublayer:
+        """Return the sublayer; what an op reads or a tensor stores must have been written."""
+        written = {number for number, t in enumerate(self._tensors) if t.load or t.parts}
+        for op in self.ops:
+            assert {view.tensor for view in op.args} <= written, f"{self.name}: {op.tap} is early"
+            assert not op.beta or op.out.tensor in written, f"{self.name}: {op.tap} adds to nothing"
+            written.add(op.out.tensor)
+        stored = {number for number, tensor in enumerate(self._tensors) if tensor.store}
+        assert stored <= written, f"{self.name}: a tensor is stored and never written"
         return PlanSublayer(self.name, tuple(self._tensors), tuple(self.ops))
 
 

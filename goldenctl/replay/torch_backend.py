@@ -94,7 +94,6 @@ _COMPUTE: dict[str, Compute] = {
     "causal_softmax": lambda _op, _out, args: KERNELS["causal_softmax"]({}, args, ()),
     "swiglu": lambda _op, _out, args: KERNELS["swiglu"]({}, args, ()),
     "add": lambda _op, _out, args: args[0] + args[1],
-    "mul": lambda _op, _out, args: args[0] * args[1],
     "rearrange": lambda _op, _out, args: args[0],
     "sdpa": _sdpa,
 }

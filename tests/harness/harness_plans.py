@@ -155,5 +155,5 @@ def run_plan(program: Path, plan: Path, *options: str, env: dict[str, str] | Non
         check=False,
         env={**os.environ, **(env or {})},
     )
-    events = [json.loads(line) for line in done.stdout.decode().splitlines()]
+    events = [json.loads(line) for line in done.stdout.decode("ascii").splitlines()]
     return Ran(events, done.returncode, done.stderr.decode(errors="replace"), {})

@@ -15,13 +15,13 @@ from harness_plans import NUMPY, Plan
 BF16 = np.dtype(ml_dtypes.bfloat16)
 
 
-def identity(plan: Plan, harness: Path, array: np.ndarray) -> np.ndarray:
+def identity(plan: Plan, harness: Path, array: np.ndarray, *options: str) -> np.ndarray:
     """Load ``array`` into the plan's dtype and store it unchanged."""
     layer = plan.sublayer()
     layer.load("x", array, plan.dtype)
     layer.store("y", list(array.shape))
     layer.op("rearrange", "y", "x")
-    ran = plan.run(harness)
+    ran = plan.run(harness, *options)
     assert not ran.failures(), ran.events
     return ran.outputs["y"]
 
@@ -148,7 +148,15 @@ def test_no_such_sublayer(tmp_path: Path, harness: Path, options: tuple[str, ...
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("--only",), ("p", "--only", "x"), ("p", "q"), ("p", "--skip", "-1"), ("--help",)],
+    [
+        (),
+        ("--only",),
+        ("p", "--only", "x"),
+        ("p", "q"),
+        ("p", "--skip", "-1"),
+        ("--help",),
+        ("p", "--poison", "3"),
+    ],
 )
 def test_wrong_usage(harness: Path, arguments: tuple[str, ...]) -> None:
     done = subprocess.run([harness, *arguments], capture_output=True, text=True, check=False)
@@ -227,9 +235,12 @@ def test_quirks_are_announced(tmp_path: Path, harness: Path) -> None:
         assert ran.events[0]["device"] == "cpu:0"
 
 
-def test_a_copied_poison_pattern_is_not_unwritten(tmp_path: Path, harness: Path) -> None:
+@pytest.mark.parametrize("poison", "012")
+def test_a_copied_poison_pattern_is_not_unwritten(
+    tmp_path: Path, harness: Path, poison: str
+) -> None:
     x = np.array([0x7FA5, 0x5AA5, 0x4B5A], np.uint16).view(BF16)
-    y = identity(Plan(tmp_path, "bfloat16"), harness, x)
+    y = identity(Plan(tmp_path, "bfloat16"), harness, x, "--poison", poison)
     assert y.tobytes() == x.tobytes()
 
 

@@ -1,4 +1,4 @@
-// The operator half: float32 add, mul, rearrange and gemm; the other ops are not implemented.
+// The operator half: float32 add, rearrange and gemm; the other ops are not implemented.
 #include <infiniop/handle.h>
 #include <infiniop/ops/add.h>
 #include <infiniop/ops/causal_softmax.h>
@@ -7,9 +7,6 @@
 #include <infiniop/ops/rms_norm.h>
 #include <infiniop/ops/rope.h>
 #include <infiniop/ops/swiglu.h>
-#ifndef FAKE_INFINI_OLD
-#include <infiniop/ops/mul.h>
-#endif
 #include <unistd.h>
 
 #include <map>
@@ -73,7 +70,8 @@ infiniStatus_t launch(InfiniopDescriptor* desc, void* out, Compute compute) {
     if (faults.is("sleep")) ::sleep(600);
     size_t last = count(y) - 1;
     for (size_t i = 0; i <= last; ++i)
-        if (!(faults.is("unwritten") && i == last)) *element(y, out, i) = compute(i);
+        if (!(faults.is("unwritten") && i == last))
+            *element(y, out, i) = compute(i) + (faults.is("stale") ? *element(y, out, i) / 2 : 0);
     if (faults.is("overrun")) element(y, out, last)[1] = 7;
     if (faults.is("underrun")) element(y, out, 0)[-1] = 7;
     if (faults.is("stray")) element(y, out, 0)[1] = 7;
@@ -125,30 +123,17 @@ infiniStatus_t infiniopCreateAddDescriptor(infiniopHandle_t, infiniopAddDescript
 infiniStatus_t infiniopGetAddWorkspaceSize(infiniopAddDescriptor_t, size_t* bytes) {
     return workspace(bytes);
 }
-infiniStatus_t infiniopAdd(infiniopAddDescriptor_t desc, void*, size_t, void* c, const void* a,
-                           const void* b, void*) {
+infiniStatus_t infiniopAdd(infiniopAddDescriptor_t desc, void* workspace, size_t bytes, void* c,
+                           const void* a, const void* b, void*) {
+    auto* scratch = reinterpret_cast<float*>(real(workspace));
+    std::string fault = environment("FAKE_FAULT_OP") == "add" ? environment("FAKE_FAULT") : "";
+    if (fault == "scratch overrun") scratch[bytes / sizeof(float)] = 7;
+    float extra = fault == "stale scratch" ? scratch[bytes / sizeof(float) - 1] : 0;
     return launch(desc, c, [&](size_t i) {
-        return *element(desc->tensors[1], a, i) + *element(desc->tensors[2], b, i);
+        return *element(desc->tensors[1], a, i) + *element(desc->tensors[2], b, i) + extra;
     });
 }
 infiniStatus_t infiniopDestroyAddDescriptor(infiniopAddDescriptor_t desc) { return destroy(desc); }
-
-#ifndef FAKE_INFINI_OLD
-infiniStatus_t infiniopCreateMulDescriptor(infiniopHandle_t, infiniopMulDescriptor_t* desc,
-                                           Tensor* c, Tensor* a, Tensor* b) {
-    return create(desc, "mul", {*c, *a, *b});
-}
-infiniStatus_t infiniopGetMulWorkspaceSize(infiniopMulDescriptor_t, size_t* bytes) {
-    return workspace(bytes);
-}
-infiniStatus_t infiniopMul(infiniopMulDescriptor_t desc, void*, size_t, void* c, const void* a,
-                           const void* b, void*) {
-    return launch(desc, c, [&](size_t i) {
-        return *element(desc->tensors[1], a, i) * *element(desc->tensors[2], b, i);
-    });
-}
-infiniStatus_t infiniopDestroyMulDescriptor(infiniopMulDescriptor_t desc) { return destroy(desc); }
-#endif
 
 infiniStatus_t infiniopCreateRearrangeDescriptor(infiniopHandle_t,
                                                  infiniopRearrangeDescriptor_t* desc, Tensor* y,
