@@ -31,6 +31,7 @@ from goldenctl.commands.replay import replay_command
 from goldenctl.commands.report import report_command
 from goldenctl.commands.selftest import selftest_command
 from goldenctl.commands.synth import synth_command
+from goldenctl.commands.transfer import pull_command, push_command
 from goldenctl.commands.verify import verify_command
 from goldenctl.errors import EXIT_INTERRUPTED, EXIT_USAGE, GoldenctlError, printable
 
@@ -74,6 +75,8 @@ for command in (
     manifest_command,
     rm_command,
     gc_command,
+    push_command,
+    pull_command,
 ):
     cli.add_command(command)
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from goldenctl.commands.options import (
+    GOLDEN,
     PATH,
     TEXT,
+    goldens_option,
     human_bytes,
     progress_bar,
     refuse_unwritable,
@@ -30,7 +32,7 @@ _BY_SUFFIX = {
 
 
 @click.command("export")
-@click.argument("file", type=TEXT)
+@click.argument("file", type=GOLDEN)
 @click.argument("out", type=PATH)
 @click.option(
     "--format",
@@ -53,19 +55,18 @@ _BY_SUFFIX = {
     help="infiniop-test: the op that yields it; of a run the first that is wrong unless given.",
 )
 @click.option("--model-path", type=PATH, help="infiniop-test: the checkpoint, when it has moved.")
-@click.option("--golden", type=TEXT, help="infiniop-test: the run's golden, when it has moved.")
-@click.option("--goldens", type=PATH, help="The folder of golden sets.")
+@click.option("--golden", type=GOLDEN, help="infiniop-test: the run's golden, if it has moved.")
+@goldens_option()
 @click.option("--force", is_flag=True, help="Replace OUT.")
 def export_command(
-    file: str,
+    file: Path,
     out: Path,
     format_name: str | None,
     only: tuple[str, ...],
     cases: tuple[str, ...],
     op: str | None,
     model_path: Path | None,
-    golden: str | None,
-    goldens: Path | None,
+    golden: Path | None,
     force: bool,
 ) -> None:
     """Write FILE, a golden or a run, to OUT in another format.
@@ -75,7 +76,6 @@ def export_command(
     of one op: its inputs and weights, and the golden's output as the answer.
     """
     from goldenctl.golden.file import open_golden
-    from goldenctl.golden.store import resolve
 
     chosen = format_name or _BY_SUFFIX.get(out.suffix)
     if chosen is None:
@@ -86,9 +86,9 @@ def export_command(
         msg = f"{out}: it exists already"
         raise UsageError(msg, hint="choose another name, or pass --force to replace it")
     refuse_unwritable(out)
-    source = open_golden(resolve(file, goldens))
+    source = open_golden(file)
     if chosen == "infiniop-test":
-        _export_case(source, out, op=op, model_path=model_path, golden=golden, goldens=goldens)
+        _export_case(source, out, op=op, model_path=model_path, golden=golden)
     else:
         _export_tensors(source, out, chosen, only=only, cases=cases)
 
@@ -128,18 +128,16 @@ def _export_case(
     *,
     op: str | None,
     model_path: Path | None,
-    golden: str | None,
-    goldens: Path | None,
+    golden: Path | None,
 ) -> None:
     from goldenctl.exchange.gguf import write_gguf
     from goldenctl.exchange.infiniop_case import find_case
     from goldenctl.exchange.whole import whole_file
-    from goldenctl.golden.store import resolve
 
     case = find_case(
         source,
         op,
-        golden_path=resolve(golden, goldens) if golden is not None else None,
+        golden_path=golden,
         model_path=model_path,
     )
     with whole_file(out) as temporary:

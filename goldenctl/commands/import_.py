@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from goldenctl.commands.options import (
+    GOLDEN,
     PATH,
     TEXT,
+    goldens_option,
     human_bytes,
     progress_bar,
     refuse_unwritable,
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 @click.argument("dump", type=PATH)
 @click.argument("out", type=PATH, required=False)
 @click.option("--map", "map_path", type=PATH, help="Which tensor is which (TOML or JSON).")
-@click.option("--golden", type=TEXT, help="The golden that the engine was given the tokens of.")
+@click.option("--golden", type=GOLDEN, help="The golden that the engine was given the tokens of.")
 @click.option("--case", "cases", multiple=True, type=TEXT, help="Only this case (repeatable).")
 @click.option(
     "--lacking",
@@ -32,17 +34,16 @@ if TYPE_CHECKING:
     help="What becomes of the golden's tensors that are not in the dump; the map's unless given.",
 )
 @click.option("--list", "listing", is_flag=True, help="Show the dump's names; suggest a map.")
-@click.option("--goldens", type=PATH, help="The folder of golden sets.")
+@goldens_option()
 @click.option("--force", is_flag=True, help="Replace OUT.")
 def import_command(
     dump: Path,
     out: Path | None,
     map_path: Path | None,
-    golden: str | None,
+    golden: Path | None,
     cases: tuple[str, ...],
     lacking: str | None,
     listing: bool,
-    goldens: Path | None,
     force: bool,
 ) -> None:
     """Write OUT, a run file, from DUMP: another engine's tensors, as safetensors, npz, npy or
@@ -52,7 +53,7 @@ def import_command(
     --list prints a map to start from: import DUMP --golden GOLDEN --list > map.toml
     """
     if listing:
-        _list(dump, golden, goldens)
+        _list(dump, golden)
         return
     if out is None:
         msg = "import needs a file to write: import DUMP OUT, or --list"
@@ -70,7 +71,7 @@ def import_command(
         msg = "a dump of another engine needs --map and --golden"
         raise UsageError(msg, hint="import DUMP --golden GOLDEN --list suggests a map")
     else:
-        _import_run(dump, out, map_path, golden, cases, lacking=lacking, goldens=goldens)
+        _import_run(dump, out, map_path, golden, cases, lacking=lacking)
 
 
 def _restore(dump: Path, out: Path) -> None:
@@ -97,21 +98,19 @@ def _import_run(
     dump: Path,
     out: Path,
     map_path: Path,
-    golden: str,
+    golden: Path,
     cases: tuple[str, ...],
     *,
     lacking: str | None,
-    goldens: Path | None,
 ) -> None:
     from goldenctl.exchange.assign import assign
     from goldenctl.exchange.bring import import_run
     from goldenctl.exchange.dump import read_dump
     from goldenctl.exchange.namemap import load_map
     from goldenctl.golden.file import open_golden
-    from goldenctl.golden.store import resolve
 
     mapping = load_map(map_path)
-    source = open_golden(resolve(golden, goldens), kind="golden")
+    source = open_golden(golden, kind="golden")
     policy = lacking.replace("-", "_") if lacking else None
     found = assign(source, read_dump(dump), mapping, cases=cases, lacking=policy)  # type: ignore[arg-type]
     with progress_bar("importing") as progress:
@@ -137,13 +136,12 @@ def _leftovers(found: Assignment) -> list[str]:
     ]
 
 
-def _list(dump: Path, golden: str | None, goldens: Path | None) -> None:
+def _list(dump: Path, golden: Path | None) -> None:
     from goldenctl.exchange.dump import read_dump
     from goldenctl.exchange.suggest import listing
     from goldenctl.golden.file import open_golden
-    from goldenctl.golden.store import resolve
 
     tensors = read_dump(dump)
-    source = open_golden(resolve(golden, goldens), kind="golden") if golden is not None else None
+    source = open_golden(golden, kind="golden") if golden is not None else None
     for line in listing(tensors, source):
         click.echo(line)

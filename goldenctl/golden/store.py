@@ -216,7 +216,7 @@ def _lock(descriptor: int, golden_set: GoldenSet) -> None:
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes | memoryview) -> None:
     """Write a small file under a temporary name, sync it, and give it its name.
 
     Raises UsageError with the system's reason; what stood at ``path`` is then untouched.

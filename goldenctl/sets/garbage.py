@@ -18,6 +18,8 @@ def garbage(golden_set: GoldenSet) -> Iterator[tuple[Path, str]]:
     manifest = manifest_or_none(golden_set)
     for path in leftovers(golden_set.folder):
         yield path, "left by a process that ended"
+    for path in sorted(golden_set.folder.glob(".*.pull.part")):
+        yield path, "left by an interrupted pull, which would go on from it"
     known = {entry.version for entry in manifest.versions} if manifest else None
     gone = []
     for version in golden_set.versions():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from recipes import Bench, forge, forged_tensors, try_forgeries
 

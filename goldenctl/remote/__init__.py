@@ -1,0 +1,1 @@
+"""Goldens on other machines: content-addressed stores, push and pull."""

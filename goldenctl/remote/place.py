@@ -1,0 +1,75 @@
+"""Owns which store is meant, and how its URL is shown: without anything secret."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from pathlib import Path
+
+from goldenctl.errors import DamagedError, UsageError
+
+ENVIRONMENT = "GOLDENCTL_STORE"
+CONFIG = "goldenctl.toml"
+_CONFIG_LIMIT_BYTES = 1 << 20
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(::.*)?://|[A-Za-z][A-Za-z0-9+-]*::")
+_SECRET_NAMES = re.compile(
+    r"SECRET|TOKEN|PASSWORD|CREDENTIAL|ACCESS_KEY|ACCOUNT_KEY|CONNECTION_STR"
+)
+_SECRET_BYTES = 8
+
+
+def find_store(option: str | None, goldens: Path) -> str:
+    """Return the URL or folder of the store: the option, $GOLDENCTL_STORE, or what
+    ``goldenctl.toml`` in the folder of golden sets says.
+
+    Raises UsageError when none of them names one.
+    """
+    named = option or os.environ.get(ENVIRONMENT) or _configured(goldens / CONFIG)
+    if not named:
+        message = f"no store is named: neither --store nor ${ENVIRONMENT} nor {goldens / CONFIG}"
+        hint = f'such as --store s3://bucket/goldens, or store = "s3://..." in {CONFIG}'
+        raise UsageError(message, hint=hint)
+    return named
+
+
+def is_url(store: str) -> bool:
+    """Tell whether a store is a URL, not a folder."""
+    return _SCHEME.match(store) is not None
+
+
+def shown(store: str) -> str:
+    """Return a store's URL without user, password and query."""
+    return re.sub(r"://[^/@\s]*@", "://***@", re.sub(r"\?[^\s'\")]*", "?***", store))
+
+
+def scrubbed(text: str) -> str:
+    """Return the first line of another program's message with nothing secret in it."""
+    lines = text.strip().splitlines() or [""]
+    line = shown(lines[0][:300])
+    for name, value in os.environ.items():
+        if _SECRET_NAMES.search(name) and len(value) >= _SECRET_BYTES:
+            line = line.replace(value, "***")
+    return line
+
+
+def _configured(path: Path) -> str | None:
+    """Return the store that a config names; a folder is relative to the config's."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_CONFIG_LIMIT_BYTES)
+        store = tomllib.loads(data.decode("utf-8")).get("store")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        message = f"{path}: cannot be read ({error.strerror})"
+        raise UsageError(message) from error
+    except ValueError as error:
+        message = f"{path}: not a TOML file: {error}"
+        raise DamagedError(message) from error
+    if store is not None and (not isinstance(store, str) or not store):
+        message = f"{path}: store is not a URL or a folder"
+        raise DamagedError(message, hint='expected store = "s3://bucket/goldens"')
+    if store is None or is_url(store):
+        return store
+    return str(path.parent / store)

@@ -1,0 +1,306 @@
+"""Owns the transfer of a file to and from a store, by its digest.
+
+A file of up to one part is the blob ``sha256/ab/cdef...`` of its digest. A larger one is cut
+into parts, each a blob of its own digest, and ``sha256/ab/cdef....parts`` lists them and is
+written last. So nothing is sent twice, an interrupted transfer goes on with the next part,
+and any store will do. A blob that somebody put there whole is read as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import mmap
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from goldenctl.errors import DamagedError, MissingError, UsageError
+from goldenctl.golden.store import sync_folder
+from goldenctl.model.jsonfile import parse_object
+from goldenctl.remote.stores import Store
+
+PART_BYTES = 32 << 20
+LEAST_PART_BYTES = 1 << 10
+_THREADS = 4
+_INDEX_LIMIT_BYTES = 16 << 20
+_INDEX_VERSION = 1
+Progress = Callable[[int], None]  # bytes done since the last call
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The parts of a file, in order; all but the last are ``part_bytes`` long."""
+
+    parts_version: int
+    bytes: Annotated[int, Meta(ge=0, lt=1 << 53)]
+    part_bytes: Annotated[int, Meta(ge=LEAST_PART_BYTES, le=1 << 32)]
+    parts: list[Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]]
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What a push did: bytes that were sent, and bytes that were there already."""
+
+    sent_bytes: int
+    there_bytes: int
+
+
+def key_of(digest: str) -> str:
+    """Return the key of a blob by its hexadecimal digest."""
+    assert re.fullmatch("[0-9a-f]{64}", digest)
+    return f"sha256/{digest[:2]}/{digest[2:]}"
+
+
+def send(
+    store: Store,
+    path: Path,
+    digest: str,
+    *,
+    part_bytes: int = PART_BYTES,
+    progress: Progress = lambda _: None,
+) -> Sent:
+    """Put the file at ``path`` into the store under its digest.
+
+    Raises DamagedError, with nothing sent, when the file is not what its digest says.
+    """
+    size = path.stat().st_size
+    known = _known(store, digest, size)
+    part_bytes = known.part_bytes if known is not None and known.parts else part_bytes
+    with path.open("rb") as file:
+        data = _mapped(file.fileno(), size)
+    parts = [
+        hashlib.sha256(data[start : start + part_bytes]).hexdigest()
+        for start in range(0, size, part_bytes)
+    ]
+    _check(hashlib.sha256(data).hexdigest(), digest, str(path))
+    if known is not None and not known.parts:
+        progress(size)
+        return Sent(0, size)
+    if len(parts) <= 1:
+        store.write(key_of(digest), data)
+        progress(size)
+        return Sent(size, 0)
+    index = Index(_INDEX_VERSION, size, part_bytes, parts)
+    there = _send_parts(store, data, index, progress)
+    if known != index:
+        store.write(f"{key_of(digest)}.parts", memoryview(msgspec.json.encode(index)))
+    return Sent(size - there, there)
+
+
+def _known(store: Store, digest: str, size: int) -> Index | None:
+    """Return what the store has of a file already; None also for what is damaged there."""
+    try:
+        return _find(store, digest, size)
+    except (MissingError, DamagedError):
+        return None
+
+
+def _send_parts(store: Store, data: memoryview, index: Index, progress: Progress) -> int:
+    """Send the parts that are not there; return the bytes of those that were."""
+
+    def send_part(number: int) -> int:
+        part = data[number * index.part_bytes : (number + 1) * index.part_bytes]
+        key = key_of(index.parts[number])
+        there = store.size(key) == len(part)
+        if not there:
+            store.write(key, part)
+        progress(len(part))
+        return len(part) if there else 0
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return sum(_in_order(pool, send_part, range(len(index.parts))))
+
+
+def fetch(
+    store: Store,
+    digest: str,
+    size: int,
+    path: Path,
+    *,
+    progress: Progress = lambda _: None,
+) -> int:
+    """Bring the file of a digest and size to ``path``; return the bytes that came.
+
+    What an interrupted call brought is kept beside ``path`` and gone on from. The file gets
+    its name when its digest is right. Raises MissingError when the store does not have it,
+    DamagedError when what it has is something else.
+    """
+    index = _find(store, digest, size)
+    unfinished = path.with_name(f".{path.name}.pull.part")
+    came = 0
+    with _opened(unfinished) as descriptor:
+        kept, hasher = _kept(descriptor, index, digest)
+        _check_space(path, size - kept)
+        progress(kept)
+        for data in _pieces(store, index, kept, digest):
+            _write(descriptor, data, kept + came)
+            hasher.update(data)
+            came += len(data)
+            progress(len(data))
+        os.ftruncate(descriptor, size)
+        os.fsync(descriptor)
+        if hasher.hexdigest() != digest:
+            unfinished.unlink()
+            if kept:  # what was kept may be at fault: once more from the start
+                return fetch(store, digest, size, path, progress=lambda _: None)
+            _check(hasher.hexdigest(), digest, f"{store.name}: {key_of(digest)}")
+        unfinished.replace(path)
+    sync_folder(path.parent)
+    return came
+
+
+def has(store: Store, digest: str, size: int) -> bool:
+    """Tell whether the store has the file of a digest, whole or in all its parts."""
+    try:
+        index = _find(store, digest, size)
+    except MissingError:
+        return False
+    return all(store.size(key_of(part)) is not None for part in index.parts)
+
+
+def _find(store: Store, digest: str, size: int) -> Index:
+    """Return the parts of a file in the store; one without parts for a blob that is whole."""
+    key = key_of(digest)
+    whole = store.size(key)
+    if whole is not None and whole != size:
+        message = f"{store.name}: {key} has {whole} bytes, expected {size}"
+        raise DamagedError(message, hint="remove it there and push it again")
+    if whole is not None:
+        return Index(_INDEX_VERSION, size, PART_BYTES, [])
+    listed = store.size(f"{key}.parts")
+    if listed is None:
+        store.explain()
+        message = f"{store.name}: has no sha256:{digest}"
+        raise MissingError(message, hint="goldenctl push it from a machine that has it")
+    if listed > _INDEX_LIMIT_BYTES:
+        message = f"{store.name}: {key}.parts has {listed} bytes, expected a short list"
+        raise DamagedError(message, hint="remove it there and push it again")
+    return _parse_index(store.read(f"{key}.parts", 0, listed), size, f"{store.name}: {key}.parts")
+
+
+def _parse_index(data: bytes, size: int, where: str) -> Index:
+    try:
+        index = msgspec.convert(parse_object(data, where), Index)
+    except msgspec.ValidationError as error:
+        message = f"{where}: not a list of parts: {error}"
+        raise DamagedError(message, hint="remove it there and push it again") from error
+    count = -(-index.bytes // index.part_bytes)
+    if index.parts_version != _INDEX_VERSION or index.bytes != size or count != len(index.parts):
+        message = f"{where}: {index.bytes} bytes in {len(index.parts)} parts, expected {size}"
+        raise DamagedError(message, hint="remove it there and push it again")
+    return index
+
+
+def _pieces(store: Store, index: Index, kept: int, digest: str) -> Iterator[bytes]:
+    """Yield the file from the byte ``kept`` on, each part once its digest is right."""
+
+    def piece(number: int) -> bytes:
+        start = number * index.part_bytes
+        end = min(start + index.part_bytes, index.bytes)
+        if not index.parts:
+            return store.read(key_of(digest), start, end)
+        key = key_of(index.parts[number])
+        data = store.read(key, 0, end - start)
+        _check(hashlib.sha256(data).hexdigest(), index.parts[number], f"{store.name}: {key}")
+        return data
+
+    numbers = range(kept // index.part_bytes, -(-index.bytes // index.part_bytes))
+    with ThreadPoolExecutor(_THREADS) as pool:
+        yield from _in_order(pool, piece, numbers)
+
+
+def _kept(descriptor: int, index: Index, digest: str) -> tuple[int, Any]:
+    """Return how many bytes of whole parts an earlier transfer left, and their digest so far.
+
+    The parts are checked where their digests are known.
+    """
+    hasher = hashlib.sha256()
+    left = min(os.fstat(descriptor).st_size, index.bytes)
+    kept = 0
+    while kept + index.part_bytes <= left:
+        data = os.pread(descriptor, index.part_bytes, kept)
+        number = kept // index.part_bytes
+        if len(data) < index.part_bytes:
+            break
+        if index.parts and hashlib.sha256(data).hexdigest() != index.parts[number]:
+            break
+        hasher.update(data)
+        kept += len(data)
+    os.ftruncate(descriptor, kept)
+    return kept, hasher
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, work: Callable[[_Item], _Result], items: Iterable[_Item]
+) -> Iterator[_Result]:
+    """Map in threads, in order, with as few results waiting as there are threads."""
+    waiting: list[Future[_Result]] = []
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) >= _THREADS:
+                yield waiting.pop(0).result()
+        while waiting:
+            yield waiting.pop(0).result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """Open an unfinished file, new or left by an earlier transfer; no two at once."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(path, flags, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+    except BlockingIOError as error:
+        message = f"{path}: another process is pulling it"
+        raise UsageError(message, hint="wait for it to end") from error
+    except OSError as error:
+        message = f"{path}: cannot be written: {error.strerror}"
+        hint = "nothing was changed; what came is kept, run it again"
+        raise UsageError(message, hint=hint) from error
+
+
+def _write(descriptor: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def _mapped(descriptor: int, size: int) -> memoryview:
+    if not size:
+        return memoryview(b"")
+    return memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ))
+
+
+def _check(actual: str, expected: str, what: str) -> None:
+    if actual != expected:
+        message = f"{what}: expected sha256:{expected}, got sha256:{actual}"
+        raise DamagedError(
+            message, hint="it was changed after it was recorded, or damaged on its way"
+        )
+
+
+def _check_space(path: Path, needed_bytes: int) -> None:
+    free_bytes = shutil.disk_usage(path.parent).free
+    if free_bytes < needed_bytes:
+        message = f"{path}: {needed_bytes:,} bytes are needed, the disk has {free_bytes:,} free"
+        raise UsageError(message, hint="free space and run it again")
