@@ -50,13 +50,13 @@ def examples(page: Path) -> list[Example]:
 
 def pattern(shown: tuple[str, ...]) -> str:
     """A regular expression in which numbers, their width and elided lines may differ."""
-    lines = [r"(?:.*\n)*?" if line == "..." else re.escape(plain(line)) + r"\n" for line in shown]
+    lines = [r"(?:.*\n)*?" if line == "..." else re.escape(plain(line)) for line in shown]
     return "".join(lines)
 
 
 def plain(text: str) -> str:
     lines = (" ".join(_NUMBER.sub("9", line).split()) for line in text.splitlines())
-    return "\n".join(line for line in lines if line)
+    return "".join(f"{line}\n" for line in lines if line)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -72,7 +72,7 @@ def test_page_runs_as_written(page: Path, tmp_path: Path, harness: Path) -> None
             ["sh", "-c", example.command], cwd=tmp_path, env=env, capture_output=True, text=True
         )
         assert done.returncode == example.exit_code, f"{example.command}\n{done.stderr}"
-        actual = plain(done.stdout) + "\n"
+        actual = plain(done.stdout)
         assert re.fullmatch(pattern(example.shown), actual), f"{example.command}\n{done.stdout}"
 
 
