@@ -143,6 +143,9 @@ def find_manifest(text: str, goldens: Path | None = None) -> tuple[Manifest, Pat
 
 def read_manifest(path: Path) -> Manifest:
     """Read a manifest file; MissingError when there is none, DamagedError when it is not one."""
+    if path.exists() and not path.is_file():
+        message = f"{path}: is not a file"
+        raise MissingError(message)
     try:
         with path.open("rb") as file:
             data = file.read(LIMIT_BYTES + 1)

@@ -52,8 +52,11 @@ def encode_times(
 
 def read_times(golden: Path, content_sha256: str) -> Times:
     """Return the times of a golden; empty ones when there are none of this content."""
+    path = times_path(golden)
+    if not path.is_file():
+        return Times()
     try:
-        with times_path(golden).open("rb") as file:
+        with path.open("rb") as file:
             times = msgspec.json.decode(file.read(_LIMIT_BYTES), type=Times)
     except (OSError, msgspec.MsgspecError, RecursionError):
         return Times()

@@ -101,6 +101,7 @@ def compare_versions(
     """
     new = open_golden(golden_set.file(version), kind="golden")
     policy = manifest.tolerance
+    label = f"{golden_set.name}@v{manifest.version}"
     if golden_set.path(manifest.version).exists():
         old = described_file(golden_set, manifest)
         report = compare(old, new, policy, mode="chain", progress=progress)
@@ -111,12 +112,13 @@ def compare_versions(
             manifest, golden_set.manifest_path, new, policy, mode="chain"
         )
         measure = _by_sketch(manifest, new)
+        label += " (by its manifest: the file is not here)"
     tools = manifest.current.tool_version, new.tool_version
     return triage(
         old,
         new,
         report,
-        labels=(f"{golden_set.name}@v{manifest.version}", f"{golden_set.name}@v{version}"),
+        labels=(label, f"{golden_set.name}@v{version}"),
         differs=tuple(differences(manifest.recipe, full_recipe(new), tools)),
         distance=measure,
     )
@@ -169,7 +171,7 @@ def summary(triaged: Triage) -> str:
     }
     counts = {state: len(triaged.of(state)) for state in words}
     said = ", ".join(f"{n} {words[state]}" for state, n in counts.items() if n)
-    return f"against {triaged.old.rpartition('@')[2]}: {said}"
+    return f"against {triaged.old.rpartition('@')[2].partition(' ')[0]}: {said}"
 
 
 def _by_bytes(old: GoldenFile, new: GoldenFile) -> Callable[[TensorInfo, TensorInfo], float]:

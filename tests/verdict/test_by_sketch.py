@@ -14,49 +14,36 @@ from goldenctl.diff.against_manifest import compare_with_manifest
 from goldenctl.diff.by_sketch import SketchScorer
 from goldenctl.diff.judge import compare
 from goldenctl.diff.report import TensorResult
-from goldenctl.diff.sketches import sketches_of
 from goldenctl.diff.tolerance import Limits, Policy, default_policy
 from goldenctl.errors import DamagedError
 from goldenctl.golden.file import GoldenFile, open_golden
-from goldenctl.golden.manifest import Manifest, Tensor, VersionEntry
+from goldenctl.golden.manifest import Manifest, VersionEntry
 from goldenctl.golden.schema import TensorInfo
 from goldenctl.golden.sketch import Sketch, sketch_of
 from goldenctl.replay.backend import Backend
 from goldenctl.replay.faults import parse_injection
 from goldenctl.replay.replay import Options, replay
+from goldenctl.sets.describe import tensor_entries
+from goldenctl.sets.environment import full_recipe
 
 SHAPE = (1, 8, 64)
 WHERE = Path("manifest.json")
 
 
 def manifest_of(golden: GoldenFile) -> Manifest:
-    sketches = dict(sketches_of(golden))
     entry = VersionEntry(
         version=1,
         bytes=golden.path.stat().st_size,
         sha256="sha256:" + "0" * 64,
         content_sha256=f"sha256:{golden.content_sha256}",
     )
-    tensors = [
-        Tensor(
-            name=info.name,
-            dtype=info.dtype,
-            shape=info.shape,
-            dims=info.dims,
-            role=info.role,
-            op=info.op,
-            sha256=f"sha256:{info.sha256}",
-            sketch=sketches.get(info.name),
-        )
-        for info in golden.tensors.values()
-    ]
     return Manifest(
         name="tiny",
         version=1,
         versions=(entry,),
-        recipe=golden.recipe,
+        recipe=full_recipe(golden),
         tolerance=default_policy(),
-        tensors=tuple(tensors),
+        tensors=tensor_entries(golden),
     )
 
 
