@@ -19,6 +19,7 @@ from goldenctl.diff.report import (
     Report,
     SublayerResult,
     TensorResult,
+    first_wrong,
     result_of,
     worst_share,
 )
@@ -114,11 +115,11 @@ class _Judge:
         if ran is not None and ran.status != "ok":
             failure = ran.failure or {}
         tensors = tuple(self._tensor(i, failure) for i in self._by_sublayer.get(name, ()))
-        wrong = [t for t in tensors if not t.ok and t.state != "not_computed"]
+        wrong = first_wrong(tensors, failure)
         return SublayerResult(
             name=name,
             state="crashed" if failure is not None else "failed" if wrong else PASSED,
-            first_wrong=wrong[0].tap if wrong else "",
+            first_wrong=wrong.tap if wrong else "",
             share=worst_share(list(tensors)),
             tensors=tensors,
             expected_ns=self._golden.sublayers[name].time_ns,

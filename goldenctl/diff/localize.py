@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from goldenctl.diff.findings import Depth
-from goldenctl.diff.report import PASSED, Report, SublayerResult, TensorResult
+from goldenctl.diff.report import PASSED, Report, SublayerResult, TensorResult, first_wrong
 from goldenctl.model.graph import CACHE_LINKS, Sublayer, own_name
 
 AMPLIFIES = 2.0
@@ -28,7 +29,8 @@ def culprits(report: Report, graph: Mapping[str, Sublayer]) -> list[TensorResult
 def _culprits_of(sublayer: SublayerResult, ops: Sublayer, *, every: bool) -> list[TensorResult]:
     wrong = {CACHE_LINKS.get(t.tap, t.tap): t for t in sublayer.tensors if _is_wrong(t)}
     if sublayer.failure is not None:
-        return list(wrong.values())[:1]
+        failed = first_wrong(sublayer.tensors, sublayer.failure)
+        return [failed] if failed is not None else []
     return [
         wrong[op.output]
         for op in ops.ops
@@ -54,7 +56,7 @@ def depths(local: Report, chain: Report, culprit_sublayers: set[str]) -> list[De
             word = "culprit"
         elif not inherited_ok and ok:
             word = "healed"
-        elif not ok and error >= AMPLIFIES * inherited > 0:
+        elif not ok and math.isfinite(inherited) and error >= AMPLIFIES * inherited > 0:
             word = "amplifier"
         else:
             word = "" if ok else "victim"

@@ -10,6 +10,7 @@ from goldenctl.diff.report import (
     Report,
     SublayerResult,
     TensorResult,
+    first_wrong,
     worst_share,
 )
 from goldenctl.diff.tolerance import Policy, check_limits, limits_for
@@ -31,13 +32,13 @@ def rejudge(report: Report, policy: Policy) -> Report:
 
 def _sublayer(sublayer: SublayerResult, policy: Policy, mode: str) -> SublayerResult:
     tensors = tuple(_tensor(t, policy, mode) for t in sublayer.tensors)
-    wrong = [t for t in tensors if not t.ok and t.state != "not_computed"]
+    wrong = first_wrong(tensors, sublayer.failure)
     state = sublayer.state if sublayer.state == "crashed" else "failed" if wrong else PASSED
     return replace(
         sublayer,
         state=state,
         tensors=tensors,
-        first_wrong=wrong[0].tap if wrong else "",
+        first_wrong=wrong.tap if wrong else "",
         share=worst_share(list(tensors)),
     )
 

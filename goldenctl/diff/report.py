@@ -6,6 +6,7 @@ A field that is added gets a default, so that reports written before still load.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -154,7 +155,19 @@ class Report(
     @property
     def first_wrong(self) -> TensorResult | None:
         """The first tensor in execution order that is not right."""
-        return next((tensor for tensor in self.compared if not tensor.ok), None)
+        found = (first_wrong(sublayer.tensors, sublayer.failure) for sublayer in self.sublayers)
+        return next((tensor for tensor in found if tensor is not None), None) or next(
+            (tensor for tensor in self.extra if not tensor.ok), None
+        )
+
+
+def first_wrong(
+    tensors: Sequence[TensorResult], failure: Mapping[str, Any] | None
+) -> TensorResult | None:
+    """Return a sublayer's first wrong tensor; where it crashed, that of the op it crashed in."""
+    wrong = [t for t in tensors if not t.ok and t.state not in NEUTRAL]
+    failed = [t for t in wrong if failure is not None and t.tap == failure.get("tap")]
+    return next(iter(failed + wrong), None)
 
 
 def result_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 from rich.console import Group, RenderableType
@@ -51,7 +52,7 @@ def _depth_table(depths: list[Depth], places: Places) -> Table:
         table.add_column(title, justify="right")
     table.add_column("")
     for depth in depths:
-        grew = f"{depth.amplification:.2g}x" if depth.inherited > 0 else "-"
+        grew = f"{depth.amplification:.2g}x" if math.isfinite(depth.amplification) else "-"
         errors = (f"{x:.1e}" for x in (depth.local, depth.inherited, depth.chained))
         word = Text(printable(depth.word), _COLOURS.get(depth.word, ""))
         table.add_row(_clean(places.sublayer(depth.name)), *errors, grew, word)

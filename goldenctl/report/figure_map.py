@@ -31,7 +31,10 @@ class _Grid:
 
 
 def layer_map(report: Report, group: str, links: Mapping[str, str] | None = None) -> Figure:
-    """Draw one case and step. ``links`` gives each tensor's name its link; without, none has."""
+    """Draw one case and step, with its key.
+
+    ``links`` gives each tensor's name its link: the page's map, whose key stands beside it.
+    """
     grid = _grid([s for s in report.sublayers if group_of(s.name) == group])
     places = Places(report)
     body = [_column_labels(grid.columns)]
@@ -41,8 +44,10 @@ def layer_map(report: Report, group: str, links: Mapping[str, str] | None = None
         at = (_x(grid.columns, column), _TOP + row_ * CELL)
         body.append(_cell(at, tensor, places, links))
     bottom = _TOP + len(grid.rows) * CELL
-    width = max(_x(grid.columns, len(grid.columns) - 1) + CELL + 60, 570.0)
-    body.append(_key(bottom + 18))
+    width = _x(grid.columns, len(grid.columns) - 1) + CELL + 60
+    if links is None:
+        body.append(_key(bottom + 18))
+        width = max(width, 570.0)
     tensors = [tensor for *_, tensor in grid.cells if tensor.state not in NEUTRAL]
     wrong = sum(not tensor.ok for tensor in tensors)
     return Figure(
@@ -51,7 +56,7 @@ def layer_map(report: Report, group: str, links: Mapping[str, str] | None = None
         f"{len(grid.rows)} rows of layers and {len(grid.columns)} columns of ops; "
         f"{wrong} of {len(tensors)} tensors are beyond their tolerance.",
         width,
-        bottom + 84,
+        bottom + (84 if links is None else 4),
         "".join(body),
     )
 
@@ -141,12 +146,18 @@ def _mark(x: float, y: float, tensor: TensorResult, name: str) -> str:
     )
 
 
+KEY = (
+    *((name, words) for _, name, words in LEVELS),
+    (WORST_LEVEL, "no number"),
+    ("none", "not computed"),
+)
+"""Every colour with its meaning."""
+
+
 def _key(y: float) -> str:
     """The colours in words."""
     parts = [label(0, y + 12, "share of the tolerance used", "strong")]
-    entries = [(name, words) for _, name, words in LEVELS]
-    entries += [(WORST_LEVEL, "no number"), ("none", "not computed")]
-    for i, (name, words) in enumerate(entries):
+    for i, (name, words) in enumerate(KEY):
         x, top = 112.0 * (i % _KEY_COLUMNS), y + 22 + 20 * (i // _KEY_COLUMNS)
         parts.append(tag("rect", x=x + 1, y=top, width=13, height=13, rx=2, class_=name))
         parts.append(label(x + 20, top + 11, words))

@@ -30,7 +30,7 @@ from goldenctl.report.svg import (
     tick_text,
     triangles,
 )
-from goldenctl.report.words import duration, group_of, ratio
+from goldenctl.report.words import amount, duration, group_of, ratio
 
 _BINS_PER_DECADE = 4
 _ASINH_FROM = 12.0
@@ -48,7 +48,7 @@ def depth(report: Report, group: str) -> Figure | None:
     y = Scale(low, high, height - 66, 44, math.log10)
     x = Scale(0, max(len(names) - 1, 1), LEFT + 14, width - 16)
     body = [left_axis(y, decade_ticks(low, high), width - 8), _depth_labels(names, x, height - 28)]
-    edges = {0.0: (y.start + 16, "exact"), math.inf: (y.end - 14, "no number")}
+    edges = {0.0: (y.start + 16, "exact"), math.inf: (y.end - 14, "none")}
     for edge, (at, words) in edges.items():
         if edge in (*isolated, *chained):
             body.append(path([(LEFT, at), (width - 8, at)], "guide"))
@@ -118,11 +118,15 @@ def _depth_words(names: list[str], isolated: list[float], chained: list[float]) 
         if values:
             worst = max(range(len(values)), key=lambda i: values[i])
             said.append(
-                f"the {words} error is largest at {names[worst]}, {values[worst]:.1e}, "
-                f"and {values[-1]:.1e} at the end"
+                f"the {words} error is largest at {names[worst]}, {_error(values[worst])}, "
+                f"and {_error(values[-1])} at the end"
             )
     text = "; ".join(said)
     return f"{text[:1].upper()}{text[1:]}."
+
+
+def _error(value: float) -> str:
+    return f"{value:.1e}" if math.isfinite(value) else "no number"
 
 
 def strips(picture: Picture) -> Figure | None:
@@ -235,8 +239,8 @@ def quantiles(picture: Picture) -> Figure | None:
     middle = [abs(b / a) for a, b in points if 0.5 < abs(a) < 2.0]
     typical = sum(middle) / len(middle) if middle else math.nan
     return Figure("quantiles", "Error against its expectation",
-                  f"Typical errors are {typical:.2g} times their {_UNITS.get(picture.unit)}, the "
-                  f"largest {reach:.3g} times.", width, height, "".join(body))  # fmt: skip
+                  f"Typical errors are {amount(typical)} times their {_UNITS.get(picture.unit)}, "
+                  f"the largest {amount(reach)} times.", width, height, "".join(body))  # fmt: skip
 
 
 def _symmetric(reach: float) -> list[float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from collections.abc import Iterator
 from importlib import resources
 
@@ -137,7 +138,7 @@ def _depth(report: Report) -> Section:
             [
                 escape(places.sublayer(d.name)),
                 *(f"{x:.1e}" for x in (d.local, d.inherited, d.chained)),
-                f"{d.amplification:.2g}" if d.inherited > 0 else "-",
+                f"{d.amplification:.2g}" if math.isfinite(d.amplification) else "-",
                 escape(d.word),
             ]
             for d in findings.depths

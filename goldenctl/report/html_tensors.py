@@ -9,8 +9,9 @@ from goldenctl.diff.pictures import Picture
 from goldenctl.diff.report import CRASHED, NEUTRAL, PASSED, Report, TensorResult, worst_share
 from goldenctl.report import figures
 from goldenctl.report.answers import first_culprit, main_group
-from goldenctl.report.figure_map import layer_map
+from goldenctl.report.figure_map import KEY, layer_map
 from goldenctl.report.html_parts import Section, escape, figure, rows, scroll
+from goldenctl.report.svg import tag
 from goldenctl.report.words import (
     Places,
     duration,
@@ -69,7 +70,7 @@ def culprits(report: Report) -> Section:
     """Return blame's culprits with their bugs, and how sublayers failed to run."""
     parts = [_culprit(Places(report), culprit) for culprit in report.culprits]
     crashed = [s for s in report.sublayers if s.state == CRASHED and s.failure is not None]
-    for sublayer in crashed[:20]:
+    for number, sublayer in enumerate(crashed[:20]):
         failure = sublayer.failure or {}
         name = escape(Places(report).sublayer(sublayer.name))
         tap = f" at {escape(str(failure['tap']))}" if "tap" in failure else ""
@@ -82,7 +83,7 @@ def culprits(report: Report) -> Section:
         if said.strip():
             lines = "\n".join(map(escape, said.splitlines()))
             parts.append(
-                "<details><summary>What it said last</summary>"
+                f"<details{'' if number else ' open'}><summary>What it said last</summary>"
                 f'<div class="line"><pre tabindex="0">{lines}</pre></div></details>'
             )
     if len(crashed) > 20:
@@ -116,7 +117,7 @@ def maps(report: Report) -> Section:
     order = sorted(groups, key=lambda group: group != main)[:MOST_MAPS]
     links = {tensor.name: f"#t{i}" for i, tensor in enumerate(listed(report))}
     panel = '<div id="op" role="status" aria-live="polite"></div>'
-    parts = [f'<div class="beside">{_map(report, order[0], links)}{panel}</div>']
+    parts = [f'<div class="beside">{_map(report, order[0], links)}{panel}</div>{_key()}']
     for group in order[1:]:
         name = escape(Places(report).group(group))
         parts.append(f"<details><summary>{name}</summary>{_map(report, group, links)}</details>")
@@ -125,6 +126,18 @@ def maps(report: Report) -> Section:
     hint = "Each square is one op's output. Click one, or move with the arrow keys and press "
     hint += "Enter, for its numbers. ✗ is wrong, ! has no number."
     return Section("map", "Layers and ops", hint, "".join(parts))
+
+
+def _key() -> str:
+    """The map's colours in words."""
+    square = '<svg class="fig" width="14" height="14" aria-hidden="true">{}</svg>'
+    items = []
+    for name, words in KEY:
+        drawn = tag("rect", x=1, y=1, width=12, height=12, rx=2, class_=name)
+        items.append(f"<li>{square.format(drawn)} {escape(words)}</li>")
+    return (
+        f'<p class="hint key">Share of the tolerance used</p><ul class="key">{"".join(items)}</ul>'
+    )
 
 
 def _map(report: Report, group: str, links: dict[str, str]) -> str:

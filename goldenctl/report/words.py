@@ -63,7 +63,13 @@ def times(share: float) -> str:
     """Return how far beyond its tolerance something is."""
     if not math.isfinite(share):
         return "beyond any tolerance"
-    return f"{share:.3g} times its tolerance"
+    return f"{amount(share)} times its tolerance"
+
+
+def amount(value: float) -> str:
+    """Return a factor with three significant digits: ``0.25``, ``48.9``, ``1,210``."""
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:,.0f}" if 1000 <= abs(rounded) < 1e7 else f"{rounded:.3g}"
 
 
 def duration(ns: int) -> str:

@@ -108,7 +108,10 @@
     }
     const first = cells.find((cell) => cell.dataset.first) || cells[0];
     if (first) enter(first);
-    if (first && first.dataset.first) describe(first);
+    if (first && first.dataset.first) {
+      describe(first);
+      map.querySelector(".scroll").scrollLeft = place(first)[0] - map.clientWidth / 2;
+    }
   }
 
   // The table of all tensors: filter and sort.
