@@ -51,7 +51,7 @@ def write_archive(
         out.create_dataset(CATALOG, data=text)
         for tensor in catalog.tensors:
             progress(done, catalog.nbytes, tensor.name)
-            _write(out, tensor, file.map(tensor.name), pool)
+            _write(out, tensor, file.verify(tensor.name), pool)
             done += tensor.spec.nbytes
         for link, target in catalog.links.items():
             out.require_group(link.rpartition("/")[0])

@@ -25,7 +25,7 @@ from goldenctl.errors import DamagedError, MissingError, UsageError
 from goldenctl.exchange.gguf import UInt64, Value
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile, open_golden
-from goldenctl.golden.schema import BUDGET_SCOPES, TensorInfo, short_name
+from goldenctl.golden.schema import BUDGET_SCOPES, TensorInfo, paths_so_far, short_name
 from goldenctl.model import graph
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import ModelConfig
@@ -145,11 +145,23 @@ class _Bound:
 
     def activation(self, name: str) -> View:
         """Add what the golden holds of an input; UsageError when it was not recorded."""
+        own = graph.own_name(name)
+        if own != name:
+            return self._add(self._past(own))
         full = graph.recorded_path(self.folder, name)
+        if name == "attention_mask":
+            dtype = DTYPES[self.dtype]
+            return self._add(np.where(self.golden.map(full), 0.0, dtype.lowest))
         if self.golden.aliases.get(full, full) not in self.golden.tensors:
             message = f"{self.golden.path}: {full} was not recorded, the op's inputs are needed"
             raise UsageError(message, hint="record it again with --taps op")
         return self._add(self.golden.map(full))
+
+    def _past(self, name: str) -> Array:
+        """Return keys or values of all steps so far, [batch, key_token, kv_head, head_dim]."""
+        links = {tap: link for link, tap in graph.CACHE_LINKS.items()}
+        steps = [self.golden.map(f"{at}/{links[name]}") for at in paths_so_far(self.folder)]
+        return np.concatenate(steps, axis=1)
 
     def weight(self, name: str) -> View:
         return self._add(self._checkpoint.map(name))
@@ -180,7 +192,7 @@ def _case(bound: _Bound, sublayer: Sublayer, op: Op, info: TensorInfo) -> Case:
     weights = tuple(bound.weight(name) for name in op.weights)
     out = bound.output(info.shape)
     launches = LOWERINGS[op.kind](op.output, out, inputs, weights, op.attrs)
-    launch = launches[-1]  # those before it copy a bias into place
+    launch = launches[-1]
     if launch.op not in _TESTS:
         message = f"{info.name}: infiniop-test has no test of {op.kind}"
         raise UsageError(message, hint=f"it has {', '.join(_TESTS)}")
@@ -188,16 +200,39 @@ def _case(bound: _Bound, sublayer: Sublayer, op: Op, info: TensorInfo) -> Case:
     kept = truth in bound.golden.tensors
     answer = bound.golden.map(truth)[0] if kept else bound.golden.map(info.name)
     bound.fill(out, answer)
-    bias = bound.array(launches[0].args[0]) if len(launches) > 1 else None
+    before = _before(bound, launches[0]) if len(launches) > 1 else None
+    if before is not None and launch.op == "causal_softmax":
+        _replace_padding(before, bound.array(out), bound.array(launches[0].args[1]) != 0)
     case = Case("", _atol(bound.golden, info, bound.dtype, kept))
     parts = list(_parts(launch))
     for number, part in enumerate(parts):
-        _add_test(case, bound, part, number, bias)
+        _add_test(case, bound, part, number, before)
     case.metadata |= _keys(bound, info, len(parts), case.atol)
     where = f"{short_name(bound.folder)}.{info.tap}"
     tests = "1 test" if len(parts) == 1 else f"{len(parts)} tests"
     case.summary = f"{tests} of {launch.op} for {where} in {bound.dtype}"
     return case
+
+
+def _before(bound: _Bound, first: PlanOp) -> Array:
+    """Return what a launch before the op puts into its output: a bias for every row, or scores
+    with padding hidden."""
+    arrays = [np.asarray(bound.array(view), np.float64) for view in first.args]
+    total: Array = np.sum(arrays, axis=0)
+    return total.astype(DTYPES[bound.dtype].numpy)
+
+
+def _replace_padding(scores: Array, answer: Array, hidden: Array) -> None:
+    """Give rows of padding tokens, where nothing is defined, scores of 0 and their softmax.
+
+    All are [B, H, S, T]; ``hidden`` marks keys that are padding.
+    """
+    token, key_token = scores.shape[2:]
+    seen = np.tri(token, key_token, key_token - token, dtype=bool)
+    empty = ~(seen & ~hidden).any(axis=-1)
+    scores[empty] = 0
+    uniform = np.broadcast_to(seen / seen.sum(axis=-1, keepdims=True), answer.shape)
+    answer[empty] = uniform[empty]
 
 
 def _keys(bound: _Bound, info: TensorInfo, count: int, atol: float) -> dict[str, Value]:
@@ -228,7 +263,8 @@ def _parts(launch: PlanOp) -> Iterator[PlanOp]:
         )
 
 
-def _add_test(case: Case, bound: _Bound, launch: PlanOp, number: int, bias: Array | None) -> None:
+def _add_test(case: Case, bound: _Bound, launch: PlanOp, number: int, before: Array | None) -> None:
+    """Add one launch; ``before`` is what its output holds already."""
     name, arguments, output = _TESTS[launch.op]
     prefix = f"test.{number}"
     case.metadata[f"{prefix}.op_name"] = name
@@ -239,11 +275,13 @@ def _add_test(case: Case, bound: _Bound, launch: PlanOp, number: int, bias: Arra
     if launch.algo is not None:
         case.metadata[f"{prefix}.algo"] = _ROPE_ALGORITHMS[launch.algo]
     for argument, view in zip(arguments, launch.args, strict=True):
-        _add_input(case, f"{prefix}.{argument}", bound.array(view), view.strides)
+        held = before if view == launch.out else None  # it works in place
+        array = bound.array(view) if held is None else held.reshape(view.shape)
+        _add_input(case, f"{prefix}.{argument}", array, view.strides)
     dtype = DTYPES[bound.dtype].numpy
     if name == "gemm":  # its output is an input too: c = alpha a b + beta c
-        before = np.zeros(launch.out.shape, dtype) if bias is None else bias
-        _add_input(case, f"{prefix}.{output}", before.astype(dtype), launch.out.strides)
+        c = np.zeros(launch.out.shape, dtype) if before is None else before
+        _add_input(case, f"{prefix}.{output}", c, launch.out.strides)
     else:
         empty = np.empty((0,) * len(launch.out.shape), dtype)
         _add_input(case, f"{prefix}.{output}", empty, launch.out.strides)

@@ -34,7 +34,7 @@ def write_npz(
         for tensor in catalog.tensors:
             progress(done, catalog.nbytes, tensor.name)
             with _member(out, f"{tensor.name}.npy") as member:
-                _write(member, tensor, file.map(tensor.name))
+                _write(member, tensor, file.verify(tensor.name))
             done += tensor.spec.nbytes
         with _member(out, CATALOG) as member:
             member.write(catalogs.encode(catalog))

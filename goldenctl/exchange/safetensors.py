@@ -37,7 +37,7 @@ def write_safetensors(
         out.write(_header(tensors, catalog))
         for tensor in tensors:
             progress(done, catalog.nbytes, tensor.name)
-            out.write(file.map(tensor.name).reshape(-1).view(np.uint8).data)
+            out.write(file.verify(tensor.name).reshape(-1).view(np.uint8).data)
             done += tensor.spec.nbytes
 
 

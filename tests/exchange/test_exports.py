@@ -281,3 +281,13 @@ def test_chunks_are_contiguous_pieces(
     shape: tuple[int, ...], itemsize: int, chunk: tuple[int, ...]
 ) -> None:
     assert chunk_shape(shape, itemsize) == chunk
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_a_damaged_golden_is_not_exported(tmp_path: Path, suffix: str) -> None:
+    golden = with_special_values(tmp_path / "g.h5")
+    data = bytearray(golden.path.read_bytes())
+    data[golden.info("cases/a/steps/00/embedding/long").offset + 1000] ^= 1
+    golden.path.write_bytes(data)
+    with pytest.raises(DamagedError, match="embedding/long"):
+        exported(golden, tmp_path, suffix)

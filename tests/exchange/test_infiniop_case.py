@@ -11,11 +11,16 @@ from engine import first_case
 from gguf import GGUFReader
 from tester import build_tester, run_tester
 
+from goldenctl.cli import run
 from goldenctl.errors import GoldenctlError
 from goldenctl.exchange.gguf import UInt64, write_gguf
 from goldenctl.exchange.infiniop_case import Case, find_case
-from goldenctl.golden.file import GoldenFile
+from goldenctl.golden.file import GoldenFile, open_golden
+from goldenctl.golden.layout import Selection
 from goldenctl.infini.find import Install
+from goldenctl.model.case import Case as ModelCase
+from goldenctl.model.checkpoint import Checkpoint
+from goldenctl.reference.record import Recording, record
 
 Goldens = Callable[[str], GoldenFile]
 TAPS = [
@@ -80,6 +85,31 @@ def test_infinicore_fails_a_wrong_op(
     assert ran.statuses.count("PASS") == len(ran.statuses) - 1
 
 
+@pytest.fixture(scope="session")
+def decoded(tmp_path_factory: pytest.TempPathFactory) -> GoldenFile:
+    """Return a golden of a padded batch of two rows that goes on for two tokens; with biases."""
+    folder = tmp_path_factory.mktemp("decoded")
+    assert run(["synth", "qwen2-tiny", str(folder / "model")]) == 0
+    checkpoint = Checkpoint.open(folder / "model")
+    case = ModelCase("a", ((0, 0, 1, 2), (3, 4, 5, 6)), decode=2, padding=(2, 0))
+    recording = Recording(
+        checkpoint, checkpoint.config, (case,), selection=Selection(layers=frozenset({1}))
+    )
+    record(recording, folder / "golden.h5")
+    return open_golden(folder / "golden.h5")
+
+
+@pytest.mark.parametrize("step", ["00", "02"])
+@pytest.mark.parametrize("tap", ["q_proj", "k_rope", "scores", "probs", "context"])
+def test_batches_padding_bias_and_the_cache(
+    decoded: GoldenFile, tester: Path, tmp_path: Path, step: str, tap: str
+) -> None:
+    case = find_case(decoded, f"cases/a/steps/{step}/layers/01/attention/{tap}")
+    ran = run_tester(tester, written(case, tmp_path / "case.gguf"), case.atol)
+    assert set(ran.statuses) == {"PASS"}, ran.output
+    assert len(ran.statuses) == (4 if tap in ("scores", "context") else 1)
+
+
 def test_the_gguf_package_reads_a_case(golden_in: Goldens, tmp_path: Path) -> None:
     golden = golden_in("bfloat16")
     case = case_of(golden, "layers/01/mlp/swiglu")
@@ -125,8 +155,6 @@ def test_an_op_that_infiniop_test_does_not_have(golden_in: Goldens) -> None:
 
 
 def test_another_checkpoint(golden_in: Goldens, tmp_path: Path) -> None:
-    from goldenctl.cli import run
-
     golden = golden_in("float32")
     assert run(["synth", "tiny", str(tmp_path / "other"), "--seed", "9"]) == 0
     name = f"cases/{first_case(golden)}/steps/00/layers/01/mlp/swiglu"
