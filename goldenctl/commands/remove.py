@@ -83,21 +83,21 @@ def gc_command(names: tuple[str, ...], dry_run: bool, goldens: Path | None) -> N
     """Remove what no manifest mentions, of all sets or of the sets named.
 
     That is: versions that are not in the history of their set's manifest, files of times
-    without their golden, and temporary files of processes that have ended. A set without a
-    manifest keeps its versions.
+    without their golden, interrupted recordings, and temporary files of processes that have
+    ended. A set without a manifest keeps its versions.
     """
     from goldenctl.golden.store import existing_set, list_sets, locked
-    from goldenctl.sets.garbage import garbage
+    from goldenctl.sets.garbage import garbage, remove, size_bytes
 
     sets = [existing_set(name, goldens) for name in names] or list_sets(goldens)
     total, count = 0, 0
     for golden_set in sets:
         with nullcontext() if dry_run else locked(golden_set), os_errors_named():
             for path, reason in garbage(golden_set):
-                size = path.lstat().st_size
+                size = size_bytes(path)
                 total, count = total + size, count + 1
                 click.echo(f"{path}  {human_bytes(size)}, {reason}")
                 if not dry_run:
-                    path.unlink()
+                    remove(path)
     done = "would be removed; --delete removes them" if dry_run else "removed"
     click.echo(f"{count} files, {human_bytes(total)}, {done}" if count else "nothing to remove")

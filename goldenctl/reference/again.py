@@ -7,7 +7,7 @@ from typing import NoReturn
 import msgspec
 import torch
 
-from goldenctl.errors import DamagedError
+from goldenctl.errors import DamagedError, MissingError
 from goldenctl.golden.layout import Selection
 from goldenctl.golden.recipe import CaseRecipe, ModelRecipe, Recipe
 from goldenctl.model.case import Case
@@ -39,6 +39,9 @@ def recording_of(recipe: Recipe, where: str, *, source: str = "") -> Recording:
             _fail(where, f"recipe {key} {getattr(recipe, key)!r}: expected {', '.join(allowed)}")
     source = source or model.path
     folder = checkpoint_folder(source)
+    if not folder.is_dir():
+        message = f"{where}: the checkpoint that was recorded, {source}, is not here"
+        raise MissingError(message, hint="--model-path says where it is")
     config = load_config(folder)
     weights = Checkpoint.open(folder)
     weights.check_against(config)

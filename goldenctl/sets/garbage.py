@@ -1,13 +1,28 @@
-"""Owns what of a golden set nobody needs."""
+"""Owns what of a golden set nobody needs, and its removal."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from goldenctl.golden.store import GoldenSet, leftovers
 from goldenctl.golden.times import times_path
 from goldenctl.sets.renew import manifest_or_none
+
+
+def size_bytes(path: Path) -> int:
+    """Return the size of a file, or of all that is in a folder; links are not followed."""
+    inner = path.rglob("*") if path.is_dir() and not path.is_symlink() else ()
+    return path.lstat().st_size + sum(each.lstat().st_size for each in inner)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def garbage(golden_set: GoldenSet) -> Iterator[tuple[Path, str]]:
@@ -20,6 +35,8 @@ def garbage(golden_set: GoldenSet) -> Iterator[tuple[Path, str]]:
         yield path, "left by a process that ended"
     for path in sorted(golden_set.folder.glob(".*.pull.part")):
         yield path, "left by an interrupted pull, which would go on from it"
+    for path in sorted(golden_set.folder.glob("*.resume")):
+        yield path, "an interrupted recording that --resume could go on with"
     known = {entry.version for entry in manifest.versions} if manifest else None
     gone = []
     for version in golden_set.versions():

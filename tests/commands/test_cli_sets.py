@@ -126,6 +126,21 @@ def test_from_manifest_to_a_file(call: Call, goldens: Path, tmp_path: Path) -> N
     assert out.read_bytes() == (goldens / "tiny" / "v1.h5").read_bytes()
 
 
+def test_a_checkpoint_that_has_gone_is_named(
+    call: Call, goldens: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    moved = tmp_path / "model"
+    shutil.copytree(checkpoint, moved)
+    assert call("record", moved, "--name", "own", "--token-ids", "1").code == 0
+    shutil.rmtree(moved)
+    ran = call("record", "--from-manifest", "own")
+    assert ran.code == 3
+    assert f"the checkpoint that was recorded, {moved}, is not here; --model-path" in ran.line
+    ran = call("record", "--from-manifest", "own", "--model-path", checkpoint)
+    assert ran.code == 0
+    assert "the same bytes" in ran.out
+
+
 def test_a_checkpoint_that_is_another_one_is_refused(
     call: Call, goldens: Path, tmp_path: Path
 ) -> None:
@@ -296,10 +311,12 @@ def test_rm_refuses_what_the_manifest_needs(
 def test_gc_says_first_and_removes_only_what_nobody_needs(call: Call, goldens: Path) -> None:
     part = goldens / "tiny" / ".v9.h5.999999999.part"
     part.write_bytes(b"half")
+    (goldens / "tiny" / "v3.h5.resume").mkdir()
+    (goldens / "tiny" / "v3.h5.resume" / "journal").write_bytes(b"half")
     before = contents(goldens)
     ran = call("gc")
     assert ran.code == 0
-    assert ran.out.splitlines()[-1].startswith("3 files, ")
+    assert ran.out.splitlines()[-1].startswith("4 files, ")
     assert "left by a process that ended" in ran.out
     assert "v2 is not in the manifest" in ran.out
     assert contents(goldens) == before
