@@ -153,6 +153,13 @@ def step_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say in which steps the model takes its input."""
     for option in (
         click.option(
+            "--padding",
+            "padding_side",
+            type=click.Choice(["left", "right"]),
+            help="Where --batch pads shorter rows; left unless given.",
+        ),
+        click.option("--batch", is_flag=True, help="Make one case of all inputs, a row for each."),
+        click.option(
             "--prefill-chunk",
             type=click.IntRange(0),
             default=0,

@@ -193,6 +193,8 @@ def prepare(
     decode: int = 0,
     force_tokens: str | None = None,
     prefill_chunk: int = 0,
+    batch: bool = False,
+    padding_side: str | None = None,
     dtype: str = "float32",
     device: str = "cpu",
     taps: str = "op",
@@ -217,6 +219,9 @@ def prepare(
     config = load_config(checkpoint)
     weights = Checkpoint.open(checkpoint)
     weights.check_against(config)
+    if padding_side is not None and not batch:
+        message = "--padding says where --batch pads, which was not given"
+        raise UsageError(message)
     inputs = Inputs(
         prompts,
         prompts_file,
@@ -226,6 +231,8 @@ def prepare(
         decode=decode,
         force_tokens=force_tokens,
         prefill_chunk=prefill_chunk,
+        batch=batch,
+        padding_side=padding_side or "left",
     )
     cases = make_cases(inputs, checkpoint, config)
     if logits == "none" and any(case.generates for case in cases):

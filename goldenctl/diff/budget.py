@@ -33,10 +33,10 @@ class Budget:
     floor_max: Rows
 
     @staticmethod
-    def of(stored: NDArray[Any], scope: int) -> Budget:
-        """Take one scope of the stored ``[scope, ..., statistic]``."""
+    def of(stored: NDArray[Any], scope: int, counted: NDArray[np.bool_] | None = None) -> Budget:
+        """Take one scope of the stored ``[scope, ..., statistic]``, of the rows that count."""
         rows = np.asarray(stored[scope], np.float64).reshape(-1, stored.shape[-1])
-        return Budget(*rows.T)
+        return Budget(*(rows if counted is None else rows[counted]).T)
 
 
 def check_budget(rows: RowErrors, budget: Budget, *, from_truth: bool) -> tuple[list[Check], int]:

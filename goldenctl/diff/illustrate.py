@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from goldenctl.diff._partial import RowErrors
 from goldenctl.diff.budget import Budget, expected_error, row_limits, row_shares
 from goldenctl.diff.metrics import score
+from goldenctl.diff.padding import padding_of
 from goldenctl.diff.pictures import Picture, Scale, picture
 from goldenctl.diff.report import BY_BUDGET, Report, TensorResult
 from goldenctl.golden.dtypes import DTYPES
@@ -42,6 +43,7 @@ def chosen(report: Report, count: int) -> list[TensorResult]:
 
 def _picture(tensor: TensorResult, mode: str, golden: GoldenFile, run: GoldenFile) -> Picture:
     actual, expected = run.map(tensor.name), golden.map(tensor.name)
+    actual = padding_of(golden, golden.info(tensor.name)).equalised(actual, expected)
     rows = RowErrors.of(expected)
     score(actual, expected, atol=0.0, rtol=0.0, rows=rows)
     if tensor.rule in BY_BUDGET:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from goldenctl.diff._partial import RowErrors
 from goldenctl.diff.budget import Budget, check_budget
 from goldenctl.diff.metrics import Metrics, score, score_logits
+from goldenctl.diff.padding import Padding, padding_of
 from goldenctl.diff.report import (
     PASSED,
     Provenance,
@@ -153,10 +154,11 @@ class _Judge:
         return self._score(info, actual)
 
     def _scored(self, info: TensorInfo, actual: TensorInfo) -> TensorResult:
-        got, expected = self._run.verify(info.name), self._golden.verify(info.name)
+        padding = padding_of(self._golden, info)
+        got, expected = (padding.without(f.verify(info.name)) for f in (self._run, self._golden))
         rows = RowErrors.of(expected) if expected.size else None
         metrics = score(got, expected, atol=0.0, rtol=_rtol(info, actual), rows=rows)
-        rule, checks, worst_row = self._checks(info, actual, metrics, rows)
+        rule, checks, worst_row = self._checks(info, actual, metrics, rows, padding)
         share = max((check.share for check in checks), default=float("inf"))
         finite = metrics.mismatches == 0 and metrics.nan_actual == 0 and metrics.compared > 0
         ok = finite and all(check.share <= 1.0 for check in checks) and bool(checks)
@@ -170,12 +172,18 @@ class _Judge:
             checks=tuple(checks),
             metrics=metrics,
             logits=score_logits(got, expected) if is_logits else None,
-            worst=_place(info, metrics, worst_row),
+            worst=_place(info, metrics, worst_row, padding),
+            padding_rows=padding.count,
             message="" if finite else _non_finite(metrics),
         )
 
     def _checks(
-        self, info: TensorInfo, actual: TensorInfo, metrics: Metrics, rows: RowErrors | None
+        self,
+        info: TensorInfo,
+        actual: TensorInfo,
+        metrics: Metrics,
+        rows: RowErrors | None,
+        padding: Padding,
     ) -> tuple[str, list[Check], int | None]:
         """Return the rule's name, its checks, and the worst row where rows were judged."""
         folder, _, tap = info.name.rpartition("/")
@@ -184,13 +192,15 @@ class _Judge:
         usable = stored in self._golden.tensors and actual.dtype == info.dtype
         if self._policy.budget and usable and scope is not None and rows is not None:
             rows_shape = (len(BUDGET_SCOPES), *info.shape[:-1], len(BUDGET_STATISTICS))
-            budget = Budget.of(self._beside(stored, rows_shape), scope)
+            budget = Budget.of(self._beside(stored, rows_shape), scope, padding.rows)
             truth = f"{folder}/oracle/{tap}"
             if truth not in self._golden.tensors:
                 return "budget", *check_budget(rows, budget, from_truth=False)
-            exact = self._beside(truth, (len(BUDGET_SCOPES), *info.shape))[scope]
+            truths = self._beside(truth, (len(BUDGET_SCOPES), *info.shape))
+            exact = padding.without(truths[scope])
+            got = padding.without(self._run.map(info.name))
             from_truth = RowErrors.of(exact)
-            score(self._run.map(info.name), exact, atol=0.0, rtol=0.0, rows=from_truth)
+            score(got, exact, atol=0.0, rtol=0.0, rows=from_truth)
             return "truth", *check_budget(from_truth, budget, from_truth=True)
         limits = limits_for(self._policy, info.op, (info.dtype, actual.dtype), self._mode)
         return self._policy.name, list(check_limits(metrics, limits)), None
@@ -250,7 +260,7 @@ def _extra(info: TensorInfo) -> TensorResult:
     return result_of(info, "extra", info, message="not in the golden", share=float("inf"))
 
 
-def _place(info: TensorInfo, metrics: Metrics, worst_row: int | None) -> str:
+def _place(info: TensorInfo, metrics: Metrics, worst_row: int | None, padding: Padding) -> str:
     """Name the worst element, or the worst row, by its indices: ``token 3, head 2``."""
     index = metrics.first_mismatch
     if index is None:
@@ -258,9 +268,11 @@ def _place(info: TensorInfo, metrics: Metrics, worst_row: int | None) -> str:
     if index is None:
         return ""
     if worst_row is not None and metrics.mismatches == 0:
-        shape, dims, index = info.shape[:-1], info.dims[:-1], worst_row
+        shape, dims, index = info.shape[:-1], info.dims[:-1], padding.row_index(worst_row)
     else:
         shape, dims = info.shape, info.dims
+        row, column = divmod(index, shape[-1]) if shape else (0, 0)
+        index = padding.row_index(row) * shape[-1] + column if shape else 0
     where = np.unravel_index(index, shape) if shape else ()
     return ", ".join(f"{dim} {int(i)}" for dim, i in zip(dims, where, strict=True))
 

@@ -39,7 +39,7 @@ class TensorResult(
     ``state`` is passed, failed, missing, extra, shape_mismatch, dtype_mismatch, crashed,
     not_computed or unsure (a sketch cannot tell). ``rule`` names what judged it (``budget``,
     ``truth``, ``sketch``, ``digest`` or the policy), ``share`` is the part of its tolerance
-    used, over 1 when it fails.
+    used, over 1 when it fails. ``padding_rows`` rows are of padding tokens and were left out.
     """
 
     name: str
@@ -58,6 +58,7 @@ class TensorResult(
     logits: LogitMetrics | None = None
     worst: str = ""
     message: str = ""
+    padding_rows: int = 0
     expected_ns: int = 0
     actual_ns: int = 0
     expected_iqr_ns: int = 0
@@ -151,6 +152,11 @@ class Report(
     @property
     def exit_code(self) -> int:
         return 0 if self.ok else 1
+
+    @property
+    def padding_rows(self) -> int:
+        """How many rows of padding tokens were left out of all tensors."""
+        return sum(tensor.padding_rows for tensor in self.tensors)
 
     @property
     def first_wrong(self) -> TensorResult | None:

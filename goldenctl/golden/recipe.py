@@ -51,6 +51,7 @@ class CaseRecipe(_Record, frozen=True):
     padding_side: Word = ""
     position_offset: Count = 0
     prefill_chunk: Count = 0
+    row_texts: tuple[str | None, ...] = ()
 
 
 class Environment(_Record, frozen=True):

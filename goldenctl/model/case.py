@@ -8,6 +8,7 @@ from typing import Any
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.fields import show
 
+PADDING_SIDES = ("left", "right")
 Rows = tuple[tuple[int, ...], ...]
 
 
@@ -15,7 +16,8 @@ Rows = tuple[tuple[int, ...], ...]
 class Case:
     """One input: ``token_ids`` is the prompt, ``[batch, token]``, padding included.
 
-    ``text`` is its prompt, if it had one, ``why`` what it is there to show. ``decode`` tokens
+    ``text`` is its prompt, if it had one, or ``row_texts`` those of its rows; ``why`` says what
+    it is there to show. ``decode`` tokens
     follow: the ``forced`` ones, ``[batch, decode]``, or those that the model finds most
     likely. ``padding`` counts each row's padding tokens on ``padding_side``; empty without.
     Positions count from ``position_offset``; ``prefill_chunk`` is the most prompt tokens of
@@ -32,6 +34,7 @@ class Case:
     padding_side: str = "left"
     position_offset: int = 0
     prefill_chunk: int = 0
+    row_texts: tuple[str | None, ...] = ()
 
     @property
     def prompt_length(self) -> int:
@@ -60,6 +63,10 @@ class Case:
             return f"{len(self.forced)} rows of forced tokens for {rows} rows"
         if self.padding and (len(self.padding) != rows or max(self.padding) >= self.prompt_length):
             return "padding leaves a row without a token"
+        if self.padding and self.padding_side not in PADDING_SIDES:
+            return f"padding_side {show(self.padding_side)}: expected left or right"
+        if any(self.padding) and self.padding_side == "right" and self.generates:
+            return "it ends with padding in some rows, which no generated token can follow"
         if length > config.max_position_embeddings:
             return (
                 f"{length} tokens (decode steps included), but the model has "
@@ -78,6 +85,7 @@ class Case:
             "padding_side": self.padding_side if self.padding else "",
             "position_offset": self.position_offset,
             "prefill_chunk": self.prefill_chunk,
+            "row_texts": list(self.row_texts),
         }
         return entry | {key: value for key, value in optional.items() if value}
 
@@ -95,6 +103,7 @@ class Case:
             padding_side=entry.get("padding_side", "left"),
             position_offset=entry.get("position_offset", 0),
             prefill_chunk=entry.get("prefill_chunk", 0),
+            row_texts=tuple(entry.get("row_texts", ())),
         )
 
 

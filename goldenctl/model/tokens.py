@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from goldenctl.model.fields import is_int, show
 from goldenctl.model.jsonfile import parse_object
 
 DEFAULT_PROMPT = "Hello, this is a test input"
+# Padding is hidden from every other token, so that its id matters nowhere.
+PADDING_TOKEN = 0
 PROMPTS_LIMIT_BYTES = 16 << 20
 CASES_LIMIT = 10_000
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -29,7 +31,8 @@ class Inputs:
     ``token_ids`` are texts like ``1,2,3``, rows of a batch separated by ``;``. ``decode`` is
     how many tokens are to be generated; ``force_tokens`` are taken instead, like
     ``token_ids``, one row for every row of every case or one for each. ``prefill_chunk`` is
-    the most prompt tokens of one step, 0 for all.
+    the most prompt tokens of one step, 0 for all. ``batch`` makes one case of all rows, with
+    padding on ``padding_side`` where they differ in length.
     """
 
     prompts: Sequence[str] = ()
@@ -40,6 +43,8 @@ class Inputs:
     decode: int = 0
     force_tokens: str | None = None
     prefill_chunk: int = 0
+    batch: bool = False
+    padding_side: str = "left"
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,8 @@ def make_cases(inputs: Inputs, folder: str | Path, config: ModelConfig) -> tuple
         message = f"{len(drafts)} cases, at most {CASES_LIMIT} are possible"
         raise UsageError(message)
     encoded = _encode(drafts, Path(folder))
+    if inputs.batch:
+        return (_batch(drafts, encoded, inputs, config),)
     cases = []
     taken: set[str] = set()
     for draft, token_ids in zip(drafts, encoded, strict=True):
@@ -76,6 +83,47 @@ def make_cases(inputs: Inputs, folder: str | Path, config: ModelConfig) -> tuple
         taken.add(draft.name)
         cases.append(_case(draft, token_ids, inputs, config))
     return tuple(cases)
+
+
+def _batch(drafts: list[_Draft], encoded: list[Rows], inputs: Inputs, config: ModelConfig) -> Case:
+    """Make one case of all rows, padded to one length."""
+    rows = tuple(row for token_ids in encoded for row in token_ids)
+    forced = tuple(
+        row
+        for draft, token_ids in zip(drafts, encoded, strict=True)
+        for row in (draft.forced * len(token_ids) if len(draft.forced) == 1 else draft.forced)
+    )
+    if forced and not all(draft.forced for draft in drafts):
+        message = "the batch: only some rows have forced tokens"
+        raise UsageError(message, hint="give force_tokens in every line, or in none")
+    texts = tuple(
+        draft.text
+        for draft, token_ids in zip(drafts, encoded, strict=True)
+        for _ in range(len(token_ids))
+    )
+    padding, padded = pad(rows, inputs.padding_side)
+    case = _case(_Draft("the batch", "batch", forced=forced), padded, inputs, config)
+    case = replace(
+        case,
+        padding=padding,
+        padding_side=inputs.padding_side,
+        row_texts=texts if any(text is not None for text in texts) else (),
+    )
+    return _checked("the batch", case, config)
+
+
+def pad(rows: Rows, side: str) -> tuple[tuple[int, ...], Rows]:
+    """Return how many padding tokens each row gets on ``side``, and the rows with them; no
+    counts at all where the rows have one length."""
+    length = max(map(len, rows))
+    counts = tuple(length - len(row) for row in rows)
+    if not any(counts):
+        return (), rows
+    padded = []
+    for row, count in zip(rows, counts, strict=True):
+        filler = (PADDING_TOKEN,) * count
+        padded.append(filler + row if side == "left" else row + filler)
+    return counts, tuple(padded)
 
 
 def _case(draft: _Draft, token_ids: Rows, inputs: Inputs, config: ModelConfig) -> Case:
@@ -92,8 +140,12 @@ def _case(draft: _Draft, token_ids: Rows, inputs: Inputs, config: ModelConfig) -
         forced=forced,
         prefill_chunk=inputs.prefill_chunk,
     )
+    return _checked(draft.source, case, config)
+
+
+def _checked(source: str, case: Case, config: ModelConfig) -> Case:
     if problem := case.problem(config):
-        message = f"{draft.source}: {problem}"
+        message = f"{source}: {problem}"
         raise UsageError(message)
     return case
 

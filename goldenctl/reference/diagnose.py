@@ -18,6 +18,7 @@ from goldenctl.diff._partial import RowErrors
 from goldenctl.diff.budget import Budget, row_limits
 from goldenctl.diff.findings import Cause, explanation
 from goldenctl.diff.metrics import score
+from goldenctl.diff.padding import padding_of
 from goldenctl.diff.signature import describe_error
 from goldenctl.diff.tolerance import default_policy
 from goldenctl.golden.dtypes import DTYPES
@@ -122,13 +123,18 @@ class _Case:
         self._owner = owner
         self._path, self._sublayer, self._op = path, sublayer, op
         self._context = Context(owner.emulator.config, sublayer)
-        self._actual = actual
         self._name = f"{path}/{tap}"
-        self._expected = owner.golden.map(self._name)
+        self._shown = owner.golden.map(self._name)
+        self._padding = padding_of(owner.golden, owner.golden.info(self._name))
+        self._shown_actual = self._padding.equalised(actual, self._shown)
+        self._actual = self._padding.without(actual)
+        self._expected = self._padding.without(self._shown)
         stored = f"{path}/budget/{tap}"
         self._budget = None
         if stored in owner.golden.tensors:
-            self._budget = Budget.of(owner.golden.map(stored), BUDGET_SCOPES.index("op"))
+            self._budget = Budget.of(
+                owner.golden.map(stored), BUDGET_SCOPES.index("op"), self._padding.rows
+            )
         self._rounding = self._relative_rounding()
 
     def reproduced(self) -> Iterator[Hypothesis]:
@@ -141,7 +147,7 @@ class _Case:
                 yield hypothesis
 
     def looks_like(self, dims: tuple[str, ...], dtype: str) -> list[str]:
-        return describe_error(self._actual, self._expected, dims, dtype)
+        return describe_error(self._shown_actual, self._shown, dims, dtype)
 
     def _pairs(self, singles: list[Hypothesis]) -> Iterator[Hypothesis]:
         if not any(h.explained >= _PAIR_EXPLAINS for h in singles):
@@ -164,7 +170,7 @@ class _Case:
                 return None  # two emulations of one op
             op = changed
         faulty = self._owner.emulator.output(self._path, self._sublayer, op)
-        faulty = faulty.reshape(self._expected.shape)
+        faulty = self._padding.without(faulty.reshape(self._shown.shape))
         return self._weigh(faults, faulty)
 
     def _weigh(self, faults: tuple[Fault, ...], faulty: Values) -> Hypothesis:

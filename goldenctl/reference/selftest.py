@@ -60,6 +60,9 @@ class Tester:
         if golden.recipe.get("oracle", "none") == "none" or golden.recipe["taps"] != "op":
             message = f"{golden.path}: selftest needs budgets and the taps of every op"
             raise UsageError(message, hint="record it with --oracle --taps op")
+        if any(name.endswith("/attention_mask") for name in golden.tensors):
+            message = f"{golden.path}: selftest needs a golden without padding"
+            raise UsageError(message, hint="record it without --batch")
         self._golden = golden
         self._path = checkpoint_path
         self._backend = backend

@@ -74,6 +74,9 @@ def choose_sublayers(
             if step not in by_step:
                 by_step[step] = {s.name: s for s in _decoder(golden, config, step)}
             sublayer = by_step[step][name]
+            if fused and f"{step}/attention_mask" in golden.tensors:
+                msg = f"{golden.path}: {step} has padding, which fused attention has no mask for"
+                raise UsageError(msg, hint="replay it with --attention eager")
             chosen[path] = graph.with_fused_attention(sublayer) if fused else sublayer
     if not chosen:
         wanted = ", ".join(map(str, sorted(layers or ())))

@@ -171,6 +171,10 @@ def _no_bias(op: Op, _context: Context) -> Op | None:
     return replace(op, weights=op.weights[:1]) if len(op.weights) == 2 else None
 
 
+def _unmasked_padding(op: Op, _context: Context) -> Op:
+    return replace(op, inputs=op.inputs[:1])
+
+
 def _swapped_inputs(op: Op, _context: Context) -> Op:
     return replace(op, inputs=op.inputs[::-1])
 
@@ -274,6 +278,7 @@ FAULTS: dict[str, Fault] = {
             _emulated("mask_minus_1"),
         ),
         Fault("no_mask", "causal mask missing", ("causal_softmax",), _emulated("no_mask")),
+        Fault("no_padding_mask", "padding not masked", ("causal_softmax",), _unmasked_padding),
         Fault(
             "kv_modulo",
             "kv heads by modulo instead of repeated",

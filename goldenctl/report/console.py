@@ -157,6 +157,8 @@ def _verdict(report: Report) -> list[str]:
     if skipped:
         taps = ", ".join(dict.fromkeys(t.tap for t in skipped))
         lines.append(f"  not computed by this backend, so not judged: {_clean(taps)}")
+    if report.padding_rows:
+        lines.append(f"  left out: {plural(report.padding_rows, 'row')} of padding tokens")
     lines.append(f"  rule: {_clean(rules(report))}; mode: {_clean(report.mode)}")
     if report.run.kind == "golden":
         lines += what_differs(report.differs)

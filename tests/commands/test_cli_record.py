@@ -221,3 +221,21 @@ def test_generated_tokens_need_logits(call: Call, checkpoint: Path, tmp_path: Pa
     ran = call("record", checkpoint, tmp_path / "g.h5", *arguments)
     assert ran.code == 2
     assert "--decode chooses each token by the logits" in ran.err
+
+
+def test_a_batch_of_prompts(call: Call, checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "g.h5"
+    prompts = ("--prompt", "abc", "--prompt", "a", "--token-ids", "7,8")
+    ran = call("record", checkpoint, out, *prompts, "--batch", "--padding", "right")
+    assert (ran.code, ran.err) == (0, "")
+    golden = open_golden(out)
+    (case,) = golden.recipe["cases"]
+    assert (case["name"], case["row_texts"]) == ("batch", ["abc", "a", None])
+    mask = golden.map("cases/batch/steps/00/attention_mask")
+    assert mask.sum(axis=1).tolist() == [mask.shape[1] - count for count in case["padding"]]
+
+
+def test_padding_needs_a_batch(call: Call, checkpoint: Path, tmp_path: Path) -> None:
+    ran = call("record", checkpoint, tmp_path / "g.h5", "--padding", "left")
+    assert ran.code == 2
+    assert "--padding says where --batch pads, which was not given" in ran.err

@@ -202,3 +202,36 @@ def test_damaged_tokenizer(tiny: Path, tmp_path: Path) -> None:
     (folder / "tokenizer.json").write_text("{")
     with pytest.raises(DamagedError, match="not a tokenizer"):
         _cases(folder)
+
+
+def test_a_batch_is_padded_to_its_longest_row(tiny: Path) -> None:
+    (case,) = _cases(tiny, token_ids=["1,2,3", "4", "5,6;7,8"], batch=True)
+    assert (case.name, case.padding, case.padding_side) == ("batch", (0, 2, 1, 1), "left")
+    assert case.token_ids == ((1, 2, 3), (0, 0, 4), (0, 5, 6), (0, 7, 8))
+    (case,) = _cases(tiny, token_ids=["1,2,3", "4"], batch=True, padding_side="right")
+    assert (case.token_ids, case.padding) == (((1, 2, 3), (4, 0, 0)), (0, 2))
+    (case,) = _cases(tiny, prompts=["ab", "cd"], token_ids=["9"], batch=True)
+    assert case.row_texts == ("ab", "cd", None)
+    (case,) = _cases(tiny, token_ids=["1,2", "3,4"], batch=True)
+    assert (case.padding, case.row_texts) == ((), ())
+
+
+def test_forced_tokens_of_a_batch(tiny: Path, tmp_path: Path) -> None:
+    (case,) = _cases(tiny, token_ids=["1,2", "4"], batch=True, force_tokens="7,8")
+    assert case.forced == ((7, 8), (7, 8))
+    path = tmp_path / "prompts"
+    path.write_text(
+        '{"token_ids": [1], "force_tokens": [5, 6]}\n{"token_ids": [2, 3], "force_tokens": [7, 8]}'
+    )
+    (case,) = _cases(tiny, prompts_file=path, batch=True)
+    assert case.forced == ((5, 6), (7, 8))
+    path.write_text('{"token_ids": [1], "force_tokens": [5, 6]}\n{"token_ids": [2, 3]}')
+    with pytest.raises(UsageError, match="the batch: only some rows have forced tokens"):
+        _cases(tiny, prompts_file=path, batch=True)
+
+
+def test_nothing_is_generated_behind_padding(tiny: Path) -> None:
+    right = {"token_ids": ["1,2", "4"], "batch": True, "padding_side": "right"}
+    with pytest.raises(UsageError, match="ends with padding in some rows"):
+        _cases(tiny, **right, decode=1)
+    assert _cases(tiny, **right, force_tokens="7")

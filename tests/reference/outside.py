@@ -7,10 +7,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, DynamicCache
+
+from goldenctl.golden.file import GoldenFile, open_golden
+from goldenctl.golden.layout import Selection
+from goldenctl.golden.steps import Step, attention_mask, position_ids, steps
+from goldenctl.model.case import Case
+from goldenctl.model.checkpoint import Checkpoint
+from goldenctl.model.config import load_config
+from goldenctl.reference.record import Recording, record
+from goldenctl.reference.weights import from_numpy
+
+# One unit more or less in the cosines grows to 4e-6 in four layers; a wrong epsilon is more.
+FLOAT32_RELATIVE_L2 = 4e-6
+TABLES = ("cos", "sin")
 
 PLAIN = {"self_attn.o_proj": "attention/o_proj", "input_layernorm": "attention/input_layernorm"}
 HEADS = ("q_proj", "k_proj", "v_proj", "q_norm", "k_norm")
@@ -135,3 +149,48 @@ def _wrapped_attention(
         return context, probs
 
     return wrapped
+
+
+def recorded(
+    checkpoint: Path, cases: list[Case], path: Path, dtype: str = "float32", **selection: Any
+) -> GoldenFile:
+    recording = Recording(
+        Checkpoint.open(checkpoint),
+        load_config(checkpoint),
+        cases,
+        dtype,
+        selection=Selection(**{"logits": "all", **selection}),
+    )
+    record(recording, path)
+    return open_golden(path)
+
+
+def outside_steps(model: Any, golden: GoldenFile, case: Case) -> dict[str, Tensor]:
+    """Feed transformers each step's recorded tokens over its own cache; tensors by path."""
+    cache = DynamicCache(config=model.config)
+    found: dict[str, Tensor] = {}
+    for step in steps(case):
+        ids = golden.map(f"{step.path}/embedding/input").tolist()
+        truth = outside_truth(model, ids, cache=cache, **inputs_of(step))
+        found |= {f"{step.path}/{name}": v for name, v in truth.items() if name not in TABLES}
+    return found
+
+
+def inputs_of(step: Step) -> dict[str, Tensor]:
+    mask = attention_mask(step)
+    inputs = {"position_ids": torch.from_numpy(position_ids(step)).long()}
+    return inputs if mask is None else {**inputs, "attention_mask": torch.from_numpy(mask).long()}
+
+
+def disagreeing(golden: GoldenFile, truth: dict[str, Tensor]) -> list[str]:
+    return [name for name, expected in truth.items() if not agrees(golden, name, expected)]
+
+
+def agrees(golden: GoldenFile, name: str, expected: Tensor) -> bool:
+    value = from_numpy(np.array(golden.map(name)))
+    if value.shape != expected.shape:
+        return False
+    if expected.dtype != torch.float32:
+        return torch.equal(value, expected)
+    difference = (value.double() - expected.double()).norm()
+    return bool(difference <= FLOAT32_RELATIVE_L2 * expected.double().norm())

@@ -7,81 +7,23 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from outside import load_outside, outside_truth
-from torch import Tensor
-from transformers import DynamicCache
+from outside import disagreeing, load_outside, outside_steps, recorded
 
-from goldenctl.golden.file import GoldenFile, open_golden
-from goldenctl.golden.layout import Selection
-from goldenctl.golden.steps import Step, attention_mask, position_ids, steps
+from goldenctl.golden.steps import steps
 from goldenctl.model.case import Case
-from goldenctl.model.checkpoint import Checkpoint
-from goldenctl.model.config import load_config
 from goldenctl.model.synth import synth
-from goldenctl.reference.record import Recording, record
-from goldenctl.reference.weights import from_numpy
 
 FAMILIES = ("tiny", "llama-bias-tiny", "mistral-tiny")
-FLOAT32_RELATIVE_L2 = 4e-6
 PAIR = ((11, 12, 13, 14, 15, 16, 17), (401, 7, 402, 9, 403, 11, 404))
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return synth(request.param, tmp_path_factory.mktemp("decode") / request.param, 1)
-
-
-def recorded(
-    checkpoint: Path, cases: list[Case], path: Path, dtype: str = "float32", **selection: Any
-) -> GoldenFile:
-    recording = Recording(
-        Checkpoint.open(checkpoint),
-        load_config(checkpoint),
-        cases,
-        dtype,
-        selection=Selection(**{"logits": "all", **selection}),
-    )
-    record(recording, path)
-    return open_golden(path)
-
-
-def outside_steps(model: Any, golden: GoldenFile, case: Case) -> dict[str, Tensor]:
-    """Feed transformers each step's recorded tokens over its own cache; tensors by path."""
-    cache = DynamicCache(config=model.config)
-    found: dict[str, Tensor] = {}
-    for step in steps(case):
-        ids = golden.map(f"{step.path}/embedding/input").tolist()
-        truth = outside_truth(model, ids, cache=cache, **inputs_of(step))
-        found |= {f"{step.path}/{name}": v for name, v in truth.items() if name not in TABLES}
-    return found
-
-
-TABLES = ("cos", "sin")
-
-
-def inputs_of(step: Step) -> dict[str, Tensor]:
-    mask = attention_mask(step)
-    inputs = {"position_ids": torch.from_numpy(position_ids(step)).long()}
-    return inputs if mask is None else {**inputs, "attention_mask": torch.from_numpy(mask).long()}
-
-
-def disagreeing(golden: GoldenFile, truth: dict[str, Tensor]) -> list[str]:
-    return [name for name, expected in truth.items() if not agrees(golden, name, expected)]
-
-
-def agrees(golden: GoldenFile, name: str, expected: Tensor) -> bool:
-    value = from_numpy(np.array(golden.map(name)))
-    if value.shape != expected.shape:
-        return False
-    if expected.dtype != torch.float32:
-        return torch.equal(value, expected)
-    difference = (value.double() - expected.double()).norm()
-    return bool(difference <= FLOAT32_RELATIVE_L2 * expected.double().norm())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
