@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TextIO
 
 import click
 
@@ -36,6 +37,7 @@ from goldenctl.commands.verify import verify_command
 from goldenctl.errors import EXIT_INTERRUPTED, EXIT_USAGE, GoldenctlError, printable
 
 EXIT_INTERNAL = 70
+EXIT_PIPE = 141  # as of a program that SIGPIPE ended: what the verdict was is not known
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -89,7 +91,10 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run the command line; return its exit code."""
     try:
-        return int(cli.main(arguments, prog_name="goldenctl", standalone_mode=False) or 0)
+        code = int(cli.main(arguments, prog_name="goldenctl", standalone_mode=False) or 0)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
     except GoldenctlError as error:
         return _fail(str(error), error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -101,11 +106,13 @@ def run(arguments: list[str]) -> int:
         return _fail(printable(error.format_message().rstrip(".")) + hint, EXIT_USAGE)
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted; nothing half-written was left", EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except (BrokenPipeError, SystemExit):  # rich exits where its pipe is broken
+        _drop(sys.stdout)
+        return EXIT_PIPE
     except OSError as error:
-        return _fail(printable(f"{error.filename or 'a file'}: {error.strerror}"), EXIT_USAGE)
+        _drop(sys.stdout)
+        where = error.filename or "standard output or a file"
+        return _fail(printable(f"{where}: {error.strerror}"), EXIT_USAGE)
     except Exception as error:
         if os.environ.get("GOLDENCTL_TRACEBACK"):
             raise
@@ -115,5 +122,16 @@ def run(arguments: list[str]) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo(f"goldenctl: {message}", err=True)
+    try:
+        click.echo(f"goldenctl: {message}", err=True)
+    except OSError:  # where nobody can be told, the exit code still says it
+        _drop(sys.stderr)
     return code
+
+
+def _drop(stream: TextIO) -> None:
+    """Where a stream takes no more, let Python not try it again at its end."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

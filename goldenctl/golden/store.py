@@ -224,6 +224,7 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
     temporary = part_path(path)
     try:
         try:
+            remove_leftovers(path)
             temporary.unlink(missing_ok=True)
             with temporary.open("xb") as file:
                 file.write(data)
@@ -248,7 +249,33 @@ def leftovers(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     found = ((path, _PART.fullmatch(path.name)) for path in sorted(folder.iterdir()))
-    return [path for path, match in found if match and not _alive(int(match[1]))]
+    return [path for path, match in found if match and _left(path, int(match[1]))]
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what processes that are no more left of writing ``path``, where that is allowed."""
+    with contextlib.suppress(OSError):
+        for part in leftovers(path.parent):
+            if part.name.startswith(f".{path.name}."):
+                part.unlink(missing_ok=True)
+
+
+def _left(path: Path, process: int) -> bool:
+    """Whether no process writes a temporary file: the one that it is named after is gone, and
+    none on another machine or in another container holds it."""
+    if _alive(process):
+        return False
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def sync_folder(folder: Path) -> None:

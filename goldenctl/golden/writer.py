@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -33,7 +34,7 @@ from goldenctl.golden.schema import (
     described,
     metadata_digest,
 )
-from goldenctl.golden.store import part_path, sync_folder
+from goldenctl.golden.store import part_path, remove_leftovers, sync_folder
 from goldenctl.golden.times import encode_times, now_utc, times_path
 
 _HASH_BLOCK_BYTES = 1 << 20
@@ -73,6 +74,7 @@ class GoldenWriter:
         self._root = _root_attributes(kind, recipe, created_utc)
         self._links = dict(links)
         self._groups: dict[str, Attributes] = {name: {"time_ns": 0} for name in groups}
+        remove_leftovers(path)
         _check_space(path, 0 if resumed else sum(spec.nbytes for spec in tensors))
         try:
             self.offsets = allocate(
@@ -85,6 +87,7 @@ class GoldenWriter:
             if journal is not None and resumed:
                 self._take_over(journal, laid_out)
             self._descriptor = os.open(self.temporary_path, os.O_RDWR | os.O_CLOEXEC)
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH)  # no leftover while this process lives
             if journal is not None and not resumed:
                 os.fsync(self._descriptor)
                 journal.begin(created_utc, self.offsets)
@@ -185,7 +188,7 @@ class GoldenWriter:
         root["metadata_sha256"] = self._metadata_digest(digests, times_ns)
         root["complete"] = 1
         try:
-            with h5py.File(self.temporary_path, "r+", libver=LIBVER) as file:
+            with h5py.File(self.temporary_path, "r+", libver=LIBVER, locking=False) as file:
                 for name in self.tensors:
                     dataset = h5py.h5d.open(file.id, name.encode())
                     change_attributes(dataset, {"sha256": digests[name]})

@@ -17,6 +17,7 @@ import pytest
 from golden_files import IDS, OUTPUT, bits, small_file, spec
 
 from goldenctl.errors import UsageError
+from goldenctl.golden import store
 from goldenctl.golden.file import open_golden
 from goldenctl.golden.times import times_path
 from goldenctl.golden.writer import GoldenWriter
@@ -101,6 +102,19 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path: Path) -> None:
     assert path.read_bytes() == before
     assert open_golden(path).map(IDS).shape == (2, 3)
     assert {part.suffix for part in tmp_path.iterdir()} == {".h5", ".json", ".part"}
+    fill(one_tensor(path, 64))  # the next writer of that name takes away what is left
+    assert {part.suffix for part in tmp_path.iterdir()} == {".h5", ".json"}
+
+
+def test_what_a_living_process_writes_is_not_taken_away(tmp_path: Path) -> None:
+    path = tmp_path / "g.h5"
+    with one_tensor(path, 64) as writer:
+        dead = writer.temporary_path.with_name(f".g.h5.{(1 << 22) + 1}.part")
+        writer.temporary_path.rename(dead)  # as of a process in another container
+        store.remove_leftovers(path)
+        assert dead.exists()
+    store.remove_leftovers(path)
+    assert not dead.exists()
 
 
 @pytest.fixture
