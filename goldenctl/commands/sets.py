@@ -56,7 +56,12 @@ def _settle(golden_set: GoldenSet, version: int) -> int:
     if not triage.ok:
         click.echo(f"if v{version} is right: goldenctl manifest {name}@v{version} --renew")
         return EXIT_BEYOND_TOLERANCE
-    if triage.of("closer"):
+    if not golden_set.path(current).exists():
+        click.echo(
+            f"v{current} is not here; to take v{version} instead: goldenctl manifest "
+            f"{name}@v{version}"
+        )
+    elif triage.of("closer"):
         click.echo(f"to take v{version} instead: goldenctl manifest {name}@v{version}")
     else:
         click.echo(f"v{version} is not needed: goldenctl gc {name} --delete removes it")

@@ -12,25 +12,19 @@ from goldenctl.errors import printable
 from goldenctl.golden.schema import short_name
 from goldenctl.report.console import what_differs
 from goldenctl.report.words import plural
-from goldenctl.sets.triage import CHANGED, CLOSER, SAME, WITHIN, Change, Triage
+from goldenctl.sets.triage import CHANGED, CLOSER, WITHIN, WORDS, Change, Triage
 
 _SHOWN = 10
-_WORDS = {
-    SAME: "the same bytes",
-    WITHIN: "within rounding",
-    CLOSER: "closer to the truth",
-    CHANGED: "changed meaning",
-}
 
 
 def print_triage(triage: Triage, console: Console) -> None:
     """Print the verdict, the counts, what differs, and the tensors that changed, first one
     first."""
-    counts = {word: len(triage.of(state)) for state, word in _WORDS.items()}
-    said = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
     mark = "[bold green]✓[/]" if triage.ok else "[bold red]✗[/]"
     pair = f"{printable(triage.new)} against {printable(triage.old)}"
-    console.print(f"{mark} {escape(pair)}: {plural(len(triage.changes), 'tensor')}, {said}")
+    console.print(
+        f"{mark} {escape(pair)}: {plural(len(triage.changes), 'tensor')}, {triage.summary}"
+    )
     if not triage.identical:
         for line in what_differs(triage.differs):
             console.print(line)
@@ -38,7 +32,7 @@ def print_triage(triage: Triage, console: Console) -> None:
         changes = triage.of(state)
         if changes:
             console.print()
-            console.print(_table(changes[:_SHOWN], _WORDS[state]))
+            console.print(_table(changes[:_SHOWN], WORDS[state]))
         if len(changes) > _SHOWN:
             console.print(f"  ... and {len(changes) - _SHOWN} more")
     within = triage.of(WITHIN)

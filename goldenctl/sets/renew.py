@@ -9,22 +9,19 @@ from pathlib import Path
 
 from goldenctl.diff.against_manifest import compare_with_manifest, described
 from goldenctl.diff.judge import compare
-from goldenctl.diff.metrics import score
 from goldenctl.diff.tolerance import default_policy
 from goldenctl.errors import DamagedError
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.manifest import Manifest, dump_manifest, ignorable, load_manifest, sha256_text
 from goldenctl.golden.policy import Policy
-from goldenctl.golden.schema import TensorInfo
-from goldenctl.golden.sketch import distance, sketch_of
 from goldenctl.golden.store import GoldenSet, write_whole
+from goldenctl.golden.times import times_path
 from goldenctl.sets.describe import Description, describe, file_digest
 from goldenctl.sets.environment import differences, full_recipe
-from goldenctl.sets.triage import Triage, triage
+from goldenctl.sets.measure import ByBytes, ByManifest
+from goldenctl.sets.triage import Measure, Triage, triage
 
 Progress = Callable[[int, int, str], None]
-# An estimate by 64 sums is below the truth by more than this factor once in 10,000.
-_SKETCH_MOST = 1.46
 
 
 @dataclass(frozen=True)
@@ -81,9 +78,8 @@ def restore(golden_set: GoldenSet, manifest: Manifest, version: int) -> int:
     if current.exists() or file_digest(new) != manifest.current.sha256:
         return version
     new.rename(current)
-    times = new.with_name(f"{new.name}.times.json")
-    if times.exists():
-        times.rename(current.with_name(f"{current.name}.times.json"))
+    if times_path(new).exists():
+        times_path(new).rename(times_path(current))
     return manifest.version
 
 
@@ -105,13 +101,13 @@ def compare_versions(
     if golden_set.path(manifest.version).exists():
         old = described_file(golden_set, manifest)
         report = compare(old, new, policy, mode="chain", progress=progress)
-        measure = _by_bytes(old, new)
+        measure: Measure = ByBytes(old, new)
     else:
         old = described(manifest, golden_set.manifest_path)
         report = compare_with_manifest(
             manifest, golden_set.manifest_path, new, policy, mode="chain"
         )
-        measure = _by_sketch(manifest, new)
+        measure = ByManifest(manifest, new)
         label += " (by its manifest: the file is not here)"
     tools = manifest.current.tool_version, new.tool_version
     return triage(
@@ -120,7 +116,7 @@ def compare_versions(
         report,
         labels=(label, f"{golden_set.name}@v{version}"),
         differs=tuple(differences(manifest.recipe, full_recipe(new), tools)),
-        distance=measure,
+        measure=measure,
     )
 
 
@@ -156,39 +152,7 @@ def renewal(
         sorted_out = compare_versions(golden_set, before, version, progress=progress)
     policy = tolerance or (before.tolerance if before else default_policy())
     history = before.versions if before else ()
-    note = note or (summary(sorted_out) if sorted_out else "")
+    if before is not None and sorted_out is not None:
+        note = note or f"against v{before.version}: {sorted_out.summary}"
     description = Description(golden_set, version, policy, history, note, progress)
     return Renewal(golden_set, describe(description), before, sorted_out)
-
-
-def summary(triaged: Triage) -> str:
-    """Return one line: how many tensors are in which state."""
-    words = {
-        "same": "the same bytes",
-        "within": "within rounding",
-        "closer": "closer to the truth",
-        "changed": "changed meaning",
-    }
-    counts = {state: len(triaged.of(state)) for state in words}
-    said = ", ".join(f"{n} {words[state]}" for state, n in counts.items() if n)
-    return f"against {triaged.old.rpartition('@')[2].partition(' ')[0]}: {said}"
-
-
-def _by_bytes(old: GoldenFile, new: GoldenFile) -> Callable[[TensorInfo, TensorInfo], float]:
-    def measure(before: TensorInfo, after: TensorInfo) -> float:
-        values = new.map(after.name), old.map(before.name)
-        metrics = score(*values, atol=0.0, rtol=0.0)
-        return metrics.rel_l2 if not metrics.mismatches else float("inf")
-
-    return measure
-
-
-def _by_sketch(manifest: Manifest, new: GoldenFile) -> Callable[[TensorInfo, TensorInfo], float]:
-    def measure(before: TensorInfo, after: TensorInfo) -> float:
-        known = manifest.by_name[before.name].sketch
-        if known is None:
-            return float("inf")
-        gap = distance(sketch_of(new.map(after.name)), known)
-        return gap.rel_l2 * _SKETCH_MOST if gap.same_places else float("inf")
-
-    return measure

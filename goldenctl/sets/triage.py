@@ -9,18 +9,23 @@ the rules.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from goldenctl.diff.report import Report, TensorResult
 from goldenctl.diff.tolerance import default_policy, limits_for
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import TensorInfo
-from goldenctl.sets.truth import budget_factor, one_truth
+from goldenctl.sets.truth import Yardsticks
 
 SAME, WITHIN, CLOSER, CHANGED = "same", "within", "closer", "changed"
-STATES = (SAME, WITHIN, CLOSER, CHANGED)
+WORDS = {
+    SAME: "the same bytes",
+    WITHIN: "within rounding",
+    CLOSER: "closer to the truth",
+    CHANGED: "changed meaning",
+}
 # The new one has at most this part of the old one's distance from the truth.
 CLOSER_SHARE = 0.5
 # How far a computed table may move, and the truth, in epsilons of their own type.
@@ -28,7 +33,6 @@ TABLE_EPSILONS = 4.0
 TRUTH_EPSILONS = 4096.0
 # A budget may be drawn again (its floors are noise), but not grow or shrink beyond this.
 BUDGET_FACTOR = 2.0
-_OUTPUTS = ("tap", "output")
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,12 @@ class Triage:
         return [change for change in self.changes if change.state == state]
 
     @property
+    def summary(self) -> str:
+        """How many tensors are in which state: ``60 the same bytes, 3 changed meaning``."""
+        counts = ((len(self.of(state)), word) for state, word in WORDS.items())
+        return ", ".join(f"{count} {word}" for count, word in counts if count)
+
+    @property
     def ok(self) -> bool:
         """Whether nothing changed its meaning, and something was compared."""
         return bool(self.changes) and not self.of(CHANGED)
@@ -65,6 +75,20 @@ class Triage:
         return bool(self.changes) and len(self.of(SAME)) == len(self.changes)
 
 
+class Measure(Protocol):
+    """What two recordings are compared by, beside the report on their outputs: the bytes of
+    both, or what a manifest keeps of the old one."""
+
+    def distance(self, old: TensorInfo, new: TensorInfo) -> float:
+        """The relative L2 error of two tensors of one shape; Inf when it is not known."""
+
+    def truth(self, info: TensorInfo) -> Yardsticks | None:
+        """How far both are from their one truth, where that can be told."""
+
+    def budget_factor(self, name: str) -> float | None:
+        """By which factor a stored budget changed; None when that is not known."""
+
+
 def triage(
     old: GoldenFile,
     new: GoldenFile,
@@ -72,15 +96,13 @@ def triage(
     *,
     labels: tuple[str, str],
     differs: tuple[str, ...] = (),
-    distance: Callable[[TensorInfo, TensorInfo], float],
+    measure: Measure,
 ) -> Triage:
-    """Sort every tensor of two recordings.
+    """Sort every tensor of two recordings; ``report`` judges the outputs in mode ``chain``.
 
-    ``report`` judges the outputs in mode ``chain``; ``distance`` gives the relative L2 error
-    of other tensors. ``old`` need not be on disk: it may be what a manifest describes.
+    ``old`` need not be on disk: it may be what a manifest describes.
     """
-    results = {result.name: result for result in report.tensors}
-    sorter = _Sorter(old, new, results, distance)
+    sorter = _Sorter(old, new, report, measure)
     names = dict.fromkeys([*old.tensors, *new.tensors])
     changes = tuple(sorter.change(name) for name in names)
     return Triage(*labels, changes=changes, differs=differs)
@@ -89,18 +111,11 @@ def triage(
 class _Sorter:
     """Sorts the tensors of two files by what was judged and by what is known of the truth."""
 
-    def __init__(
-        self,
-        old: GoldenFile,
-        new: GoldenFile,
-        results: Mapping[str, TensorResult],
-        distance: Callable[[TensorInfo, TensorInfo], float],
-    ) -> None:
+    def __init__(self, old: GoldenFile, new: GoldenFile, report: Report, measure: Measure) -> None:
         self._old = old
         self._new = new
-        self._results = results
-        self._distance = distance
-        self._on_disk = old.path.suffix != ".json"  # else it is what a manifest says
+        self._results = {result.name: result for result in report.tensors}
+        self._measure = measure
 
     def change(self, name: str) -> Change:
         old, new = self._old.tensors.get(name), self._new.tensors.get(name)
@@ -112,16 +127,16 @@ class _Sorter:
             return Change(name, CHANGED, math.inf, math.inf, said)
         if old.sha256 == new.sha256:
             return Change(name, SAME)
-        if old.role in _OUTPUTS:
+        if name in self._results:
             return self._output(name, old)
-        if old.role in ("budget", "oracle"):
-            return self._yardstick(name, old, new)
+        if old.role == "budget":
+            return self._budget(name)
         return self._given(name, old, new)
 
     def _output(self, name: str, info: TensorInfo) -> Change:
         result = self._results[name]
         rel_l2 = _rel_l2(result)
-        truth = one_truth(self._old, self._new, info) if self._on_disk else None
+        truth = self._measure.truth(info)
         if truth is not None and truth.share <= (CLOSER_SHARE if result.ok else 1.0):
             said = f"{truth.new:.1e} from the truth, was {truth.old:.1e}"
             return Change(name, CLOSER, result.share, rel_l2, said)
@@ -129,13 +144,11 @@ class _Sorter:
         message = result.message if result.metrics is not None else _by_sketch(result)
         return Change(name, state, result.share, rel_l2, message)
 
-    def _yardstick(self, name: str, old: TensorInfo, new: TensorInfo) -> Change:
-        """A truth is compared as what it is; a budget may be drawn again with its tensor."""
-        if not self._on_disk:
-            return Change(name, WITHIN, message="not compared: the old one is not here")
-        if old.role == "oracle":
-            return self._given(name, old, new)
-        factor = budget_factor(self._old.map(name), self._new.map(name))
+    def _budget(self, name: str) -> Change:
+        """A budget may be drawn again with its tensor, but grants about the same."""
+        factor = self._measure.budget_factor(name)
+        if factor is None:
+            return Change(name, CHANGED, math.inf, math.inf, "cannot be compared")
         ok = factor <= BUDGET_FACTOR
         said = "" if ok else f"its budget changed by a factor of {factor:.2g}"
         return Change(name, WITHIN if ok else CHANGED, factor / BUDGET_FACTOR, factor - 1.0, said)
@@ -143,14 +156,16 @@ class _Sorter:
     def _given(self, name: str, old: TensorInfo, new: TensorInfo) -> Change:
         if not DTYPES[old.dtype].is_float:
             return Change(name, CHANGED, math.inf, math.inf, "the input is another one")
-        error = self._distance(old, new)
+        error = self._measure.distance(old, new)
         share = error / _allowed(old)
-        return Change(name, WITHIN if share <= 1.0 else CHANGED, share, error)
+        said = "" if math.isfinite(error) else "cannot be compared"
+        return Change(name, WITHIN if share <= 1.0 else CHANGED, share, error, said)
 
 
 def _allowed(info: TensorInfo) -> float:
     """The relative L2 error of what no op of the golden yields: a kept truth, a table, or the
-    output of a layer that was not kept, which the whole chain before it made."""
+    output of a layer that was not kept, which the whole chain before it made. A truth's sketch
+    is not kept, so without its old bytes it counts as changed."""
     eps = DTYPES[info.dtype].eps
     if info.role == "oracle":
         return TRUTH_EPSILONS * eps

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 from conftest import Call
+from msgspec.structs import replace
 
 from goldenctl.golden.file import open_golden
-from goldenctl.golden.manifest import read_manifest
+from goldenctl.golden.manifest import dump_manifest, read_manifest
 from goldenctl.golden.store import locked, open_set
 
 TINY = "synth:tiny?seed=0"
@@ -117,6 +118,23 @@ def test_from_manifest_brings_the_missing_version_back(call: Call, goldens: Path
     assert f"the same bytes as tiny@v1, which was not here: it is {lost} now" in ran.out
     assert lost.read_bytes() == before
     assert [p.name for p in (goldens / "tiny").glob("*.h5")] == ["v1.h5"]
+
+
+def test_the_same_content_from_elsewhere_is_said(call: Call, goldens: Path) -> None:
+    """Equal tensors with another recipe are no lost version, but can take its place."""
+    (goldens / "tiny" / "v1.h5").unlink()
+    path = goldens / "tiny" / "manifest.json"
+    manifest = read_manifest(path)
+    assert manifest.recipe.reference is not None
+    elsewhere = replace(manifest.recipe.reference, python="3.9.9")
+    entry = replace(manifest.versions[0], sha256="sha256:" + "0" * 64)
+    recipe = replace(manifest.recipe, reference=elsewhere)
+    path.write_bytes(dump_manifest(replace(manifest, recipe=recipe, versions=(entry,))))
+    ran = call("record", "--from-manifest", "tiny")
+    assert ran.code == 0
+    assert "162 the same bytes" in ran.out
+    assert "Python 3.9.9 → " not in ran.out  # nothing to explain
+    assert "v1 is not here; to take v3 instead: goldenctl manifest tiny@v3" in ran.out
 
 
 def test_from_manifest_to_a_file(call: Call, goldens: Path, tmp_path: Path) -> None:

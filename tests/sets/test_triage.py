@@ -206,12 +206,23 @@ def test_by_the_manifest_alone(sets: Sets) -> None:
     def changed(arrays: Arrays) -> None:
         arrays[LOGITS] *= np.float32(1.01)
 
+    def budget(arrays: Arrays) -> None:
+        arrays[BUDGET] *= np.float32(3.0)
+
+    def truth(arrays: Arrays) -> None:
+        arrays[TRUTH] *= 2.0
+
     old, manifest = sets.golden_set.path(1), manifest_or_none(sets.golden_set)
     assert manifest is not None
     kept = old.with_name("kept.h5")
-    for change, state in ((within, "within"), (changed, "changed")):
+    for change, name, state in (
+        (within, LOGITS, "within"),
+        (changed, LOGITS, "changed"),
+        (budget, BUDGET, "changed"),
+        (truth, TRUTH, "changed"),
+    ):
         sets.triage(change)
         old.rename(kept)
-        assert only(compare_versions(sets.golden_set, manifest, 2), state).name == LOGITS
+        assert only(compare_versions(sets.golden_set, manifest, 2), state).name == name
         kept.rename(old)
         sets.golden_set.path(2).unlink()
