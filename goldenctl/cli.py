@@ -13,8 +13,10 @@ from typing import TextIO
 import click
 
 from goldenctl import __version__
+from goldenctl.commands.attest import attest_command
 from goldenctl.commands.bench import bench_command
 from goldenctl.commands.blame import blame_command
+from goldenctl.commands.check import check_command
 from goldenctl.commands.diff import diff_command
 from goldenctl.commands.doctor import doctor_command
 from goldenctl.commands.export import export_command
@@ -61,6 +63,8 @@ for command in (
     blame_command,
     selftest_command,
     verify_command,
+    check_command,
+    attest_command,
     bench_command,
     report_command,
     plot_command,

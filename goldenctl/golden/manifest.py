@@ -224,6 +224,11 @@ def _without_ignorable(value: Any, depth: int) -> Any:
     return value
 
 
+def manifest_digest(manifest: Manifest) -> str:
+    """Return the digest that the manifest's file has, over everything but its ``x-`` keys."""
+    return _digest(msgspec.to_builtins(manifest))
+
+
 def ignorable(data: bytes, where: str = "manifest") -> dict[str, Any]:
     """Return the manifest's own ``x-`` keys, which are kept when it is renewed."""
     return {k: v for k, v in parse_object(data, where).items() if k.startswith(IGNORABLE)}

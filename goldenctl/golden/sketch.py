@@ -159,6 +159,19 @@ def distance(actual: Sketch, expected: Sketch) -> Distance:
     )
 
 
+def check_sketch(sketch: Sketch, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless everything in the sketch can be read and fits ``shape``."""
+    _projection(sketch)
+    groups = len(_group_edges(shape)) - 1
+    norms, _ = _rows(sketch)
+    sizes = [norms.size]
+    if sketch.row_budget:
+        sizes += [row_budget(sketch, scope).size for scope in BUDGET_SCOPES]
+    if set(sizes) != {groups}:
+        msg = f"{sizes[-1]} groups of rows, expected {groups} for shape {list(shape)}"
+        raise ValueError(msg)
+
+
 def row_budget(sketch: Sketch, scope: str) -> Doubles:
     """Return what the budget grants each group of rows, over the norm of the whole tensor.
 

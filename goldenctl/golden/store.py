@@ -70,7 +70,10 @@ class GoldenSet:
         if not path.is_file():
             here = ", ".join(f"v{number}" for number in self.versions()) or "none"
             message = f"{self.name}@v{version}: {path} is not here (here: {here})"
-            raise MissingError(message, hint=f"goldenctl pull {self.name}, or record it again")
+            raise MissingError(
+                message,
+                hint=f"goldenctl pull {self.name}, or goldenctl record --from-manifest {self.name}",
+            )
         refuse_leading_out(path, self.folder)
         with path.open("rb") as file:
             if file.read(len(_LFS_POINTER)) == _LFS_POINTER:

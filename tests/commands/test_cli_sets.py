@@ -112,7 +112,7 @@ def test_from_manifest_brings_the_missing_version_back(call: Call, goldens: Path
     (goldens / "tiny" / "v2.h5").unlink()
     missing = call("inspect", "tiny")
     assert missing.code == 3
-    assert "goldenctl pull tiny, or record it again" in missing.line
+    assert "goldenctl pull tiny, or goldenctl record --from-manifest tiny" in missing.line
     ran = call("record", "--from-manifest", "tiny")
     assert ran.code == 0
     assert f"the same bytes as tiny@v1, which was not here: it is {lost} now" in ran.out

@@ -1,0 +1,1 @@
+"""The regression check of golden sets: integrity, recording again, replay; and attestations."""

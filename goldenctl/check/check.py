@@ -1,0 +1,170 @@
+"""Owns the check of one golden set: integrity, then recording again and replay, as asked.
+
+With its file a golden is judged by its bytes. With the manifest alone the sketches judge the
+recording that is made again, and the replay is judged by that recording.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from goldenctl.check.integrity import check_files, check_manifest
+from goldenctl.check.step import INTEGRITY, PASSED, RECORD, REPLAY, Results, Step, caught, of_report
+from goldenctl.diff.against_manifest import compare_with_manifest
+from goldenctl.diff.judge import compare
+from goldenctl.diff.report import Report
+from goldenctl.diff.tolerance import Policy
+from goldenctl.errors import require_torch
+from goldenctl.golden.file import GoldenFile, open_golden
+from goldenctl.golden.manifest import Manifest, sha256_text
+from goldenctl.golden.recipe_keys import RecipeObject
+from goldenctl.golden.store import GoldenSet
+from goldenctl.model.source import checkpoint_folder
+from goldenctl.replay.backend import Backend, check_dtype, open_backend
+from goldenctl.replay.replay import Options, replay
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of a check. ``against`` is ``golden``, ``manifest``, or empty: the golden
+    where it is here, else the manifest. ``record`` also records again where the golden is here;
+    ``policy`` None is the manifest's own; ``keep`` is a folder for what is written."""
+
+    integrity_only: bool = False
+    against: str = ""
+    record: bool = False
+    replay: bool = True
+    backend: str = "infinicore"
+    options: Options = field(default_factory=Options)
+    model_path: str = ""
+    infini_root: Path | None = None
+    policy: Policy | None = None
+    keep: Path | None = None
+    progress: Progress = lambda *_: None
+    notify: Callable[[str], None] = lambda _: None
+
+
+def check_set(golden_set: GoldenSet, wanted: Wanted) -> Iterator[Step]:
+    """Yield what each step found out; an error ends its step and those that need it."""
+    results: Results = []
+    found: tuple[Manifest, GoldenFile | None] | None = None
+    with caught(golden_set.name, INTEGRITY, results):
+        found = _integrity(golden_set, wanted, results)
+    yield from results
+    if found is None or wanted.integrity_only:
+        return
+    with tempfile.TemporaryDirectory(prefix="goldenctl-") as scratch:
+        folder = Path(scratch)
+        if wanted.keep is not None:
+            folder = wanted.keep / golden_set.name
+            folder.mkdir(parents=True, exist_ok=True)
+        yield from _Check(golden_set, wanted, *found, folder).steps()
+
+
+def _integrity(
+    golden_set: GoldenSet, wanted: Wanted, results: Results
+) -> tuple[Manifest, GoldenFile | None]:
+    manifest = check_manifest(golden_set)
+    if wanted.against == "golden":
+        golden_set.file(manifest.version)  # says what brings it when it is not here
+    golden = check_files(golden_set, manifest)
+    here = [f"v{e.version}" for e in manifest.versions if golden_set.path(e.version).exists()]
+    said = f"{', '.join(here)} here" if here else f"only the manifest of v{manifest.version}"
+    count = f"{len(manifest.tensors)} digests" if golden is not None else ""
+    results.append(Step(golden_set.name, INTEGRITY, PASSED, count, said=said))
+    return manifest, golden if wanted.against != "manifest" else None
+
+
+class _Check:
+    """What follows integrity: ``golden`` is None where the manifest alone has to judge."""
+
+    def __init__(
+        self,
+        golden_set: GoldenSet,
+        wanted: Wanted,
+        manifest: Manifest,
+        golden: GoldenFile | None,
+        folder: Path,
+    ) -> None:
+        self._set = golden_set
+        self._wanted = wanted
+        self._manifest = manifest
+        self._golden = golden
+        self._folder = folder
+        self._policy = wanted.policy or manifest.tolerance
+
+    def steps(self) -> Iterator[Step]:
+        name, results = self._set.name, Results()
+        source = self._golden
+        if source is None or self._wanted.record:
+            again = None
+            with caught(name, RECORD, results):
+                again = self._record()
+                results.append(of_report(name, RECORD, self._judge_recording(again)))
+            source = source or again
+            yield from results
+        if source is None or not self._wanted.replay:
+            return
+        results = []
+        with caught(name, REPLAY, results):
+            results += self._replayed(source)
+        yield from results
+
+    def _record(self) -> GoldenFile:
+        require_torch(f"{self._set.name}: recording it again")
+        from goldenctl.reference.again import recording_of
+        from goldenctl.reference.record import record
+
+        source = self._wanted.model_path
+        where = str(self._set.manifest_path)
+        recording = recording_of(self._manifest.recipe, where, source=source)
+        path = self._folder / "golden.h5"
+        path.unlink(missing_ok=True)
+        record(recording, path, self._wanted.progress)
+        return open_golden(path, kind="golden")
+
+    def _judge_recording(self, again: GoldenFile) -> Report:
+        """Another machine's recording is a chain from the same token ids."""
+        if self._golden is not None:
+            return compare(self._golden, again, self._policy, mode="chain")
+        return self._by_sketch(again, "chain")
+
+    def _replayed(self, source: GoldenFile) -> Iterator[Step]:
+        backend, run = self._replay(source)
+        said = f"{backend.name} {self._wanted.options.device}, {self._wanted.options.mode}"
+        yield of_report(self._set.name, REPLAY, compare(source, run, self._policy), said=said)
+        expected = self._manifest.current.content_sha256
+        if sha256_text(source.content_sha256) != expected:
+            # The run started from other bits than the manifest's golden has.
+            origin = {**run.recipe["golden"], "content_sha256": expected.removeprefix("sha256:")}
+            run = replace(
+                run, recipe=RecipeObject({**run.recipe, "golden": origin}, run.recipe.where)
+            )
+            report = self._by_sketch(run, "chain")
+            yield of_report(self._set.name, REPLAY, report, said=f"{said}, by manifest")
+
+    def _replay(self, source: GoldenFile) -> tuple[Backend, GoldenFile]:
+        wanted = self._wanted
+        backend = open_backend(wanted.backend, infini_root=wanted.infini_root, notify=wanted.notify)
+        dtype = wanted.options.dtype or source.recipe["dtype"]
+        check_dtype(backend, dtype)
+        model = wanted.model_path or source.recipe["model"]["path"]
+        path = self._folder / "run.h5"
+        replay(
+            source,
+            checkpoint_folder(model, notify=wanted.notify),
+            path,
+            backend=backend,
+            options=wanted.options,
+            progress=wanted.progress,
+        )
+        return backend, open_golden(path, kind="run")
+
+    def _by_sketch(self, file: GoldenFile, mode: str) -> Report:
+        where = self._set.manifest_path
+        return compare_with_manifest(self._manifest, where, file, self._policy, mode=mode)

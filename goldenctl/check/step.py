@@ -1,0 +1,99 @@
+"""Owns what one step of a check found out, and the exit code of them all."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from goldenctl.diff.report import Report, worst_share
+from goldenctl.errors import (
+    EXIT_BEYOND_TOLERANCE,
+    EXIT_DAMAGED,
+    EXIT_MISSING,
+    EXIT_OK,
+    EXIT_USAGE,
+    GoldenctlError,
+)
+from goldenctl.golden.schema import short_name
+
+INTEGRITY, RECORD, REPLAY = "integrity", "record", "replay"
+PASSED, FAILED, MISSING, DAMAGED, ERROR = "passed", "failed", "missing", "damaged", "error"
+_CODES = {
+    PASSED: EXIT_OK,
+    FAILED: EXIT_BEYOND_TOLERANCE,
+    ERROR: EXIT_USAGE,
+    MISSING: EXIT_MISSING,
+    DAMAGED: EXIT_DAMAGED,
+}
+# The worst first: nothing can be said of damaged data, or of data that is not there.
+_WORST = (EXIT_DAMAGED, EXIT_MISSING, EXIT_USAGE, EXIT_BEYOND_TOLERANCE, EXIT_OK)
+_RULES = {"digest": "same bytes"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of a check. ``judged_by`` counts tensors by what judged them, ``share`` is the
+    largest part of a tolerance used; ``said`` is one line on what was found."""
+
+    golden: str
+    step: str
+    state: str
+    judged_by: str = ""
+    share: float | None = None
+    said: str = ""
+    report: Report | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.state == PASSED
+
+
+def exit_code(steps: Sequence[Step]) -> int:
+    """The worst of all: 4 damaged, 3 missing, 2 wrong usage, 1 beyond tolerance, 0."""
+    codes = {_CODES[step.state] for step in steps}
+    return next((code for code in _WORST if code in codes), EXIT_MISSING)
+
+
+def of_error(golden: str, step: str, error: GoldenctlError) -> Step:
+    """Return the step that an error ended."""
+    states = {EXIT_MISSING: MISSING, EXIT_DAMAGED: DAMAGED}
+    return Step(golden, step, states.get(error.exit_code, ERROR), said=str(error))
+
+
+def of_report(golden: str, step: str, report: Report, *, said: str = "") -> Step:
+    """Return the step whose verdict is ``report``."""
+    counts: dict[str, int] = {}
+    for tensor in report.compared:
+        rule = tensor.rule or tensor.state
+        counts[rule] = counts.get(rule, 0) + 1
+    judged_by = ", ".join(f"{count} {_RULES.get(rule, rule)}" for rule, count in counts.items())
+    share = worst_share(report.compared)
+    if report.ok:
+        return Step(golden, step, PASSED, judged_by, share, said, report)
+    return Step(golden, step, FAILED, judged_by, share, _first_wrong(report), report)
+
+
+def _first_wrong(report: Report) -> str:
+    first = report.first_wrong
+    if first is None:
+        return "nothing was compared"
+    wrong = sum(not tensor.ok for tensor in report.compared)
+    where = f"{short_name(first.sublayer) or first.sublayer}.{first.tap}"
+    why = first.message
+    if not why and first.metrics is not None:
+        why = f"relative L2 {first.metrics.rel_l2:.2g}, {first.share:.3g} times its tolerance"
+    worst = f" at {first.worst}" if first.worst else ""
+    return f"{wrong} of {len(report.compared)} wrong, first {where}: {why}{worst}"
+
+
+Results = list[Step]
+
+
+@contextlib.contextmanager
+def caught(golden: str, step: str, results: Results) -> Iterator[None]:
+    """Turn an error that a user can act on into the step's result."""
+    try:
+        yield
+    except GoldenctlError as error:
+        results.append(of_error(golden, step, error))

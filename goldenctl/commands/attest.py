@@ -1,0 +1,114 @@
+"""``goldenctl attest``: what was found on this machine, for another to judge again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from goldenctl.commands.options import GOLDEN, PATH, TEXT, goldens_option, refuse_unwritable
+from goldenctl.errors import DamagedError, UsageError
+
+if TYPE_CHECKING:
+    from goldenctl.check.attest import Attestation
+    from goldenctl.golden.file import GoldenFile
+    from goldenctl.golden.manifest import Manifest
+    from goldenctl.golden.store import GoldenSet
+
+
+@click.command("attest")
+@click.argument("run", type=GOLDEN)
+@click.option(
+    "--output", type=PATH, metavar="FILE", help="RUN with .attestation.json unless given."
+)
+@click.option("--name", type=TEXT, help="The golden set, when several have this golden.")
+@goldens_option(expose=True)
+def attest_command(run: Path, output: Path | None, name: str | None, goldens: Path | None) -> int:
+    """Write what this machine found of RUN, for one without its accelerator to judge again.
+
+    The file holds the manifest's digest, the engine's digests, the device, each tensor's
+    verdict, digest and sketch, and no tensors: goldenctl check --attestation FILE. Ends with
+    exit code 1 when RUN is beyond tolerance; the file says so too.
+    """
+    from goldenctl.check.attest import attest, dump
+    from goldenctl.golden.file import open_golden
+    from goldenctl.golden.store import write_whole
+    from goldenctl.report.console import print_report
+
+    output = output or run.with_name(f"{run.name}.attestation.json")
+    refuse_unwritable(output)
+    opened = open_golden(run, kind="run")
+    golden_set, manifest = _manifest_of(opened, name, goldens)
+    path = golden_set.path(manifest.version)
+    golden = open_golden(path, kind="golden") if path.is_file() else None
+    attestation, report = attest(manifest, golden_set.manifest_path, golden, opened)
+    write_whole(output, dump(attestation))
+    print_report(report)
+    click.echo(
+        f"wrote {output}: {len(attestation.tensors)} tensors, judged by their "
+        f"{attestation.judged_by}, against {golden_set.name}@v{manifest.version}"
+    )
+    return report.exit_code
+
+
+def run_attestation(file: Path, names: tuple[str, ...], options: dict[str, Any]) -> int:
+    """Judge an attestation again and print the report; return the exit code."""
+    from goldenctl.check.attest import judge_again, load
+    from goldenctl.golden.manifest import load_manifest
+    from goldenctl.golden.store import open_set
+    from goldenctl.report.console import print_report
+    from goldenctl.report.json import save_report
+
+    attestation = load(file)
+    name = attestation.golden.name
+    if names not in ((), (name,)):
+        message = f"--attestation {file}: is of {name}, not of {', '.join(names)}"
+        raise UsageError(message)
+    golden_set = open_set(name, options["goldens"])
+    manifest = load_manifest(golden_set)
+    report = judge_again(attestation, manifest, golden_set.manifest_path, file)
+    _say(attestation)
+    print_report(report)
+    if options["json_path"] is not None:
+        save_report(report, options["json_path"])
+    return report.exit_code
+
+
+def _say(attestation: Attestation) -> None:
+    recipe = attestation.run.recipe
+    backend = recipe.get("backend", {})
+    engine = str(backend.get("name", "unknown")) if isinstance(backend, dict) else "unknown"
+    verdict = "passed" if attestation.ok else "failed"
+    from goldenctl.errors import printable
+
+    click.echo(
+        printable(
+            f"attested {attestation.created_utc} by goldenctl {attestation.tool_version}: {engine} "
+            f"on {recipe.get('device', 'an unknown device')} {verdict}, judged by its "
+            f"{attestation.judged_by}; judged again here by sketches"
+        )
+    )
+
+
+def _manifest_of(
+    run: GoldenFile, name: str | None, goldens: Path | None
+) -> tuple[GoldenSet, Manifest]:
+    """Return the set whose manifest describes the golden that ``run`` was replayed from."""
+    from goldenctl.golden.manifest import load_manifest
+    from goldenctl.golden.store import existing_set, goldens_folder, list_sets
+
+    content = f"sha256:{run.recipe.get('golden', {}).get('content_sha256')}"
+    candidates = [existing_set(name, goldens)] if name else list_sets(goldens)
+    with_manifest = [each for each in candidates if each.manifest_path.is_file()]
+    found = [(each, load_manifest(each)) for each in with_manifest]
+    matching = [pair for pair in found if pair[1].current.content_sha256 == content]
+    if len(matching) > 1:
+        names = ", ".join(each.name for each, _ in matching)
+        message = f"{run.path}: {names} describe the golden that it was replayed from"
+        raise UsageError(message, hint="choose one with --name")
+    if not matching:
+        where = name or goldens_folder(goldens)
+        message = f"{run.path}: was replayed from a golden that no manifest of {where} describes"
+        raise DamagedError(message, hint="goldenctl manifest NAME describes another version")
+    return matching[0]

@@ -1,0 +1,192 @@
+"""``goldenctl check``: golden sets against what computes them today."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from goldenctl.commands.options import (
+    PATH,
+    TEXT,
+    FiniteRange,
+    goldens_option,
+    os_errors_named,
+    progress_bar,
+    refuse_unwritable,
+)
+from goldenctl.errors import MissingError, UsageError
+
+if TYPE_CHECKING:
+    from goldenctl.check.check import Wanted
+    from goldenctl.check.step import Step
+    from goldenctl.golden.store import GoldenSet
+
+
+@click.command("check")
+@click.argument("names", metavar="[NAME...]", nargs=-1, type=TEXT)
+@click.option("--integrity", is_flag=True, help="Only digests: fast, without torch or InfiniCore.")
+@click.option(
+    "--against",
+    type=click.Choice(["golden", "manifest"]),
+    help="Judge by the golden file, which must be here, or by the manifest's sketches alone; "
+    "by the file where it is here unless given.",
+)
+@click.option("--record", is_flag=True, help="Record again, also where the golden is here.")
+@click.option("--no-replay", is_flag=True, help="Do not replay.")
+@click.option(
+    "--backend",
+    default="infinicore",
+    show_default=True,
+    metavar="NAME",
+    help="infinicore, torch, or exec:PROGRAM.",
+)
+@click.option(
+    "--device", default="cpu", show_default=True, help="cpu, nvidia, ascend... or TYPE:N."
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["sublayer", "op", "chain"]),
+    default="sublayer",
+    show_default=True,
+    help="As for replay.",
+)
+@click.option("--model-path", type=TEXT, help="The checkpoint, when it has moved.")
+@click.option("--infini-root", type=PATH, help="InfiniCore's install folder.")
+@click.option(
+    "--tolerance", metavar="NAME|FILE", help="Judge by this in place of the manifest's own."
+)
+@click.option(
+    "--timeout",
+    type=FiniteRange(0.1, 1e6),
+    default=600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest silence of the backend.",
+)
+@click.option("--keep", type=PATH, help="Keep what is recorded and replayed in this folder.")
+@click.option("--json", "json_path", type=PATH, help="Write the steps as JSON.")
+@click.option(
+    "--attestation",
+    type=PATH,
+    metavar="FILE",
+    help="Judge a run on another machine again, from what goldenctl attest wrote.",
+)
+@goldens_option(expose=True)
+def check_command(names: tuple[str, ...], attestation: Path | None, **options: Any) -> int:
+    """Check golden sets: their bytes, and what computes them today.
+
+    NAME is a set or its manifest.json; all sets unless given. Where the golden file is here it
+    is hashed, replayed and judged. Where only the manifest is here, the golden is recorded
+    again and replayed, and the manifest's sketches judge the recording. What is missing is
+    a failure that says what brings it.
+
+    Ends with the worst exit code of all steps: 4 damaged, 3 missing, 1 beyond tolerance.
+    """
+    if attestation is not None:
+        from goldenctl.commands.attest import run_attestation
+
+        return run_attestation(attestation, names, options)
+    return run_check(names, **options)
+
+
+def run_check(
+    names: tuple[str, ...], *, goldens: Path | None, json_path: Path | None, **options: Any
+) -> int:
+    """Check, print, write; return the exit code."""
+    from goldenctl.check.check import check_set
+    from goldenctl.check.step import exit_code
+    from goldenctl.report.check import print_check
+
+    if json_path is not None:
+        refuse_unwritable(json_path)
+    if options["integrity"] and (options["record"] or options["against"] == "manifest"):
+        message = "--integrity: it computes nothing, so --record and --against manifest do not fit"
+        raise UsageError(message)
+    chosen = _sets(names, goldens)
+    steps: list[Step] = []
+    with progress_bar("checking") as progress:
+        wanted = _wanted(options, progress)
+        for golden_set in chosen:
+            steps += check_set(golden_set, wanted)
+    print_check(steps)
+    if json_path is not None:
+        with os_errors_named():
+            json_path.write_text(_as_json(steps), encoding="utf-8")
+    return exit_code(steps)
+
+
+def _wanted(options: dict[str, Any], progress: Any) -> Wanted:
+    from goldenctl.check.check import Wanted
+    from goldenctl.diff.tolerance import load_policy
+    from goldenctl.replay.backend import parse_device
+    from goldenctl.replay.replay import Options
+
+    parse_device(options["device"])
+    keep = options["keep"]
+    if keep is not None:
+        with os_errors_named():
+            keep.mkdir(parents=True, exist_ok=True)
+    return Wanted(
+        integrity_only=options["integrity"],
+        against=options["against"] or "",
+        record=options["record"],
+        replay=not options["no_replay"],
+        backend=options["backend"],
+        options=Options(
+            mode=options["mode"], device=options["device"], timeout_s=options["timeout"]
+        ),
+        model_path=options["model_path"] or "",
+        infini_root=options["infini_root"],
+        policy=load_policy(options["tolerance"]) if options["tolerance"] else None,
+        keep=keep,
+        progress=progress,
+        notify=lambda text: click.echo(text, err=True),
+    )
+
+
+def _sets(names: tuple[str, ...], goldens: Path | None) -> list[GoldenSet]:
+    """Return the sets that are named, or all; a manifest's path names its set too."""
+    from goldenctl.golden.store import MANIFEST, existing_set, goldens_folder, list_sets
+
+    chosen = []
+    for name in dict.fromkeys(names):
+        path = Path(name)
+        if path.name == MANIFEST and len(path.parts) > 1:
+            chosen.append(existing_set(path.parent.name, path.parent.parent))
+        else:
+            chosen.append(existing_set(name, goldens))
+    chosen = chosen or list_sets(goldens)
+    if not chosen:
+        message = f"{goldens_folder(goldens)}: there is no golden set in it"
+        raise MissingError(message, hint="goldenctl record CHECKPOINT --name NAME makes one")
+    return chosen
+
+
+def _as_json(steps: list[Step]) -> str:
+    from goldenctl.check.step import exit_code
+
+    content = {
+        "check_version": 1,
+        "ok": all(step.ok for step in steps),
+        "exit_code": exit_code(steps),
+        "steps": [
+            {
+                "golden": step.golden,
+                "step": step.step,
+                "state": step.state,
+                "judged_by": step.judged_by,
+                "used": None if step.share is None else _number(step.share),
+                "said": step.said,
+            }
+            for step in steps
+        ],
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _number(value: float) -> float | str:
+    """Numbers that are not finite are words, as in the report's JSON."""
+    return value if value == value and abs(value) != float("inf") else "Inf"

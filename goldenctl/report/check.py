@@ -1,0 +1,61 @@
+"""Owns a check on the terminal: one table of steps, what is wrong below it, one last line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from goldenctl.check.step import Step
+from goldenctl.errors import printable
+
+
+def print_check(steps: Sequence[Step], console: Console | None = None) -> None:
+    """Print a check's steps."""
+    (console or Console(highlight=False)).print(view(steps))
+
+
+def view(steps: Sequence[Step]) -> RenderableType:
+    """Return the steps as something rich can print, at 80 columns or more."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for title in ("golden", "step", "judged by"):
+        table.add_column(title, overflow="fold")
+    table.add_column("used", justify="right", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for step in steps:
+        mark = Text("✓", "green") if step.ok else Text("✗", "bold red")
+        said = step.said if step.ok else step.state
+        cells = [printable(text) for text in (step.golden, step.step, step.judged_by)]
+        table.add_row(mark, *cells, _share(step.share), printable(said))
+    wrong = [step for step in steps if not step.ok]
+    lines = [
+        Text(f"✗ {printable(step.golden)} {step.step}: {printable(step.said)}", "red")
+        for step in wrong
+    ]
+    return Group(table, Text(), *lines, _verdict(steps, wrong))
+
+
+def _verdict(steps: Sequence[Step], wrong: Sequence[Step]) -> Text:
+    goldens = len({step.golden for step in steps})
+    if not steps:
+        return Text("✗ FAIL  nothing was checked", "bold red")
+    if wrong:
+        bad = len({step.golden for step in wrong})
+        return Text(f"✗ FAIL  {bad} of {_sets(goldens)}", "bold red")
+    return Text(f"✓ PASS  {len(steps)} steps of {_sets(goldens)}", "bold green")
+
+
+def _share(share: float | None) -> str:
+    if share is None:
+        return ""
+    if not math.isfinite(share) or share >= 100:
+        return ">9999%"
+    return f"{share:.0%}"
+
+
+def _sets(count: int) -> str:
+    return "1 golden set" if count == 1 else f"{count} golden sets"
