@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
+import yaml
 
 from goldenctl.cli import cli
 from goldenctl.replay.backend import DEVICES
@@ -66,9 +70,65 @@ def test_options_in_prose_exist(page: Path) -> None:
     known = ours | {"--help", "--version", "--skip", "--only", "--devices", "--poison"}
     known |= {"--atol", "--rtol"}  # of InfiniCore's infiniop-test
     known |= {"--args"}  # of gdb
+    known |= {"--golden-update", "--detach-sign", "--all-files"}  # of pytest, gpg, pre-commit
     shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text(encoding="utf-8")))
     assert shown <= known
 
 
 def test_devices_of_the_readme_are_known() -> None:
     assert set(DEVICES) >= {"cpu", "nvidia", "ascend", "cambricon", "metax", "moore"}
+
+
+def yaml_blocks(page: str) -> list[Any]:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    return [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+
+
+def commands_in(value: Any) -> Iterator[list[str]]:
+    """Every goldenctl command line in ``run`` and ``entry`` of a YAML file."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key in ("run", "entry"):
+                lines = [shlex.split(line) for line in item.splitlines()]
+                yield from (line for line in lines if line[:1] == ["goldenctl"])
+            else:
+                yield from commands_in(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from commands_in(item)
+
+
+def test_yaml_of_the_ci_page_runs_commands_that_exist() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
+    blocks = yaml_blocks("ci.md")
+    lines = list(commands_in([hooks, *blocks]))
+    assert len(lines) >= 7
+    for line in lines:
+        command: click.Command = cli
+        words = line[1:]
+        while isinstance(command, click.Group):
+            command = command.commands[words.pop(0)]
+        command.make_parser(click.Context(command)).parse_args(args=words)
+
+
+def test_workflows_have_what_github_asks_for() -> None:
+    workflows = [block for block in yaml_blocks("ci.md") if "jobs" in block]
+    assert len(workflows) == 2
+    for workflow in workflows:
+        assert {"name", True} <= workflow.keys()  # YAML 1.1 reads "on" as true
+        for job in workflow["jobs"].values():
+            assert "runs-on" in job
+            assert all(("uses" in step) != ("run" in step) for step in job["steps"])
+
+
+def test_the_hook_takes_changed_manifests() -> None:
+    (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
+    ids = [
+        h["id"]
+        for block in yaml_blocks("ci.md")
+        for r in block.get("repos", [])
+        for h in r["hooks"]
+    ]
+    assert ids == [hook["id"]]
+    assert re.search(hook["files"], "goldens/tiny/manifest.json")
+    assert not re.search(hook["files"], "web/manifest.json")
