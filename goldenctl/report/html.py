@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import math
 from collections.abc import Iterator
 from importlib import resources
 
 from goldenctl import __version__
 from goldenctl.diff.report import Report
-from goldenctl.report import html_selftest, html_tensors
-from goldenctl.report.answers import Answers, answers, main_group
+from goldenctl.report import html_course, html_selftest, html_tensors
+from goldenctl.report.answers import Answers, answers
 from goldenctl.report.commands import commands
-from goldenctl.report.console_blame import graft_line
-from goldenctl.report.figures import depth, op_times
-from goldenctl.report.html_parts import Section, escape, facts, figure, rows
+from goldenctl.report.html_parts import Section, escape, facts
 from goldenctl.report.palette import figure_css, variables
 from goldenctl.report.provenance import both_sides
-from goldenctl.report.svg import Figure
-from goldenctl.report.words import Places, duration, ratio, rules
+from goldenctl.report.words import rules
 
 _ANSWERS = (("where", "Where first"), ("kind", "What kind of bug"), ("sure", "How sure"))
 
@@ -93,6 +89,9 @@ def _header(report: Report, said: Answers, sections: list[Section]) -> Iterator[
     if report.faults:
         named = escape(", ".join(report.faults))
         yield f'<p class="banner">Injected on purpose: <code>{named}</code></p>\n'
+    if report.differs:
+        listed = escape("; ".join(report.differs))
+        yield f'<p class="banner">The two goldens also differ in: {listed}</p>\n'
     mark, word = ("✓", "Pass") if said.ok else ("✗", "Fail")
     verdict = f'<span class="word"><span aria-hidden="true">{mark}</span>{word}</span>'
     yield f"<h1>{verdict}<span>{escape(said.verdict)}</span></h1>\n"
@@ -114,54 +113,13 @@ def _sections(report: Report) -> Iterator[Section]:
         yield html_tensors.cases(report)
         yield html_tensors.culprits(report)
         yield html_tensors.maps(report)
-        yield _depth(report)
+        yield html_course.along_depth(report)
         yield html_tensors.pictures(report)
-        yield _times(report)
+        yield html_course.times(report)
+        yield html_course.determinism(report)
     yield _provenance(report)
     yield _commands(report)
     yield html_tensors.every_tensor(report)
-
-
-def _depth(report: Report) -> Section:
-    group = main_group(report)
-    drawn = depth(report, group)
-    content = [] if drawn is None else [figure(drawn, "wide")]
-    hint = "How wrong each sublayer's output is, fed with the golden's input (isolated)"
-    hint += " or with what came before (chained)."
-    findings = report.findings
-    if findings is not None and findings.graft is not None:
-        line = graft_line(findings.graft, len(findings.culprits))
-        content.append(f"<p>{escape(line[:1].upper() + line[1:])}.</p>")
-    if findings is not None and findings.depths:
-        places = Places(report)
-        cells = [
-            [
-                escape(places.sublayer(d.name)),
-                *(f"{x:.1e}" for x in (d.local, d.inherited, d.chained)),
-                f"{d.amplification:.2g}" if math.isfinite(d.amplification) else "-",
-                escape(d.word),
-            ]
-            for d in findings.depths
-        ]
-        titles = ("sublayer", "isolated", "inherited", "chained", "times", "part")
-        content.append(
-            "<details><summary>As a table</summary>"
-            f"{rows(titles, cells, numbers=(1, 2, 3, 4))}</details>"
-        )
-    return Section("depth", "Error along depth", hint, "".join(content))
-
-
-def _times(report: Report) -> Section:
-    drawn: Figure | None = op_times(report)
-    if drawn is None:
-        return Section("times", "Times", "", "")
-    expected = sum(s.expected_ns for s in report.sublayers)
-    actual = sum(s.actual_ns for s in report.sublayers)
-    total = (
-        f"All sublayers: golden {duration(expected)}, run {duration(actual)}, "
-        f"{ratio(actual, expected)}. Times of one run on two programs, perhaps two machines."
-    )
-    return Section("times", "Times", total, figure(drawn, "wide"))
 
 
 def _provenance(report: Report) -> Section:

@@ -254,10 +254,15 @@ def _cells(places: Places, tensor: TensorResult) -> Iterator[str]:
         yield _number(rel_l2, metrics.rel_l2) + _number(cosine, metrics.cosine)
         yield _number(ulp, metrics.max_ulp)
         yield _number(f"{metrics.max_abs_error:.2e}", metrics.max_abs_error)
-    yield _number(duration(tensor.expected_ns), tensor.expected_ns)
-    yield _number(duration(tensor.actual_ns), tensor.actual_ns)
+    yield _number(_time(tensor.expected_ns, tensor.expected_iqr_ns), tensor.expected_ns)
+    yield _number(_time(tensor.actual_ns, tensor.actual_iqr_ns), tensor.actual_ns)
     yield f"<td>{escape(tensor.rule)}"
     yield f'<td class="w">{escape(tensor.worst)}<td class="w">{escape(tensor.message)}'
+
+
+def _time(ns: int, iqr_ns: int) -> str:
+    """A median, and half the distance of the quartiles where it was measured."""
+    return f"{duration(ns)} ± {duration(iqr_ns // 2)}" if iqr_ns > 1 else duration(ns)
 
 
 def _number(shown: str, value: float) -> str:

@@ -13,7 +13,9 @@ from goldenctl.diff.metrics import score, score_logits
 from goldenctl.diff.pictures import Picture, Scale, picture
 from goldenctl.diff.report import Provenance, Report, SublayerResult, TensorResult
 from goldenctl.diff.selftest import Selftest, Trial, Verdict
+from goldenctl.diff.timing import StepTime
 from goldenctl.diff.tolerance import Check
+from goldenctl.golden.determinism import Determinism, Finding
 
 STORED = Path(__file__).parent / "stored"
 """Reports of real runs: one from before findings and pictures were added, one of blame."""
@@ -171,6 +173,23 @@ def blamed() -> Report:
     )
 
 
+def timed() -> Report:
+    """Two goldens, repeated launches, steps, and an op that is not deterministic."""
+    steps = tuple(
+        StepTime(step=f"default/{i:02d}", tokens=4 - i, expected_ns=2_000_000, actual_ns=3_000_000)
+        for i in range(3)
+    )
+    finding = Finding(f"{STEP}/layers/00/mlp", "output", ("order",), "differs after layers.00")
+    spread = tensor("layers/00/mlp", "output", 0.5, expected_iqr_ns=200, actual_iqr_ns=400)
+    return report(
+        sublayer("embedding", tensor("embedding", "output", 0.0)),
+        sublayer("layers/00/mlp", spread),
+        steps=steps,
+        determinism=Determinism({"reversed": 2}, 0, False, (finding,)),
+        differs=("torch 2.12 → 2.13",),
+    )
+
+
 def selftested(*, caught: bool = True) -> Report:
     """A selftest of 200 trials; one of them escapes unless ``caught``."""
     trials = [
@@ -215,6 +234,7 @@ def hostile() -> Report:
 
 
 EVERY = {
-    "good": good, "bad": bad, "empty": report, "blamed": blamed, "selftest": selftested,
+    "good": good, "bad": bad, "empty": report, "blamed": blamed, "timed": timed,
+    "selftest": selftested,
     "escaped": lambda: selftested(caught=False), "hostile": hostile,
 }  # fmt: skip

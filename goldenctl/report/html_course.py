@@ -1,0 +1,99 @@
+"""Owns the page's sections of the course of a run: error along depth, times, determinism."""
+
+from __future__ import annotations
+
+import math
+
+from goldenctl.diff.report import Report
+from goldenctl.report.answers import main_group
+from goldenctl.report.console_blame import graft_line
+from goldenctl.report.figures import depth, op_times
+from goldenctl.report.html_parts import Section, escape, figure, rows
+from goldenctl.report.words import Places, duration, ratio
+
+_MOST_STEPS = 100
+
+
+def along_depth(report: Report) -> Section:
+    """Return how the error grows from sublayer to sublayer."""
+    group = main_group(report)
+    drawn = depth(report, group)
+    content = [] if drawn is None else [figure(drawn, "wide")]
+    hint = "How wrong each sublayer's output is, fed with the golden's input (isolated)"
+    hint += " or with what came before (chained)."
+    findings = report.findings
+    if findings is not None and findings.graft is not None:
+        line = graft_line(findings.graft, len(findings.culprits))
+        content.append(f"<p>{escape(line[:1].upper() + line[1:])}.</p>")
+    if findings is not None and findings.depths:
+        places = Places(report)
+        cells = [
+            [
+                escape(places.sublayer(d.name)),
+                *(f"{x:.1e}" for x in (d.local, d.inherited, d.chained)),
+                f"{d.amplification:.2g}" if math.isfinite(d.amplification) else "-",
+                escape(d.word),
+            ]
+            for d in findings.depths
+        ]
+        titles = ("sublayer", "isolated", "inherited", "chained", "times", "part")
+        content.append(
+            "<details><summary>As a table</summary>"
+            f"{rows(titles, cells, numbers=(1, 2, 3, 4))}</details>"
+        )
+    return Section("depth", "Error along depth", hint, "".join(content))
+
+
+def times(report: Report) -> Section:
+    """Return the times of both sides, by op and by step."""
+    drawn = op_times(report)
+    expected = sum(s.expected_ns for s in report.sublayers)
+    actual = sum(s.actual_ns for s in report.sublayers)
+    total = (
+        f"All sublayers: golden {duration(expected)}, run {duration(actual)}, "
+        f"{ratio(actual, expected)}. Times of one run on two programs, perhaps two machines."
+    )
+    content = [figure(drawn, "wide")] if drawn is not None else []
+    if report.steps:
+        content.append(_steps(report))
+    return Section("times", "Times", total if content else "", "".join(content))
+
+
+def _steps(report: Report) -> str:
+    places = Places(report)
+    cells = [
+        [
+            escape(places.group(step.step)),
+            str(step.tokens),
+            duration(step.expected_ns),
+            f"{step.expected_per_s:,.4g}" if step.expected_ns else "-",
+            duration(step.actual_ns),
+            f"{step.actual_per_s:,.4g}" if step.actual_ns else "-",
+            ratio(step.actual_ns, step.expected_ns),
+        ]
+        for step in report.steps[:_MOST_STEPS]
+    ]
+    titles = ("step", "tokens", "golden", "tokens/s", "run", "tokens/s", "ratio")
+    left = len(report.steps) - len(cells)
+    more = f"<p>And {left:,} more steps.</p>" if left else ""
+    return rows(titles, cells, numbers=range(1, 7)) + more
+
+
+def determinism(report: Report) -> Section:
+    """Return what passes in other orders and over other memory showed."""
+    found = report.determinism
+    if found is None:
+        return Section("determinism", "Determinism", "", "")
+    made = ", ".join(f"{count} {kind}" for kind, count in found.passes.items())
+    hint = f"In {sum(found.passes.values())} passes: {made}."
+    if not found.poisons:
+        hint += " The backend fills no memory as told, so unwritten memory was not looked for."
+    parts = []
+    for finding in found.findings:
+        where = escape(Places(report).tensor(f"{finding.sublayer}/{finding.tap}"))
+        classes = escape(", ".join(finding.classes))
+        parts.append(
+            f'<li><span class="no">✗ {classes}</span>: {where}. {escape(finding.note)}</li>'
+        )
+    content = f"<ul>{''.join(parts)}</ul>" if parts else "<p>✓ The same bits in every pass.</p>"
+    return Section("determinism", "Determinism", hint, content)
