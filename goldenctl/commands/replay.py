@@ -94,6 +94,12 @@ if TYPE_CHECKING:
     metavar="FAULT[@PLACE]",
     help="Put in a fault, such as no_norm@layers.03.attention.q_norm (repeatable).",
 )
+@click.option(
+    "--debug",
+    multiple=True,
+    metavar="SUBLAYER",
+    help="Print the command that runs this sublayer alone, for a debugger (repeatable).",
+)
 @click.option("--infini-root", type=PATH, help="InfiniCore's install folder.")
 @click.option("--noise", type=FiniteRange(0), help="Relative noise of the simulated backend.")
 @click.option(
@@ -132,6 +138,7 @@ def run_replay(
     timeout: float = 600.0,
     infini_root: Path | None = None,
     faults: tuple[str, ...] = (),
+    debug: tuple[str, ...] = (),
     noise: float | None = None,
     seed: int = 0,
 ) -> int:
@@ -160,6 +167,7 @@ def run_replay(
         resume=resume,
         timeout_s=timeout,
         faults=tuple(parse_injection(text) for text in faults),
+        debug=frozenset(debug),
     )
     _refuse_unfit(backend, options, noise=noise)
     _refuse_contradictions(options)
@@ -182,7 +190,10 @@ def run_replay(
     seconds = time.monotonic() - started
     good = summary.sublayers - len(summary.failed)
     click.echo(f"wrote {run}: {good} of {summary.sublayers} sublayers replayed in {seconds:.1f} s")
-    if summary.debug_plan:
+    for name, command in summary.debug_commands.items():
+        if name not in summary.failed:
+            click.echo(f"{name} alone: {command}")
+    if summary.failed:
         click.echo(
             f"goldenctl inspect {run} shows the failures and the command to rerun each alone"
         )
@@ -210,6 +221,7 @@ def _refuse_unfit(backend: str, options: Options, *, noise: float | None) -> Non
         ("--shuffle", options.shuffle),
         ("--workers", options.workers > 1),
         ("--resume", options.resume),
+        ("--debug", bool(options.debug)),
     ):
         if given and simulated:
             msg = f"{option}: the simulated backend computes nothing"

@@ -15,12 +15,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from goldenctl.errors import DamagedError, require_torch
+from goldenctl.errors import DamagedError, UsageError, require_torch
 from goldenctl.golden.determinism import Determinism
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.journal import Journal
-from goldenctl.golden.schema import SublayerInfo
+from goldenctl.golden.schema import SublayerInfo, short_name
 from goldenctl.golden.writer import GoldenWriter
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.graph import FUSED_TAPS, Op, Sublayer
@@ -48,6 +48,7 @@ class Options:
     """How a golden is replayed. ``dtype`` None means the golden's own.
 
     With ``shuffle``, ``repeat`` counts rounds of passes instead of launches (replay/order.py).
+    ``debug`` names sublayers whose plan is kept for a debugger, though they do not fail.
     ``resume`` goes on from what an interrupted replay left, and leaves such a thing.
     """
 
@@ -65,16 +66,17 @@ class Options:
     timeout_s: float = 600.0
     faults: tuple[Injection, ...] = ()
     grafts: frozenset[str] = frozenset()
+    debug: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a replay did: how many sublayers ran, were finished before, and failed, where a
-    debugger's plan lies, and what passes in other orders showed."""
+    """What a replay did: how many sublayers ran, were finished before, and failed, the
+    commands that run failed and wanted sublayers alone, and what passes in other orders showed."""
 
     sublayers: int
     failed: list[str] = field(default_factory=list)
-    debug_plan: Path | None = None
+    debug_commands: dict[str, str] = field(default_factory=dict)
     resumed: int = 0
     determinism: Determinism | None = None
 
@@ -96,6 +98,7 @@ def replay(
     source = open_source(golden, checkpoint_path, options)
     dtype = options.dtype or golden.recipe["dtype"]
     layout = run_layout(source, dtype)
+    _refuse_unknown(options.debug, layout.groups)
     recipe = _recipe(source, backend.description, options, dtype)
     with (
         tempfile.TemporaryDirectory(prefix="goldenctl-") as folder,
@@ -124,7 +127,8 @@ def replay(
             execution, digests = launcher.once(
                 workers=options.workers, memory_bytes=options.memory_bytes, journal=journal
             )
-        debug = _name_commands(execution, backend, run_path)
+        debugged = _debugged(execution, layout.groups, options.debug)
+        commands = _name_commands(execution, debugged, backend, run_path)
         if spreads := _spreads(layout.groups, execution.outcomes):
             recipe["iqr_ns"] = spreads
         recipe["backend"] |= {"program": execution.program, "quirks": execution.quirks}
@@ -137,8 +141,10 @@ def replay(
                 for name, outcome in zip(layout.groups, execution.outcomes, strict=True)
             ],
         )
-        _write_debug_plan(plan, execution, run_path)
+        _write_debug_plan(plan, debugged, run_path)
     failed = [g for g, o in zip(layout.groups, execution.outcomes, strict=True) if o.failure]
+    named = [layout.groups[index] for index in debugged]
+    debug = dict(zip(named, commands, strict=True))
     return Summary(len(layout.groups), failed, debug, resumed, determinism)
 
 
@@ -256,28 +262,49 @@ def _recipe(
     }
 
 
-def _name_commands(execution: Execution, backend: Backend, run_path: Path) -> Path | None:
-    """Put the command that reruns a failed sublayer alone in its failure; return their plan."""
-    path = _debug_path(run_path, "json").resolve()
-    failed = _attempted_failures(execution)
-    for number, index in enumerate(failed):
-        command = [*backend.command, str(path), "--only", str(number)]
+def _refuse_unknown(wanted: frozenset[str], groups: list[str]) -> None:
+    """Raise UsageError when a sublayer to be debugged is not replayed."""
+    known = {short_name(group) for group in groups}
+    unknown = sorted(wanted - known)
+    if unknown:
+        msg = f"--debug {unknown[0]}: no sublayer of this replay has that name"
+        raise UsageError(msg, hint="such as layers.02.attention, embedding or lm_head")
+
+
+def _debugged(execution: Execution, groups: list[str], wanted: frozenset[str]) -> list[int]:
+    """Sublayers that failed when they were tried, and those that are wanted."""
+    return [
+        index
+        for index, (group, outcome) in enumerate(zip(groups, execution.outcomes, strict=True))
+        if (outcome.failure and outcome.failure["reason"] != "not_run")
+        or short_name(group) in wanted
+    ]
+
+
+def _name_commands(
+    execution: Execution, debugged: list[int], backend: Backend, run_path: Path
+) -> list[str]:
+    """Return the command that runs each of these sublayers alone, from their common plan; put
+    it into the failures."""
+    path = str(_debug_path(run_path, "json").resolve())
+    commands = []
+    for number, index in enumerate(debugged):
+        commands.append(shlex.join([*backend.command, path, "--only", str(number)]))
         failure = execution.outcomes[index].failure
-        assert failure is not None
-        failure["command"] = shlex.join(command)
-    return path if failed else None
+        if failure is not None:
+            failure["command"] = commands[-1]
+    return commands
 
 
-def _write_debug_plan(plan: Plan, execution: Execution, run_path: Path) -> None:
-    """Write a plan of the failed sublayers alone, over the sealed run; remove an older one.
+def _write_debug_plan(plan: Plan, debugged: list[int], run_path: Path) -> None:
+    """Write a plan of these sublayers alone, over the sealed run; remove an older one.
 
     The tables and outputs of injected faults are kept beside it.
     """
     plan_path, patches_path = _debug_path(run_path, "json"), _debug_path(run_path, "patches")
     for path in (plan_path, patches_path):
         path.unlink(missing_ok=True)
-    failed = _attempted_failures(execution)
-    if not failed:
+    if not debugged:
         return
     files = []
     for file in plan.files:
@@ -287,21 +314,13 @@ def _write_debug_plan(plan: Plan, execution: Execution, run_path: Path) -> None:
         elif path.name == PATCHES:
             path = Path(shutil.copyfile(path, patches_path)).resolve()
         files.append(File(str(path), path.stat().st_size, write=False))
-    sublayers = without_stores(plan.sublayers[index] for index in failed)
+    sublayers = without_stores(plan.sublayers[index] for index in debugged)
     debug = Plan(plan.device, plan.device_id, plan.dtype, tuple(files), sublayers)
     write_plan(debug, plan_path)
 
 
 def _debug_path(run_path: Path, suffix: str) -> Path:
     return run_path.with_name(f"{run_path.name}.debug.{suffix}")
-
-
-def _attempted_failures(execution: Execution) -> list[int]:
-    return [
-        index
-        for index, outcome in enumerate(execution.outcomes)
-        if outcome.failure and outcome.failure["reason"] != "not_run"
-    ]
 
 
 def _times(groups: list[str], outcomes: list[Outcome]) -> dict[str, int]:

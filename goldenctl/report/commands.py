@@ -3,12 +3,13 @@ debugger, to accept the change."""
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from goldenctl.diff.report import Report
+from goldenctl.diff.report import Provenance, Report
 from goldenctl.golden.schema import short_name
 from goldenctl.report.answers import first_culprit
 
@@ -31,7 +32,9 @@ def _reproduce(report: Report) -> Iterator[Command]:
     if report.command == "selftest":
         yield Command("Run the selftest again", _line("selftest", golden, *_engine(recipe)))
         return
-    if report.command == "blame":
+    if report.run.kind == "golden":
+        yield Command("Compare again", _line("diff", golden, run))
+    elif report.command == "blame":
         yield Command("Blame again", _line("blame", golden, *_engine(recipe), *_faults(report)))
     elif report.run.kind == "run":
         options = [*_engine(recipe), "--mode", report.mode, *_faults(report)]
@@ -58,43 +61,68 @@ def _debug(report: Report) -> Iterator[Command]:
             place = short_name(sublayer.name) or sublayer.name
             yield Command(f"Rerun {place} alone, under a debugger", f"gdb --args {command}")
     first = None if report.ok else first_culprit(report)
-    if first is not None and first.metrics is not None:
-        where = short_name(first.sublayer).split(".")
+    if first is not None and first.metrics is not None and report.run.kind == "run":
+        name = short_name(first.sublayer)
+        where = name.split(".")
         layers = ["--layers", where[1]] if where[0] == "layers" and len(where) > 1 else []
+        options = [*_engine(report.run.recipe), "--mode", "op", *layers, *_faults(report)]
         yield Command(
-            f"Replay {short_name(first.sublayer)} from the golden's inputs, op by op",
-            _line(
-                "replay",
-                report.golden.path,
-                "one.h5",
-                *_engine(report.run.recipe),
-                "--mode",
-                "op",
-                *layers,
-                *_faults(report),
-            ),
+            f"Replay {name} from the golden's own inputs; this prints the command that runs it "
+            "alone under a debugger",
+            _line("replay", report.golden.path, "one.h5", *options, "--debug", name),
         )
 
 
 def _accept(report: Report) -> Iterator[Command]:
-    model = (report.golden.recipe.get("model") or {}).get("path")
-    if model and report.selftest is None and not report.ok:
+    if report.selftest is not None or report.ok:
+        return
+    newer, golden = _version(report.run.path), _version(report.golden.path)
+    if report.run.kind == "golden" and newer:
+        yield Command("Only if the new version is right: accept it", _renew(newer))
+    elif golden:
+        name = golden.rpartition("@")[0]
         yield Command(
-            "Only if the reference is what changed: record a new golden",
-            _line("record", str(model), report.golden.path, *_recording(report.golden.recipe)),
+            "Only if the reference is what was wrong: record the next version of the set",
+            _line("record", "--from-manifest", name),
         )
+        yield Command("and accept it", _renew(name))
+    else:
+        yield from _record(report.golden)
 
 
-def _recording(recipe: dict[str, Any]) -> Iterator[str]:
-    for case in recipe.get("cases") or ():
-        if isinstance(case, dict) and isinstance(case.get("text"), str):
-            yield from ("--prompt", case["text"])
+def _version(path: str) -> str:
+    """``NAME@vN`` of a golden in a set's folder; empty for any other path."""
+    found = re.search(r"(?:^|/)([\w.+-]+)/(v\d+)\.h5$", path)
+    return f"{found[1]}@{found[2]}" if found else ""
+
+
+def _renew(name: str) -> str:
+    return _line("manifest", name, "--renew")
+
+
+def _record(golden: Provenance) -> Iterator[Command]:
+    """The command that records a golden again, where its inputs are texts."""
+    recipe = golden.recipe
+    model = recipe.get("model")
+    cases = recipe.get("cases")
+    if not isinstance(model, dict) or not isinstance(cases, list) or not cases:
+        return
+    options: list[str] = []
+    for case in cases:
+        if not isinstance(case, dict) or not isinstance(case.get("text"), str):
+            return
+        options += ["--prompt", case["text"]]
+    if cases[0].get("decode"):
+        options += ["--decode", str(cases[0]["decode"])]
     for name in ("dtype", "taps", "logits"):
         if recipe.get(name):
-            yield from (f"--{name}", str(recipe[name]))
+            options += [f"--{name}", str(recipe[name])]
     if recipe.get("oracle", "none") != "none":
-        yield from ("--oracle", str(recipe["oracle"]))
-    yield "--force"
+        options += ["--oracle", str(recipe["oracle"])]
+    yield Command(
+        "Only if the reference is what was wrong: record it again",
+        _line("record", str(model.get("path")), golden.path, *options, "--force"),
+    )
 
 
 def _engine(recipe: dict[str, Any]) -> list[str]:

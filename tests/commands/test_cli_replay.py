@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -229,3 +232,27 @@ def test_infini_root(call: Call, golden: Path, tmp_path: Path) -> None:
     assert call("replay", golden, out, "--infini-root", root, "--layers", "0").code == 0
     assert open_golden(out).recipe["backend"]["infinicore"]["root"] == str(root)
     assert call("replay", golden, out, "--infini-root", tmp_path / "no").code == 3
+
+
+def test_debug_gives_a_command_that_runs_one_sublayer_alone(
+    call: Call, golden: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run.h5"
+    ran = call("replay", golden, out, "--layers", "1", "--debug", "layers.01.mlp")
+    assert ran.code == 0
+    line = ran.out.splitlines()[-1]
+    assert line.startswith("cases/random-0/steps/00/layers/01/mlp alone: ")
+    before = out.read_bytes()
+    command = shlex.split(line.partition(" alone: ")[2])
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    events = [json.loads(text) for text in done.stdout.splitlines()]
+    assert [e["tap"] for e in events if e["event"] == "op_done"][-1] == "output"
+    assert {e["sublayer"] for e in events if e["event"] == "op_done"} == {0}
+    assert out.read_bytes() == before
+
+
+def test_debug_of_what_is_not_replayed_is_refused(call: Call, golden: Path, tmp_path: Path) -> None:
+    ran = call("replay", golden, tmp_path / "r.h5", "--layers", "1", "--debug", "layers.02.mlp")
+    assert ran.code == 2
+    assert "--debug layers.02.mlp: no sublayer of this replay has that name" in ran.line
+    assert not (tmp_path / "r.h5").exists()

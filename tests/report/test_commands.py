@@ -1,0 +1,95 @@
+"""Tests of the command lines that a report gives: each is one that the program takes."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import click
+import pytest
+from msgspec.structs import replace
+from reports import STORED, bad, good, provenance, report, selftested, sublayer, tensor
+
+from goldenctl.cli import cli
+from goldenctl.diff.report import Report
+from goldenctl.report.commands import commands
+from goldenctl.report.json import load_report
+
+
+def lines(made: Report) -> list[str]:
+    return [command.text for command in commands(made)]
+
+
+def blamed(**changes: Any) -> Report:
+    return replace(load_report(STORED / "blamed.json"), **changes)
+
+
+def diffed(path: str = "g.h5", **recipe: Any) -> Report:
+    """A failed diff of a run of InfiniCore on another device."""
+    full = {"model": {"path": "m o"}, "dtype": "bfloat16", "oracle": "budget", **recipe}
+    return report(
+        sublayer("layers/02/mlp", tensor("layers/02/mlp", "up_proj", 9.0)),
+        golden=replace(provenance("golden", **full), path=path),
+        run=provenance("run", backend={"name": "infinicore"}, device="nvidia", dtype="bfloat16"),
+        faults=("no_norm@layers.02",),
+    )
+
+
+EVERY = {
+    "good": good(), "bad": bad(), "blamed": blamed(), "selftest": selftested(),
+    "texts": diffed(cases=[{"text": "it's"}, {"text": "-x"}]), "set": diffed("goldens/tiny/v2.h5"),
+    "two goldens": report(
+        sublayer("mlp", tensor("mlp", "output", 9.0)),
+        golden=replace(provenance("golden"), path="goldens/tiny/v1.h5"),
+        run=replace(provenance("golden"), path="goldens/tiny/v2.h5"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_command_is_one_that_the_program_takes(name: str) -> None:
+    for line in lines(EVERY[name]):
+        words = shlex.split(line)
+        if words[0] == "gdb":
+            continue
+        assert words[0] == "goldenctl"
+        command = cli.commands[words[1]]
+        # Parses the words as the program would; raises for an unknown or missing one.
+        command.make_context(words[1], words[2:], resilient_parsing=False)
+
+
+def test_a_diff_is_reproduced_debugged_and_accepted() -> None:
+    assert lines(diffed(cases=[{"text": "it's"}])) == [
+        "goldenctl replay g.h5 run.h5 --backend infinicore --device nvidia --mode sublayer "
+        "--inject no_norm@layers.02 --dtype bfloat16",
+        "goldenctl diff g.h5 run.h5",
+        "goldenctl blame g.h5 --backend infinicore --device nvidia --inject no_norm@layers.02",
+        "goldenctl replay g.h5 one.h5 --backend infinicore --device nvidia --mode op --layers 02 "
+        "--inject no_norm@layers.02 --debug layers.02.mlp",
+        "goldenctl record 'm o' g.h5 --prompt 'it'\"'\"'s' --dtype bfloat16 --oracle budget "
+        "--force",
+    ]
+
+
+def test_a_crash_comes_with_its_own_command() -> None:
+    assert "gdb --args h P" in lines(bad())
+
+
+def test_a_golden_of_a_set_is_accepted_by_its_manifest() -> None:
+    assert lines(EVERY["set"])[-2:] == [
+        "goldenctl record --from-manifest tiny",
+        "goldenctl manifest tiny --renew",
+    ]
+    assert lines(EVERY["two goldens"]) == [
+        "goldenctl diff goldens/tiny/v1.h5 goldens/tiny/v2.h5",
+        "goldenctl manifest tiny@v2 --renew",
+    ]
+
+
+def test_nothing_is_accepted_that_passed() -> None:
+    assert not [line for line in lines(good()) if "record" in line or "renew" in line]
+
+
+def test_click_is_asked() -> None:
+    with pytest.raises(click.UsageError):
+        cli.commands["diff"].make_context("diff", ["a", "b", "--none-such"])
