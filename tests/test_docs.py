@@ -20,15 +20,17 @@ ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def test_command_reference_is_up_to_date() -> None:
-    path = ROOT / "docs" / "commands.py"
-    spec = importlib.util.spec_from_file_location("docs_commands", path)
+@pytest.mark.parametrize(
+    ("script", "page"), [("commands.py", "commands.md"), ("schema.py", "report.schema.json")]
+)
+def test_generated_pages_are_up_to_date(script: str, page: str) -> None:
+    spec = importlib.util.spec_from_file_location("generator", ROOT / "docs" / script)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    written = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
-    assert written == module.render(), "run: python docs/commands.py"
+    written = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    assert written == module.render(), f"run: python docs/{script}"
 
 
 @pytest.mark.parametrize("name", sorted(cli.commands))
