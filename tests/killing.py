@@ -1,9 +1,10 @@
 """Owns the killing of goldenctl at its write points, as ``kill -9`` at that moment would.
 
-Run as a program: ``python killing.py MODULES ARGUMENTS...`` reads numbers from standard input,
-one a line, and for each runs the command line in a process of its own that dies at its N-th
-write point (0: never). It answers with the exit status, negative for a signal. A process that
-forks is much faster than a hundred that each import torch.
+Run as a program: ``python killing.py MODULES ARGUMENTS...`` imports the modules
+(``module:NAME=1.5`` also sets a number in one), then reads numbers from standard input, one a
+line, and for each runs the command line in a process of its own that dies at its N-th write
+point (0: never). It answers with the exit status, negative for a signal. A process that forks
+is much faster than a hundred that each import torch.
 """
 
 from __future__ import annotations
@@ -78,8 +79,12 @@ def dying(point: int) -> Iterator[None]:
 
 def main() -> None:
     modules, *arguments = sys.argv[1:]
-    for module in modules.split(","):
-        importlib.import_module(module)
+    for entry in modules.split(","):
+        module, _, setting = entry.partition(":")
+        imported = importlib.import_module(module)
+        if setting:
+            name, _, value = setting.partition("=")
+            setattr(imported, name, float(value))
     from goldenctl.cli import run
 
     answers = os.fdopen(os.dup(1), "w")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,6 +77,14 @@ ORACLE_TIMES = "about 4 times as long"
     type=click.Choice(["none", "budget", "keep"]),
     help="Also compute each op in a wider type: keep its rounding budget, or the truth too.",
 )
+@click.option(
+    "--repeat",
+    type=click.IntRange(1, 10_000),
+    default=1,
+    show_default=True,
+    help="Time each op this often; the golden's times are medians.",
+)
+@click.option("--resume", is_flag=True, help="Go on where it was interrupted; keep what is done.")
 @click.option("--threads", type=click.IntRange(1, 4096), help="CPU threads of torch.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def record_command(
@@ -102,8 +112,19 @@ def record_command(
     name, force = options["name"], options["force"]
     _refuse_two_places(golden, name, force=force)
     if golden is not None:
+        if options["resume"] and was_finished(golden):
+            click.echo(f"{golden} was finished before it was interrupted")
+            return 0
         refuse_existing(golden, force=force)
-    return _record_to(prepare(checkpoint, **options), golden, goldens, name, options["note"])
+    run = partial(run_recording, resume=options["resume"])
+    return _record_to(prepare(checkpoint, **options), golden, goldens, name, options["note"], run)
+
+
+def was_finished(golden: Path) -> bool:
+    """Whether a resumable golden had its name already when its recording was interrupted."""
+    from goldenctl.golden.journal import Journal
+
+    return golden.exists() and Journal(golden, {}).forget_finished()
 
 
 def _refuse_two_places(golden: Path | None, name: str | None, *, force: bool) -> None:
@@ -116,16 +137,21 @@ def _refuse_two_places(golden: Path | None, name: str | None, *, force: bool) ->
 
 
 def _record_to(
-    recording: Recording, golden: Path | None, goldens: Path | None, name: str | None, note: str
+    recording: Recording,
+    golden: Path | None,
+    goldens: Path | None,
+    name: str | None,
+    note: str,
+    run: Callable[[Recording, Path], None],
 ) -> int:
     if golden is not None:
-        run_recording(recording, golden)
+        run(recording, golden)
         return 0
     from goldenctl.commands.sets import record_version
     from goldenctl.golden.store import open_set
 
     assert name is not None
-    return record_version(open_set(name, goldens), partial(run_recording, recording), note=note)
+    return record_version(open_set(name, goldens), partial(run, recording), note=note)
 
 
 def _only_golden(
@@ -133,7 +159,8 @@ def _only_golden(
 ) -> Path | None:
     """With --from-manifest the one argument is the golden, and the recipe says the rest."""
     context = click.get_current_context()
-    own = ("manifest", "name", "model_path", "note", "goldens", "force", "threads")
+    own = {"manifest", "name", "model_path", "note", "goldens", "force", "threads"}
+    own |= {"repeat", "resume"}
     for name, value in options.items():
         given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
         if given and name not in own:
@@ -156,6 +183,8 @@ def _record_again(
     note: str,
     threads: int | None,
     force: bool,
+    repeat: int,
+    resume: bool,
     **_: object,
 ) -> int:
     from goldenctl.golden.manifest import find_manifest
@@ -179,7 +208,9 @@ def _record_again(
     recording = recording_of(found.recipe, str(path), source=str(model_path or ""))
     if threads is not None:
         torch.set_num_threads(threads)
-    return _record_to(recording, golden, goldens, name, note)
+    recording = replace(recording, repeat=repeat)
+    run = partial(run_recording, resume=resume)
+    return _record_to(recording, golden, goldens, name, note, run)
 
 
 def prepare(
@@ -201,6 +232,7 @@ def prepare(
     layers: str | None = None,
     logits: str = "last",
     oracle: str = "none",
+    repeat: int = 1,
     threads: int | None = None,
     **_: object,
 ) -> Recording:
@@ -247,10 +279,10 @@ def prepare(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    return Recording(weights, config, cases, dtype, device, selection, source=source)
+    return Recording(weights, config, cases, dtype, device, selection, source=source, repeat=repeat)
 
 
-def run_recording(recording: Recording, golden: Path) -> None:
+def run_recording(recording: Recording, golden: Path, *, resume: bool = False) -> None:
     """Record with a forecast before and a summary after."""
     from goldenctl.reference.record import check_device, record
 
@@ -268,7 +300,7 @@ def run_recording(recording: Recording, golden: Path) -> None:
         )
     started = time.monotonic()
     with progress_bar("recording") as progress:
-        record(recording, golden, progress)
+        record(recording, golden, progress, resume=resume)
     _print_summary(golden, time.monotonic() - started)
 
 

@@ -78,7 +78,7 @@ if TYPE_CHECKING:
 @click.option(
     "--memory", type=BYTES, metavar="SIZE", help="What all workers may take, such as 4GiB."
 )
-@click.option("--resume", is_flag=True, help="Go on from an interrupted replay; keep one's work.")
+@click.option("--resume", is_flag=True, help="Go on where it was interrupted; keep what is done.")
 @click.option(
     "--timeout",
     type=FiniteRange(0.1, 1e6),

@@ -42,14 +42,15 @@ class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Done(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One finished sublayer: digests of its tensors by name, and what the writer adds.
 
-    ``state`` is the digest of the state file that belongs to it, if any. ``withdrawn`` says
-    that it is not finished after all.
+    ``state`` is the digest of the state file that belongs to it, if any; ``count`` is how many
+    sublayers it stands for. ``withdrawn`` says that it is not finished after all.
     """
 
     done: str
     digests: dict[str, str]
     rest: dict[str, Any]
     state: str = ""
+    count: int = 1
     withdrawn: bool = False
 
 
@@ -106,8 +107,13 @@ class Journal:
             os.close(self._stream)
         os.close(self.lock)
         if isinstance(error, KeyboardInterrupt):
-            msg = f"interrupted; {len(self.finished)} finished sublayers are kept in {self.folder}"
+            msg = f"interrupted; {self.count} finished sublayers are kept in {self.folder}"
             raise Interrupted(msg, hint="the same command goes on from there") from error
+
+    @property
+    def count(self) -> int:
+        """How many sublayers are finished."""
+        return sum(entry.count for entry in self.finished.values())
 
     def begin(self, created_utc: str, offsets: Mapping[str, int]) -> None:
         """Note that the file was laid out; it must be on the disk."""
@@ -127,13 +133,14 @@ class Journal:
         *,
         rest: Mapping[str, Any],
         state: bytes | memoryview = b"",
+        count: int = 1,
     ) -> None:
-        """Note that a sublayer is finished; its tensors must be on the disk.
+        """Note that a sublayer, or ``count`` of them, is finished; its tensors must be on the disk.
 
         ``state`` replaces the state before it.
         """
         digest = self._write_state(state) if state else ""
-        entry = Done(name, dict(digests), dict(rest), digest)
+        entry = Done(name, dict(digests), dict(rest), digest, count)
         self._append(entry)
         self.finished[name] = entry
 
@@ -163,6 +170,13 @@ class Journal:
                 if digest(name) != expected:
                     msg = f"{name} in {self.file} does not match its digest"
                     raise self.damaged(msg)
+
+    def forget_finished(self) -> bool:
+        """Whether only the folder is left of a file that has its name; it is then removed."""
+        left = self._journal.exists() and not self.file.exists()
+        if left:
+            self.remove()
+        return left
 
     def remove(self) -> None:
         """Forget everything: the file has its name."""

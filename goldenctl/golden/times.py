@@ -7,6 +7,7 @@ it belongs to the golden's content, and without it times are unknown.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,6 +49,14 @@ def encode_times(
     """Return the bytes of a times file written now."""
     times = Times(content_sha256, now_utc(), dict(time_ns), dict(iqr_ns))
     return msgspec.json.format(msgspec.json.encode(times), indent=1) + b"\n"
+
+
+def with_groups(iqr_ns: Mapping[str, int]) -> dict[str, int]:
+    """Add the spread of each group of tensors, as if they varied each by itself."""
+    groups: dict[str, list[int]] = {}
+    for name, spread in iqr_ns.items():
+        groups.setdefault(name.rpartition("/")[0], []).append(spread)
+    return {**iqr_ns, **{group: round(math.hypot(*spreads)) for group, spreads in groups.items()}}
 
 
 def read_times(golden: Path, content_sha256: str) -> Times:

@@ -3,9 +3,9 @@ sublayer's weights at a time."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from goldenctl.golden.steps import Step, attention_mask, position_ids
 from goldenctl.model.graph import CACHE_LINKS, Op, Sublayer, with_past
+from goldenctl.reference.clock import Clock
 from goldenctl.reference.faulty import compute
 from goldenctl.reference.ops import KERNELS
 from goldenctl.reference.weights import WeightLoader
@@ -39,7 +40,7 @@ class State:
     constants: dict[str, Tensor]
     hidden: Tensor
     cache: Cache
-    times_ns: dict[str, int] = field(default_factory=dict)
+    clock: Clock = field(default_factory=Clock)
     best: Best | None = None
 
     def path(self, sublayer: Sublayer) -> str:
@@ -84,13 +85,14 @@ def start(
     constants: dict[str, Tensor],
     ids: Tensor,
     cache: Cache,
+    clock: Clock,
 ) -> State:
     """Return a step before its embedding; ``ids`` are int32 [B, S]."""
     tensors = {**constants, "position_ids": torch.from_numpy(position_ids(step)).to(ids.device)}
     mask = attention_mask(step)
     if mask is not None:
         tensors["attention_mask"] = torch.from_numpy(mask).to(ids.device)
-    return State(step, sublayers, tensors, ids, cache)
+    return State(step, sublayers, tensors, ids, cache, clock)
 
 
 @torch.inference_mode()
@@ -139,9 +141,8 @@ def _run_ops(
         tensors = {**state.constants, "input": state.hidden}
         sink(f"{path}/input", state.hidden, 0)
         for op in sublayer.ops:
-            started = _now_ns(state.hidden)
-            value = apply(sublayer, op, tensors, weights)
-            state.times_ns[f"{path}/{op.output}"] = _now_ns(value) - started
+            compute = partial(apply, sublayer, op, tensors, weights)
+            value = state.clock.run(f"{path}/{op.output}", compute)
             tensors[op.output] = value
             links = [link for link, tap in CACHE_LINKS.items() if tap == op.output]
             for name in (op.output, *links):
@@ -177,15 +178,18 @@ def _run_embedding(
         sublayer = state.sublayers[place]
         (op,) = sublayer.ops
         name = f"{state.path(sublayer)}/{op.output}"
-        started = time.perf_counter_ns()
-        ids, inverse = np.unique(state.hidden.cpu().numpy(), return_inverse=True)
-        table = loader.gather(op.weights[0], ids)  # [distinct ids, M]
-        rows = torch.from_numpy(inverse).to(table.device)
-        state.hidden = KERNELS[op.kind](op.attrs, (rows,), (table,))
-        state.times_ns[name] = time.perf_counter_ns() - started
+        state.hidden = state.clock.run(name, partial(_embed, op, state.hidden, loader))
         sink(name, state.hidden, 0)
         if observer is not None:
             observer.embedding(sublayer, state)
+
+
+def _embed(op: Op, ids: Tensor, loader: WeightLoader) -> Tensor:
+    """Look up only the rows of the table that are asked for."""
+    distinct, inverse = np.unique(ids.cpu().numpy(), return_inverse=True)
+    table = loader.gather(op.weights[0], distinct)  # [distinct ids, M]
+    rows = torch.from_numpy(inverse).to(table.device)
+    return KERNELS[op.kind](op.attrs, (rows,), (table,))
 
 
 def _run_lm_head(
@@ -204,9 +208,8 @@ def _run_lm_head(
             (op,) = sublayer.ops
             name = f"{state.path(sublayer)}/{op.output}"
             hidden = state.hidden[:, -1:] if op.attrs.get("last_token") else state.hidden
-            started = _now_ns(hidden)
-            value = KERNELS[op.kind](op.attrs, (hidden,), (rows,))
-            state.times_ns[name] = state.times_ns.get(name, 0) + _now_ns(value) - started
+            compute = partial(KERNELS[op.kind], op.attrs, (hidden,), (rows,))
+            value = state.clock.run(name, compute)
             sink(name, value, first)
             if state.step.case.generates:
                 _compete(state, value[:, -1], first)
@@ -224,9 +227,3 @@ def _compete(state: State, logits: Tensor, first: int) -> None:
 def heads_merged(op: Op, value: Tensor) -> Tensor:
     """[B, S, H, D] -> [B, S, H * D] for the linear that follows the heads."""
     return value.flatten(2) if op.kind == "linear" and value.dim() == 4 else value
-
-
-def _now_ns(value: Tensor) -> int:
-    if value.device.type == "cuda":
-        torch.cuda.synchronize(value.device)
-    return time.perf_counter_ns()

@@ -127,6 +127,28 @@ class Oracle:
         for name, budget in self._slices.items():
             self._sink(name, budget, 0)
 
+    def state(self) -> dict[str, Tensor]:
+        """What the oracle carries from sublayer to sublayer, by name."""
+        caches = {f"{c}//{k}": v for c, cache in self._caches.items() for k, v in cache.items()}
+        return {
+            "noise": self._noise.get_state(),
+            **{f"chain//{step}": value for step, value in self._chains.items()},
+            **{f"cache//{key}": value for key, value in caches.items()},
+            **{f"slice//{name}": value for name, value in self._slices.items()},
+        }
+
+    def restore(self, state: Mapping[str, Tensor], device: str) -> None:
+        """Carry on what ``state`` returned."""
+        self._noise.set_state(state["noise"])
+        for name, value in state.items():
+            kind, *keys = name.split("//")
+            if kind == "chain":
+                self._chains[keys[0]] = value.to(device)
+            elif kind == "cache":
+                self._caches.setdefault(keys[0], {})[keys[1]] = value.to(device)
+            elif kind == "slice":
+                self._slices[keys[0]] = value.to(device)
+
     def _inputs(self, recorded: Tensor, chain: Tensor) -> Tensor:
         """[2 * (1 + TWINS) * B, S, M]: truth and twins of the sublayer, of the chain."""
         return torch.cat([recorded] * (1 + TWINS) + [chain])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from goldenctl.errors import MissingError, UsageError
+from goldenctl.golden.journal import Journal
 from goldenctl.golden.layout import (
     Layout,
     Selection,
@@ -22,12 +24,16 @@ from goldenctl.golden.layout import (
 )
 from goldenctl.golden.schema import SublayerInfo
 from goldenctl.golden.steps import Step, position_count, steps
+from goldenctl.golden.times import with_groups
 from goldenctl.golden.writer import GoldenWriter
 from goldenctl.model.case import Case
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import ModelConfig
+from goldenctl.model.graph import Sublayer
 from goldenctl.model.rope import inv_freq
-from goldenctl.reference.forward import Cache, Sink, State, run_sublayer, start
+from goldenctl.reference.clock import Clock
+from goldenctl.reference.forward import Best, Cache, Sink, State, run_sublayer, start
+from goldenctl.reference.keep import Keeper, Kept
 from goldenctl.reference.oracle import Oracle
 from goldenctl.reference.sink import TensorSink
 from goldenctl.reference.weights import TORCH_DTYPES, WeightLoader
@@ -41,6 +47,7 @@ class Recording:
     """What is to be recorded: a model, its inputs, how it computes and what is kept.
 
     ``source`` is the model as a recipe names it, when that is not the checkpoint's folder.
+    ``repeat`` is how often each op is timed.
     """
 
     checkpoint: Checkpoint
@@ -50,71 +57,170 @@ class Recording:
     device: str = "cpu"
     selection: Selection = field(default_factory=Selection)
     source: str = ""
+    repeat: int = 1
 
     def layout(self) -> Layout:
         return golden_layout(self.config, self.cases, dtype=self.dtype, selection=self.selection)
 
 
-def record(recording: Recording, path: Path, progress: Progress = lambda *_: None) -> None:
+def record(
+    recording: Recording,
+    path: Path,
+    progress: Progress = lambda *_: None,
+    *,
+    resume: bool = False,
+) -> None:
     """Run the reference and write the golden ``path``.
 
+    With ``resume`` go on from what an interrupted recording left, and leave such a thing.
     Raises UsageError when the disk or folder does not allow it, MissingError when the
     device is not there; in every case whatever stood at ``path`` is untouched.
     """
     check_device(recording.device)
     layout = recording.layout()
-    open_writer = partial(
-        GoldenWriter,
-        path,
-        kind="golden",
-        recipe=recipe(recording),
-        tensors=layout.tensors,
-        links=layout.links,
-        groups=layout.groups,
-    )
-    with TensorSink(open_writer, (spec.name for spec in layout.tensors)) as sink:
-        times_ns = forward(recording, sink.put, progress)
-        sink.finish().seal(
-            digests=sink.digests,
-            times_ns=times_ns,
-            sublayers=_sublayer_infos(layout.groups, times_ns),
+    made = recipe(recording)
+    with Journal(path, made) if resume else nullcontext() as journal:
+        open_writer = partial(
+            GoldenWriter,
+            path,
+            kind="golden",
+            recipe=made,
+            tensors=layout.tensors,
+            links=layout.links,
+            groups=layout.groups,
+            journal=journal,
         )
+        clock = Clock(recording.repeat)
+        with TensorSink(open_writer, (spec.name for spec in layout.tensors)) as sink:
+            keeper = Keeper(journal, sink, clock) if journal is not None else None
+            Forward(recording, keeper.put if keeper else sink.put, clock).run(progress, keeper)
+            sink.finish().seal(
+                digests=sink.digests,
+                times_ns=clock.times_ns,
+                iqr_ns=with_groups(clock.iqr_ns),
+                sublayers=[
+                    SublayerInfo(group, ns)
+                    for group, ns in _sums(layout.groups, clock.times_ns).items()
+                ],
+            )
 
 
-def forward(recording: Recording, sink: Sink, progress: Progress) -> dict[str, int]:
-    """Run the reference over every step of every case; return nanoseconds by tensor name.
+class Forward:
+    """The reference on its way over every step of every case.
 
     Weights are streamed once for all steps whose tokens are known, and once more for each
     token that has to be generated first.
     """
-    loader = WeightLoader(recording.checkpoint, recording.dtype, recording.device)
-    constants = _constants(recording)
-    for name, table in constants.items():
-        sink(f"constants/{name}", table, 0)
-    for case in recording.cases:
-        sink(f"cases/{case.name}/token_ids", torch.tensor(case.token_ids, dtype=torch.int32), 0)
-    oracle = _oracle(recording, sink)
-    caches: dict[str, Cache] = {case.name: {} for case in recording.cases}
-    before: dict[str, State] = {}
-    passes = _passes(recording.cases)
-    times_ns: dict[str, int] = {}
-    for number, wave in enumerate(passes):
+
+    def __init__(self, recording: Recording, sink: Sink, clock: Clock) -> None:
+        self._recording = recording
+        self._sink = sink
+        self._clock = clock
+        self._loader = WeightLoader(recording.checkpoint, recording.dtype, recording.device)
+        self._constants = _constants(recording)
+        self._oracle = _oracle(recording, sink)
+        self._caches: dict[str, Cache] = {case.name: {} for case in recording.cases}
+        self._tokens: dict[str, torch.Tensor] = {}  # by case, the most likely next ones [B]
+
+    def run(self, progress: Progress, keeper: Keeper | None) -> None:
+        """Run what ``keeper`` does not say to be finished, and note it there."""
+        kept = keeper.resume() if keeper is not None else None
+        done = 0 if kept is None else kept.count
+        if kept is None:
+            self._sink_constants()
+        else:
+            self._restore(kept.tensors)
+        passes = _passes(self._recording.cases)
+        for number, wave in enumerate(passes):
+            places = self._sublayers(wave[0])
+            first = number * len(places)
+            if done >= first + len(places):
+                continue
+            states = self._start(wave, kept if done > first else None)
+            for place in range(max(0, done - first), len(places)):
+                run_sublayer(place, states, self._loader, self._sink, self._oracle)
+                self._choose_tokens(states)
+                count = first + place + 1
+                if keeper is not None and keeper.due():
+                    keeper.finished(count, self._state(states))
+                progress(count, len(passes) * len(places), places[place].name)
+        if self._oracle is not None:
+            self._oracle.finish()
+
+    def _sublayers(self, step: Step) -> list[Sublayer]:
+        return computed_sublayers(self._recording.config, self._recording.selection, step)
+
+    def _sink_constants(self) -> None:
+        for name, table in self._constants.items():
+            self._sink(f"constants/{name}", table, 0)
+        for case in self._recording.cases:
+            ids = torch.tensor(case.token_ids, dtype=torch.int32)
+            self._sink(f"cases/{case.name}/token_ids", ids, 0)
+
+    def _start(self, wave: Sequence[Step], kept: Kept | None) -> list[State]:
+        """Return the states of a pass: before its embedding, or as they were kept."""
         states = []
-        for step in wave:
+        for number, step in enumerate(wave):
             name = step.case.name
-            ids = _ids(step, before.get(name), recording.device)
-            sublayers = computed_sublayers(recording.config, recording.selection, step)
-            states.append(start(step, sublayers, constants, ids, caches[name]))
-            _sink_inputs(states[-1], sink)
-        count = len(states[0].sublayers)
-        for place, sublayer in enumerate(states[0].sublayers):
-            run_sublayer(place, states, loader, sink, oracle)
-            progress(number * count + place + 1, len(passes) * count, sublayer.name)
-        before = {state.step.case.name: state for state in states}
-        times_ns |= {name: ns for state in states for name, ns in state.times_ns.items()}
-    if oracle is not None:
-        oracle.finish()
-    return times_ns
+            ids = self._ids(step)
+            cache = self._caches[name]
+            state = start(step, self._sublayers(step), self._constants, ids, cache, self._clock)
+            if kept is None:
+                _sink_inputs(state, self._sink)
+            else:
+                _restore_state(state, number, kept.tensors, self._recording.device)
+            states.append(state)
+        return states
+
+    def _ids(self, step: Step) -> torch.Tensor:
+        """The step's token ids [B, S]: known, or what the step before found most likely."""
+        if not step.is_generated:
+            return torch.from_numpy(step.known_ids()).to(self._recording.device)
+        return self._tokens[step.case.name][:, None].int()
+
+    def _choose_tokens(self, states: Sequence[State]) -> None:
+        for state in states:
+            if state.best is not None:
+                self._tokens[state.step.case.name] = state.best.token
+
+    def _state(self, states: Sequence[State]) -> dict[str, torch.Tensor]:
+        """Everything that sublayers to come read, by name."""
+        caches = {f"{c}//{k}": v for c, cache in self._caches.items() for k, v in cache.items()}
+        oracle = self._oracle.state() if self._oracle is not None else {}
+        tensors = {
+            **{f"token//{case}": value for case, value in self._tokens.items()},
+            **{f"cache//{key}": value for key, value in caches.items()},
+            **{f"oracle//{name}": value for name, value in oracle.items()},
+        }
+        for number, state in enumerate(states):
+            tensors[f"hidden//{number}"] = state.hidden
+            if state.best is not None:
+                tensors[f"logit//{number}"] = state.best.logit
+                tensors[f"best//{number}"] = state.best.token
+        return tensors
+
+    def _restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Carry on what ``_state`` returned, but for the states themselves."""
+        device = self._recording.device
+        for name, value in tensors.items():
+            kind, *keys = name.split("//")
+            if kind == "token":
+                self._tokens[keys[0]] = value.to(device)
+            elif kind == "cache":
+                self._caches[keys[0]][keys[1]] = value.to(device)
+        if self._oracle is not None:
+            prefix = "oracle//"
+            mine = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
+            self._oracle.restore(mine, device)
+
+
+def _restore_state(
+    state: State, number: int, tensors: Mapping[str, torch.Tensor], device: str
+) -> None:
+    state.hidden = tensors[f"hidden//{number}"].to(device)
+    if f"best//{number}" in tensors:
+        logit, token = (tensors[f"{kind}//{number}"].to(device) for kind in ("logit", "best"))
+        state.best = Best(logit, token)
 
 
 def _passes(cases: Sequence[Case]) -> list[list[Step]]:
@@ -127,15 +233,6 @@ def _passes(cases: Sequence[Case]) -> list[list[Step]]:
             passes += [[]] if number == len(passes) else []
             passes[number].append(step)
     return passes
-
-
-def _ids(step: Step, before: State | None, device: str) -> torch.Tensor:
-    """The step's token ids [B, S]: known, or what the step before found most likely."""
-    if not step.is_generated:
-        return torch.from_numpy(step.known_ids()).to(device)
-    assert before is not None
-    assert before.best is not None, "a step that generates has logits"
-    return before.best.token[:, None].int()
 
 
 def _oracle(recording: Recording, sink: Sink) -> Oracle | None:
@@ -216,10 +313,11 @@ def _sink_inputs(state: State, sink: Sink) -> None:
             sink(f"{step.path}/{name}", state.constants[name], 0)
 
 
-def _sublayer_infos(groups: Sequence[str], times_ns: dict[str, int]) -> list[SublayerInfo]:
+def _sums(groups: Sequence[str], by_tensor: Mapping[str, int]) -> dict[str, int]:
+    """Add up what was measured of each sublayer's tensors; none of those not kept."""
     totals = dict.fromkeys(groups, 0)
-    for name, ns in times_ns.items():
+    for name, value in by_tensor.items():
         group = name.rpartition("/")[0]
         if group in totals:
-            totals[group] += ns
-    return [SublayerInfo(group, ns) for group, ns in totals.items()]
+            totals[group] += value
+    return totals

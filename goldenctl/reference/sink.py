@@ -22,6 +22,7 @@ _BLOCK_BYTES = 256 << 10
 # long as an op.
 _SWITCH_INTERVAL_S = 2e-4
 Job = tuple[str, Tensor, int]  # tensor's path, values, first column
+_SETTLE: Job = ("", torch.empty(0), 0)  # asks for all before it to be handed to the system
 
 
 class TensorSink:
@@ -35,7 +36,8 @@ class TensorSink:
 
     def __init__(self, open_writer: Callable[[], GoldenWriter], names: Iterable[str]) -> None:
         self._open_writer = open_writer
-        self._names = frozenset(names)
+        self.names = frozenset(names)
+        self._settled = threading.Semaphore(0)
         self._writer: GoldenWriter | None = None
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._space = threading.Condition()
@@ -61,7 +63,7 @@ class TensorSink:
     def put(self, name: str, value: Tensor, first_column: int = 0) -> None:
         """Queue a tensor, or the columns of it from ``first_column`` on; a name that the
         file does not hold is passed over. ``value`` must not be changed afterwards."""
-        if name not in self._names:
+        if name not in self.names:
             return
         value = value.cpu()
         with self._space:
@@ -69,6 +71,15 @@ class TensorSink:
             self._waiting_bytes += value.nbytes
         self._raise_error()
         self._jobs.put((name, value, first_column))
+
+    def settle(self) -> GoldenWriter:
+        """Wait until everything so far is written, though not yet on the disk; return the
+        writer."""
+        self._jobs.put(_SETTLE)
+        self._settled.acquire()
+        self._raise_error()
+        assert self._writer is not None, "the thread opened it, or kept an error"
+        return self._writer
 
     def finish(self) -> GoldenWriter:
         """Wait until everything is written; return the writer, ready to be sealed with
@@ -90,11 +101,13 @@ class TensorSink:
         """Store every job; after an error, or when the sink was left, only take them."""
         try:
             self._writer = self._open_writer()
-            _Storage(self._writer, self.digests).store(self._taken())
+            _Storage(self._writer, self.digests, self._settled).store(self._taken())
         except Exception as error:
             self._error = error
-            for _ in self._taken():
-                pass
+            self._settled.release()
+            for job in self._taken():
+                if job is _SETTLE:
+                    self._settled.release()
 
     def _taken(self) -> Iterator[Job]:
         """Yield jobs until the last; their memory counts as free when the next is asked for."""
@@ -109,16 +122,24 @@ class TensorSink:
 class _Storage:
     """What the thread does with a tensor: write it, and hash it if it is whole."""
 
-    def __init__(self, writer: GoldenWriter, digests: dict[str, str]) -> None:
+    def __init__(
+        self, writer: GoldenWriter, digests: dict[str, str], settled: threading.Semaphore
+    ) -> None:
         self._writer = writer
+        self._settled = settled
         self._digests = digests
         self._stream = FileStream(writer.temporary_path)
 
     def store(self, jobs: Iterable[Job]) -> None:
         """Store all jobs; UsageError with the system's reason when the file cannot be written."""
         try:
-            for name, value, first_column in jobs:
-                self._store(name, _bits(value), first_column)
+            for job in jobs:
+                if job is _SETTLE:
+                    self._stream.flush()
+                    self._settled.release()
+                else:
+                    name, value, first_column = job
+                    self._store(name, _bits(value), first_column)
             self._stream.flush()
         except OSError as error:
             raise cannot_write(self._writer.path, error) from error

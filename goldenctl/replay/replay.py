@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import shutil
 import tempfile
@@ -21,6 +20,7 @@ from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.journal import Journal
 from goldenctl.golden.schema import SublayerInfo, short_name
+from goldenctl.golden.times import with_groups
 from goldenctl.golden.writer import GoldenWriter
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.graph import FUSED_TAPS, Op, Sublayer
@@ -332,13 +332,13 @@ def _times(groups: list[str], outcomes: list[Outcome]) -> dict[str, int]:
 
 
 def _spreads(groups: list[str], outcomes: list[Outcome]) -> dict[str, int]:
-    """By tensor, and by sublayer as if its ops varied each by itself."""
-    spreads: dict[str, int] = {}
-    for group, outcome in zip(groups, outcomes, strict=True):
-        spreads |= {f"{group}/{tap}": ns for tap, ns in outcome.iqr_ns.items()}
-        if outcome.iqr_ns:
-            spreads[group] = round(math.hypot(*outcome.iqr_ns.values()))
-    return spreads
+    return with_groups(
+        {
+            f"{group}/{tap}": ns
+            for group, outcome in zip(groups, outcomes, strict=True)
+            for tap, ns in outcome.iqr_ns.items()
+        }
+    )
 
 
 def _sublayer_info(name: str, outcome: Outcome) -> SublayerInfo:
