@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -11,8 +12,10 @@ from rich.text import Text
 
 from goldenctl.errors import EXIT_DAMAGED, GoldenctlError, printable
 from goldenctl.golden.manifest import Manifest, load_manifest
+from goldenctl.golden.recipe import Recipe
 from goldenctl.golden.store import GoldenSet
 from goldenctl.report.units import human_bytes
+from goldenctl.report.words import plural
 
 _DIGEST = 12
 
@@ -92,46 +95,41 @@ def manifest_view(
     return Group(*parts)
 
 
-def _pairs(golden_set: GoldenSet, manifest: Manifest) -> list[tuple[str, str]]:
-    entry, recipe, model = manifest.current, manifest.recipe, manifest.recipe.model
-    here = "here" if golden_set.path(manifest.version).exists() else "not here"
-    file = f"{golden_set.path(manifest.version)}, {human_bytes(entry.bytes)}, {here}"
-    written = f"{entry.created_utc} by goldenctl {entry.tool_version}".strip()
+def _pairs(golden_set: GoldenSet, manifest: Manifest) -> Iterator[tuple[str, str]]:
+    entry = manifest.current
+    path = golden_set.path(manifest.version)
+    yield "golden", f"{manifest.name}@v{manifest.version}"
+    here = "here" if path.exists() else "not here"
+    yield "file", f"{path}, {human_bytes(entry.bytes)}, {here}"
+    yield "sha256", entry.sha256.removeprefix("sha256:")
+    yield "content", entry.content_sha256.removeprefix("sha256:")
+    yield "written", f"{entry.created_utc} by goldenctl {entry.tool_version}".strip()
+    yield "note", entry.note
+    yield from _recorded(manifest.recipe)
+    budgets = ", recorded budgets first" if manifest.tolerance.budget else ""
+    yield "tolerance", f"{manifest.tolerance.name}{budgets}"
     roles = Counter(tensor.role for tensor in manifest.tensors)
     sketched = sum(tensor.sketch is not None for tensor in manifest.tensors)
     tensors = ", ".join(f"{count} {role}" for role, count in roles.items())
-    environment = recipe.reference
-    kept = [f"taps {recipe.taps}", f"logits {recipe.logits}", f"oracle {recipe.oracle}"]
-    if recipe.layers is not None:
-        kept.insert(1, f"layers {', '.join(map(str, recipe.layers))}")
-    pairs = [
-        ("golden", f"{manifest.name}@v{manifest.version}"),
-        ("file", file),
-        ("sha256", entry.sha256.removeprefix("sha256:")),
-        ("content", entry.content_sha256.removeprefix("sha256:")),
-        ("written", written),
-        ("note", entry.note),
-        ("model", f"{model.config.get('model_type')} from {model.path}" if model else ""),
-        ("fingerprint", model.fingerprint if model else ""),
-        ("recorded", f"{recipe.dtype}, {', '.join(kept)}"),
-    ]
-    if environment is not None:
-        pairs.append(
-            (
-                "computed by",
-                f"{environment.implementation} {environment.torch} on {environment.device}, "
-                f"{environment.cpu_capability} {environment.machine}, "
-                f"{environment.threads} threads",
-            )
-        )
+    yield "tensors", f"{len(manifest.tensors)}: {tensors}; {sketched} with a sketch"
+
+
+def _recorded(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    if recipe.model is not None:
+        yield "model", f"{recipe.model.config.get('model_type')} from {recipe.model.path}"
+        yield "fingerprint", recipe.model.fingerprint
+    layers = "" if recipe.layers is None else f", layers {', '.join(map(str, recipe.layers))}"
+    kept = f"taps {recipe.taps}{layers}, logits {recipe.logits}, oracle {recipe.oracle}"
+    yield "recorded", f"{recipe.dtype}, {kept}"
+    if recipe.reference is not None:
+        e = recipe.reference
+        threads = plural(e.threads, "thread")
+        by = f"{e.implementation} {e.torch} on {e.device}"
+        yield "computed by", f"{by}, {e.cpu_capability} {e.machine}, {threads}"
     for case in recipe.cases:
         said = f": {case.text}" if case.text else ""
         length = len(case.token_ids[0]) if case.token_ids else 0
-        pairs.append(("case", f"{case.name}, {len(case.token_ids)} × {length} tokens{said}"))
-    budgets = ", recorded budgets first" if manifest.tolerance.budget else ""
-    pairs.append(("tolerance", f"{manifest.tolerance.name}{budgets}"))
-    pairs.append(("tensors", f"{len(manifest.tensors)}: {tensors}; {sketched} with a sketch"))
-    return pairs
+        yield "case", f"{case.name}, {len(case.token_ids)} × {plural(length, 'token')}{said}"
 
 
 def _table(*titles: str) -> Table:
