@@ -17,7 +17,7 @@ def list_command(goldens: Path | None) -> int:
     Ends with exit code 4 when a manifest is damaged.
     """
     from goldenctl.golden.store import goldens_folder, list_sets
-    from goldenctl.report.console import make_console
+    from goldenctl.report.console_parts import make_console
     from goldenctl.report.goldens import sets_table
 
     sets = list_sets(goldens)
@@ -36,7 +36,7 @@ def list_command(goldens: Path | None) -> int:
 def log_command(name: str, goldens: Path | None) -> None:
     """Show the history of the golden set NAME, newest version first."""
     from goldenctl.golden.store import existing_set
-    from goldenctl.report.console import make_console
+    from goldenctl.report.console_parts import make_console
     from goldenctl.report.goldens import history_table
 
     make_console().print(history_table(existing_set(name, goldens)))
@@ -53,7 +53,7 @@ def show_command(name: str, verbose: bool, goldens: Path | None) -> None:
     """
     from goldenctl.golden.file import open_golden
     from goldenctl.golden.store import current_version, named_set
-    from goldenctl.report.console import make_console
+    from goldenctl.report.console_parts import make_console
     from goldenctl.report.goldens import manifest_view
     from goldenctl.report.inspect import file_view
     from goldenctl.sets.renew import manifest_or_none

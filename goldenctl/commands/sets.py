@@ -42,7 +42,7 @@ def record_version(golden_set: GoldenSet, record: Callable[[Path], None], *, not
 
 def _settle(golden_set: GoldenSet, version: int) -> int:
     """Say what a new version changes, and what to do with it; return the exit code."""
-    from goldenctl.report.console import make_console
+    from goldenctl.report.console_parts import make_console
     from goldenctl.report.triage import print_triage
     from goldenctl.sets.renew import compare_versions, manifest_or_none
 
@@ -77,7 +77,7 @@ def renew(
     force: bool = False,
 ) -> int:
     """Write or renew a held set's manifest and say what changes; return the exit code."""
-    from goldenctl.report.console import make_console
+    from goldenctl.report.console_parts import make_console
     from goldenctl.report.triage import print_triage
     from goldenctl.sets.renew import renewal
 

@@ -6,11 +6,9 @@ Made for 80 columns; in a pipe lines are as long as they need to be.
 from __future__ import annotations
 
 import fnmatch
-import os
 from collections.abc import Callable, Sequence
 
 from rich.console import Console, Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -26,6 +24,7 @@ from goldenctl.diff.report import (
 from goldenctl.errors import printable
 from goldenctl.golden.schema import short_name
 from goldenctl.report.console_blame import findings_view
+from goldenctl.report.console_parts import clean, indented, make_console
 from goldenctl.report.console_selftest import selftest_view
 from goldenctl.report.determinism import lines as determinism_lines
 from goldenctl.report.timing import step_lines
@@ -42,16 +41,6 @@ from goldenctl.report.words import (
     some,
     times,
 )
-
-_PIPE_COLUMNS = 400
-
-
-def make_console() -> Console:
-    """Return a console on standard output; in a pipe it breaks no line."""
-    console = Console(highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        return Console(highlight=False, width=_PIPE_COLUMNS)
-    return console
 
 
 def print_report(
@@ -82,11 +71,11 @@ def view(
     if report.findings is not None:
         parts.append(findings_view(report, matches))
         return Group(*parts, *_details(report, matches) if verbose else ())
-    parts += [Text.from_markup(line) for line in _verdict(report)]
-    parts += [Text.from_markup(line) for line in step_lines(report.steps)]
+    parts += indented(_verdict(report))
+    parts += indented(step_lines(report.steps))
     if report.determinism is not None:
         said = determinism_lines(report.determinism, many_cases=len(groups_of(report)) > 1)
-        parts += [Text.from_markup(f"  {line}") for line in said]
+        parts += indented(f"  {line}" for line in said)
     groups = groups_of(report)
     if len(groups) > 1:
         parts += [Text(), _group_table(report, groups)]
@@ -156,10 +145,10 @@ def _verdict(report: Report) -> list[str]:
     skipped = [t for t in report.tensors if t.state == "not_computed"]
     if skipped:
         taps = ", ".join(dict.fromkeys(t.tap for t in skipped))
-        lines.append(f"  not computed by this backend, so not judged: {_clean(taps)}")
+        lines.append(f"  not computed by this backend, so not judged: {clean(taps)}")
     if report.padding_rows:
         lines.append(f"  left out: {plural(report.padding_rows, 'row')} of padding tokens")
-    lines.append(f"  rule: {_clean(rules(report))}; mode: {_clean(report.mode)}")
+    lines.append(f"  rule: {clean(rules(report))}; mode: {clean(report.mode)}")
     if report.run.kind == "golden":
         lines += what_differs(report.differs)
     return lines
@@ -168,22 +157,22 @@ def _verdict(report: Report) -> list[str]:
 def what_differs(differs: Sequence[str]) -> list[str]:
     """Return lines that say what else is not the same of two goldens."""
     first, *rest = differs or ("nothing that a recipe names",)
-    return [f"  what differs: {_clean(first)}", *(f"    {_clean(line)}" for line in rest)]
+    return [f"  what differs: {clean(first)}", *(f"    {clean(line)}" for line in rest)]
 
 
 def _first_wrong(report: Report, first: TensorResult) -> list[str]:
     where = Places(report).tensor(first.name)
-    lines = [f"  first wrong: [bold]{_clean(where)}[/] (op {_clean(first.op)})"]
+    lines = [f"  first wrong: [bold]{clean(where)}[/] (op {clean(first.op)})"]
     if first.message:
-        lines.append(f"  {_clean(first.message)}")
+        lines.append(f"  {clean(first.message)}")
     elif first.metrics is not None:
         rel_l2, cosine = first.metrics.rel_l2, first.metrics.cosine
         lines.append(f"  {times(first.share)}: relative L2 {rel_l2:.2e}, cosine {cosine:.6f}")
     if first.worst:
-        lines.append(f"  worst at {_clean(first.worst)}")
+        lines.append(f"  worst at {clean(first.worst)}")
     words = next((p.looks_like for p in report.pictures if p.name == first.name), ())
     if words:
-        lines.append(f"  the error looks like: {_clean('; '.join(words))}")
+        lines.append(f"  the error looks like: {clean('; '.join(words))}")
     return lines
 
 
@@ -199,11 +188,11 @@ def _group_table(report: Report, groups: Sequence[str]) -> Table:
         first = f"{short_name(wrong[0].sublayer)}.{wrong[0].tap}" if wrong else ""
         table.add_row(
             _state_mark(all(s.state == PASSED for s in sublayers)),
-            _clean(places.group(group)),
+            clean(places.group(group)),
             f"{len(tensors):,}",
             f"{len(wrong):,}",
             percent(worst_share(tensors)),
-            _clean(first),
+            clean(first),
         )
     return table
 
@@ -232,7 +221,7 @@ def _table(report: Report, sublayers: list[SublayerResult]) -> Table:
         shown = _shown(sublayer)
         table.add_row(
             _state_mark(sublayer.state == PASSED),
-            _clean(label),
+            clean(label),
             percent(sublayer.share),
             *numbers(shown.metrics if shown is not None else None)[:2],
             duration(sublayer.expected_ns),
@@ -252,7 +241,7 @@ def _tensor_table(report: Report, sublayer: SublayerResult, matches: Matcher) ->
         table.add_column(title, justify="right", no_wrap=True)
     for tensor in sublayer.tensors:
         if matches(tensor.name):
-            cells = (_clean(tensor.tap), _clean(tensor.rule or tensor.state), percent(tensor.share))
+            cells = (clean(tensor.tap), clean(tensor.rule or tensor.state), percent(tensor.share))
             table.add_row(_mark(tensor), *cells, *numbers(tensor.metrics))
     return table
 
@@ -273,8 +262,4 @@ def _shown(sublayer: SublayerResult) -> TensorResult | None:
 
 
 def _names(tensors: list[TensorResult]) -> str:
-    return _clean(some(f"{short_name(t.sublayer)}.{t.tap}" for t in tensors))
-
-
-def _clean(text: str) -> str:
-    return escape(printable(text))
+    return clean(some(f"{short_name(t.sublayer)}.{t.tap}" for t in tensors))

@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable, Iterator
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from goldenctl.diff.findings import Depth, Findings, Graft
 from goldenctl.diff.report import Report
 from goldenctl.errors import printable
+from goldenctl.report.console_parts import clean, indented
 from goldenctl.report.words import Places, plural
 
 _COLOURS = {"culprit": "bold red", "amplifier": "yellow", "victim": "dim", "healed": "green"}
@@ -25,9 +25,9 @@ def findings_view(report: Report, matches: Matcher) -> RenderableType:
     places = Places(report)
     lines = list(_culprits(findings, places, matches))
     if findings.note:
-        lines.append(_clean(findings.note))
+        lines.append(clean(findings.note))
     depths = [depth for depth in findings.depths if matches(depth.name)]
-    parts: list[RenderableType] = [Text.from_markup(line) for line in lines]
+    parts: list[RenderableType] = list(indented(lines))
     parts += [Text(), _depth_table(depths, places)]
     if findings.graft is not None:
         graft = graft_line(findings.graft, len(findings.culprits))
@@ -40,9 +40,9 @@ def _culprits(findings: Findings, places: Places, matches: Matcher) -> Iterator[
         yield "[bold green]✓ no culprit[/]: every op is right, given right inputs"
     for culprit in findings.culprits:
         if matches(culprit.name):
-            place = _clean(places.tensor(culprit.name))
-            yield f"[bold red]✗ culprit[/] [bold]{place}[/] ({_clean(culprit.op)})"
-            yield f"    {_clean(culprit.summary)}"
+            place = clean(places.tensor(culprit.name))
+            yield f"[bold red]✗ culprit[/] [bold]{place}[/] ({clean(culprit.op)})"
+            yield f"    {clean(culprit.summary)}"
 
 
 def _depth_table(depths: list[Depth], places: Places) -> Table:
@@ -55,7 +55,7 @@ def _depth_table(depths: list[Depth], places: Places) -> Table:
         grew = f"{depth.amplification:.2g}x" if math.isfinite(depth.amplification) else "-"
         errors = (f"{x:.1e}" for x in (depth.local, depth.inherited, depth.chained))
         word = Text(printable(depth.word), _COLOURS.get(depth.word, ""))
-        table.add_row(_clean(places.sublayer(depth.name)), *errors, grew, word)
+        table.add_row(clean(places.sublayer(depth.name)), *errors, grew, word)
     return table
 
 
@@ -69,7 +69,3 @@ def graft_line(graft: Graft, culprits: int) -> str:
         golden, before, after = graft.top1
         line += f"; top-1 token {before} → {after}, golden {golden}: {graft.top1_state}"
     return line
-
-
-def _clean(text: str) -> str:
-    return escape(printable(text))

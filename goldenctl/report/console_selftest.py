@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from goldenctl.diff.selftest import Selftest
-from goldenctl.errors import printable
+from goldenctl.report.console_parts import clean, indented
 
 _SHOWN = 10
 
@@ -27,10 +26,10 @@ def selftest_view(result: Selftest, *, verbose: bool) -> RenderableType:
         lines.append(f"  {label:18} {good:5} of {total:5}  {share:>6}  ({least})")
     complaints = result.complaints()
     shown = complaints if verbose else complaints[:_SHOWN]
-    lines += [f"  [red]{escape(printable(line))}[/]" for line in shown]
+    lines += [f"  [red]{clean(line)}[/]" for line in shown]
     if len(complaints) > len(shown):
         lines.append(f"  [red]... and {len(complaints) - len(shown)} more[/]")
-    parts: list[RenderableType] = [Text.from_markup(line) for line in lines]
+    parts: list[RenderableType] = list(indented(lines))
     parts += [Text(), _by_op(result), Text(), _gates(result)]
     return Group(*parts, *(Text(), _by_fault(result)) if verbose else ())
 
@@ -38,21 +37,21 @@ def selftest_view(result: Selftest, *, verbose: bool) -> RenderableType:
 def _by_op(result: Selftest) -> Table:
     table = _table("op", "visible faults", "caught", "named")
     for op, *counts in result.by_op():
-        table.add_row(escape(op), *map(str, counts))
+        table.add_row(clean(op), *map(str, counts))
     return table
 
 
 def _gates(result: Selftest) -> Table:
     table = _table("gate", "caught", "false alarms")
     for gate, caught, alarms, total in result.by_gate():
-        table.add_row(escape(gate), f"{caught:.1%}", f"{alarms} of {total}")
+        table.add_row(clean(gate), f"{caught:.1%}", f"{alarms} of {total}")
     return table
 
 
 def _by_fault(result: Selftest) -> Table:
     table = _table("fault", "op", "trials", "visible", "caught", "named", "not shown, but caught")
     for fault, op, *counts in result.by_fault():
-        table.add_row(escape(fault), escape(op), *map(str, counts))
+        table.add_row(clean(fault), clean(op), *map(str, counts))
     return table
 
 

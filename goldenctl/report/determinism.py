@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.markup import escape
 
-from goldenctl.errors import printable
 from goldenctl.golden.determinism import Determinism
 from goldenctl.golden.schema import short_name
+from goldenctl.report.console_parts import clean
 
 
 def print_determinism(
@@ -23,22 +22,18 @@ def print_determinism(
 def lines(determinism: Determinism, *, many_cases: bool) -> list[str]:
     """Return what passes showed as lines of rich markup."""
     count = sum(determinism.passes.values())
-    made = ", ".join(f"{number} {_clean(kind)}" for kind, number in determinism.passes.items())
+    made = ", ".join(f"{number} {clean(kind)}" for kind, number in determinism.passes.items())
     said = []
     if not determinism.findings:
         said.append(f"[bold green]✓ deterministic[/]: the same bits in {count} passes ({made})")
     for finding in determinism.findings:
         group = f"{'/'.join(finding.sublayer.split('/')[1:4:2])}: " if many_cases else ""
-        where = _clean(f"{group}{short_name(finding.sublayer)}.{finding.tap}")
-        classes = _clean(", ".join(finding.classes))
+        where = clean(f"{group}{short_name(finding.sublayer)}.{finding.tap}")
+        classes = clean(", ".join(finding.classes))
         said.append(f"[bold red]✗ {classes}[/]: [bold]{where}[/]")
-        said += [f"    {_clean(finding.note)}"] if finding.note else []
+        said += [f"    {clean(finding.note)}"] if finding.note else []
     if determinism.findings:
         said.append(f"in {count} passes: {made}")
     if not determinism.poisons:
         said.append("the backend takes no --poison, so uninitialised reads were not looked for")
     return said
-
-
-def _clean(text: str) -> str:
-    return escape(printable(text))

@@ -22,7 +22,8 @@ from reports import (
 from rich.console import Console
 
 from goldenctl.diff.report import Report, SublayerResult
-from goldenctl.report.console import make_console, print_report
+from goldenctl.report.console import print_report
+from goldenctl.report.console_parts import make_console
 
 
 def shown(made: Report, *, width: int = 80, color: bool = False, **options: Any) -> str:
