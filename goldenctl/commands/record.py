@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,9 +22,9 @@ from goldenctl.commands.options import (
     model_folder,
     parse_layers,
     progress_bar,
-    refuse_existing,
     step_options,
 )
+from goldenctl.commands.sets import Destination
 from goldenctl.errors import UsageError, require_torch
 
 if TYPE_CHECKING:
@@ -102,56 +101,26 @@ def record_command(
     """
     if options["manifest"] is not None:
         golden = _only_golden(checkpoint, golden, options)
-        return _record_again(golden, goldens, **options)
+        return _record_again(golden, goldens, options)
     if checkpoint is None:
         message = "record needs a CHECKPOINT, or --from-manifest"
         raise UsageError(message)
     if options["model_path"] is not None:
         message = "--model-path goes with --from-manifest; CHECKPOINT is the model here"
         raise UsageError(message)
-    name, force = options["name"], options["force"]
-    _refuse_two_places(golden, name, force=force)
-    if golden is not None:
-        if options["resume"] and was_finished(golden):
-            click.echo(f"{golden} was finished before it was interrupted")
-            return 0
-        refuse_existing(golden, force=force)
-    run = partial(run_recording, resume=options["resume"])
-    return _record_to(prepare(checkpoint, **options), golden, goldens, name, options["note"], run)
-
-
-def was_finished(golden: Path) -> bool:
-    """Whether a resumable golden had its name already when its recording was interrupted."""
-    from goldenctl.golden.journal import Journal
-
-    return golden.exists() and Journal(golden, {}).forget_finished()
-
-
-def _refuse_two_places(golden: Path | None, name: str | None, *, force: bool) -> None:
-    if (golden is None) == (name is None):
-        message = "record needs either GOLDEN, the file to write, or --name, the set"
-        raise UsageError(message)
-    if name is not None and force:
-        message = "--force: a version of a golden set is never changed"
-        raise UsageError(message, hint="goldenctl rm removes one")
-
-
-def _record_to(
-    recording: Recording,
-    golden: Path | None,
-    goldens: Path | None,
-    name: str | None,
-    note: str,
-    run: Callable[[Recording, Path], None],
-) -> int:
-    if golden is not None:
-        run(recording, golden)
+    destination = _destination(golden, options["name"], goldens, options)
+    destination.check()
+    if destination.was_finished():
         return 0
-    from goldenctl.commands.sets import record_version
-    from goldenctl.golden.store import open_set
+    recording = prepare(checkpoint, **options)
+    return destination.record(partial(run_recording, recording, resume=options["resume"]))
 
-    assert name is not None
-    return record_version(open_set(name, goldens), partial(run, recording), note=note)
+
+def _destination(
+    golden: Path | None, name: str | None, goldens: Path | None, options: dict[str, Any]
+) -> Destination:
+    resume, force, note = options["resume"], options["force"], options["note"]
+    return Destination(golden, name, goldens, note=note, force=force, resume=resume)
 
 
 def _only_golden(
@@ -173,44 +142,32 @@ def _only_golden(
     return checkpoint
 
 
-def _record_again(
-    golden: Path | None,
-    goldens: Path | None,
-    *,
-    manifest: str,
-    name: str | None,
-    model_path: Path | None,
-    note: str,
-    threads: int | None,
-    force: bool,
-    repeat: int,
-    resume: bool,
-    **_: object,
-) -> int:
+def _record_again(golden: Path | None, goldens: Path | None, options: dict[str, Any]) -> int:
     from goldenctl.golden.manifest import find_manifest
 
-    found, path = find_manifest(manifest, goldens)
+    found, path = find_manifest(options["manifest"], goldens)
+    name = options["name"]
     if golden is None and name is None:
         name, goldens = found.name, path.parent.parent
         if path.parent.name != name:
             message = f"{path}: is not in the folder of its set, {name}"
             raise UsageError(message, hint="give GOLDEN, the file to write, or --name")
-    _refuse_two_places(golden, name, force=force)
-    if golden is not None:
-        refuse_existing(golden, force=force)
+    destination = _destination(golden, name, goldens, options)
+    destination.check()
+    if destination.was_finished():
+        return 0
     require_torch("record")
     import torch
 
     from goldenctl.reference.again import recording_of
 
-    if model_path is not None:
-        model_path = model_folder(model_path)
-    recording = recording_of(found.recipe, str(path), source=str(model_path or ""))
-    if threads is not None:
-        torch.set_num_threads(threads)
-    recording = replace(recording, repeat=repeat)
-    run = partial(run_recording, resume=resume)
-    return _record_to(recording, golden, goldens, name, note, run)
+    moved = options["model_path"]
+    source = str(model_folder(moved)) if moved is not None else ""
+    recording = recording_of(found.recipe, str(path), source=source)
+    if options["threads"] is not None:
+        torch.set_num_threads(options["threads"])
+    recording = replace(recording, repeat=options["repeat"])
+    return destination.record(partial(run_recording, recording, resume=options["resume"]))
 
 
 def prepare(

@@ -3,20 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from goldenctl.commands.options import human_bytes, progress_bar
-from goldenctl.errors import EXIT_BEYOND_TOLERANCE
+from goldenctl.commands.options import human_bytes, progress_bar, refuse_existing
+from goldenctl.errors import EXIT_BEYOND_TOLERANCE, UsageError
 
 if TYPE_CHECKING:
     from goldenctl.golden.policy import Policy
     from goldenctl.golden.store import GoldenSet
 
 
-def record_version(golden_set: GoldenSet, record: Callable[[Path], None], *, note: str = "") -> int:
+@dataclass(frozen=True)
+class Destination:
+    """Where a recording goes: the file ``golden``, or the next version of the set ``name``."""
+
+    golden: Path | None
+    name: str | None
+    goldens: Path | None
+    note: str = ""
+    force: bool = False
+    resume: bool = False
+
+    def check(self) -> None:
+        """Raise UsageError for two places or none, and for a version that would be replaced."""
+        if (self.golden is None) == (self.name is None):
+            message = "record needs either GOLDEN, the file to write, or --name, the set"
+            raise UsageError(message)
+        if self.name is not None and self.force:
+            message = "--force: a version of a golden set is never changed"
+            raise UsageError(message, hint="goldenctl rm removes one")
+
+    def was_finished(self) -> bool:
+        """Whether the golden had its name already when its recording was interrupted; says so.
+
+        Raises UsageError when another file would be replaced.
+        """
+        if self.golden is None:
+            return False
+        if self.resume and _forget_finished(self.golden):
+            return True
+        refuse_existing(self.golden, force=self.force)
+        return False
+
+    def record(self, run: Callable[[Path], None]) -> int:
+        """Let ``run`` write the golden; return the exit code."""
+        if self.golden is not None:
+            run(self.golden)
+            return 0
+        from goldenctl.golden.store import open_set
+
+        assert self.name is not None
+        found = open_set(self.name, self.goldens)
+        return _record_version(found, run, note=self.note, resume=self.resume)
+
+
+def _forget_finished(golden: Path) -> bool:
+    from goldenctl.golden.journal import Journal
+
+    finished = golden.exists() and Journal(golden, {}).forget_finished()
+    if finished:
+        click.echo(f"{golden} was finished before it was interrupted")
+    return finished
+
+
+def _record_version(
+    golden_set: GoldenSet, run: Callable[[Path], None], *, note: str, resume: bool
+) -> int:
     """Record the next version of a set and settle what becomes of it; return the exit code.
 
     The set is held meanwhile. The first version gets a manifest; a later one is sorted
@@ -28,7 +84,10 @@ def record_version(golden_set: GoldenSet, record: Callable[[Path], None], *, not
     with locked(golden_set):
         manifest = manifest_or_none(golden_set)
         version = next_version(golden_set, manifest)
-        record(golden_set.path(version))
+        if resume and _forget_finished(golden_set.path(version - 1)):
+            version -= 1
+        else:
+            run(golden_set.path(version))
         if manifest is None:
             return renew(golden_set, version, note=note)
         if restore(golden_set, manifest, version) != version:

@@ -385,3 +385,27 @@ def test_a_stop_between_golden_and_manifest_leaves_both_whole(
     assert call("manifest", "new").code == 0
     assert call(*record).code == 0
     assert "v2.h5" in call("gc").out
+
+
+def test_an_interrupted_version_is_resumed(
+    call: Call, goldens: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from goldenctl.reference import record
+
+    forward, calls = record.run_sublayer, iter(range(100))
+
+    def stop(*arguments: object, **options: object) -> object:
+        if next(calls) == 4:
+            raise KeyboardInterrupt
+        return forward(*arguments, **options)  # type: ignore[arg-type]
+
+    arguments = ("record", TINY, "--name", "tiny", "--random-tokens", "3", "--oracle", "--resume")
+    monkeypatch.setattr(record, "run_sublayer", stop)
+    assert call(*arguments).code == 130
+    monkeypatch.setattr(record, "run_sublayer", forward)
+    assert "v3.h5.resume" in call("gc").out
+    ran = call(*arguments)
+    assert ran.code == 0, ran.err
+    assert "tiny@v3 against tiny@v1: 162 tensors, 162 the same bytes" in ran.out
+    files = [goldens / "tiny" / f"v{number}.h5" for number in (1, 3)]
+    assert files[0].read_bytes() == files[1].read_bytes()
