@@ -19,10 +19,16 @@ int64_t now_ns() {
     return std::chrono::duration_cast<std::chrono::nanoseconds>(now).count();
 }
 
-int64_t median(std::vector<int64_t> values) {
+// Nanoseconds of several launches: their median, and how far their quartiles lie apart.
+struct Timing {
+    int64_t median_ns = 0, iqr_ns = 0;
+};
+
+Timing timing(std::vector<int64_t> values) {
     std::sort(values.begin(), values.end());
-    size_t half = values.size() / 2;
-    return values.size() % 2 ? values[half] : (values[half - 1] + values[half]) / 2;
+    size_t last = values.size() - 1;
+    return {(values[last / 2] + values[(last + 1) / 2]) / 2,
+            values[3 * last / 4] - values[last / 4]};
 }
 
 // Moves elements of a tensor from their file to the device or back, some at a time.
@@ -93,10 +99,10 @@ class Watch {
     std::vector<char> before_, after_;
 };
 
-// Launches an op `repeat` times, checks what it wrote, and returns the median nanoseconds. An op
-// that reads its output finds the same one each time; any other finds poison.
-int64_t run_op(const Op& op, const Sublayer& sublayer, const std::vector<Buffer>& buffers,
-               int repeat, size_t poison) {
+// Launches an op `repeat` times, checks what it wrote, and returns the times. An op that reads
+// its output finds the same one each time; any other finds poison.
+Timing run_op(const Op& op, const Sublayer& sublayer, const std::vector<Buffer>& buffers,
+              int repeat, size_t poison) {
     size_t out = op.out().tensor;
     uint16_t other = kPoisons[poison == 1 ? 2 : 1];
     uint16_t value = op.kind == OpKind::Gemm && poison == 0 ? kPoisons[2] : kPoisons[poison];
@@ -118,7 +124,7 @@ int64_t run_op(const Op& op, const Sublayer& sublayer, const std::vector<Buffer>
     if (launch.workspace && !launch.workspace->guards_intact())
         throw SublayerError("overrun", "bytes before or behind the workspace were changed");
     auto suspects = op.reads_out() ? std::vector<int64_t>{} : watch.holding(value);
-    if (suspects.empty()) return median(std::move(times));
+    if (suspects.empty()) return timing(std::move(times));
     // A result may be the poison's own bits, carried on from an input or by chance: over other
     // poison it then comes out the same. An element that does not was not written before.
     watch.poison(other);
@@ -129,7 +135,7 @@ int64_t run_op(const Op& op, const Sublayer& sublayer, const std::vector<Buffer>
         if (!std::binary_search(again.begin(), again.end(), suspect))
             throw SublayerError("unwritten", "element " + std::to_string(suspect) +
                                                  " of the output was never written");
-    return median(std::move(times));
+    return timing(std::move(times));
 }
 
 // Calls `run` and reports what it throws, with the members of `event`; false when it threw.
@@ -223,14 +229,19 @@ bool run_sublayer(const Plan& plan, const std::deque<File>& files, size_t index,
     for (const Op& op : sublayer.ops) {
         const Member tap{"tap", quote(op.tap)}, kind{"op", quote(op_name(op.kind))};
         emit({{"event", quote("op_start")}, where, tap});
-        int64_t ns = 0;
+        Timing took;
         auto run = [&] {
-            ns = run_op(op, sublayer, buffers, plan.repeat, poison);
+            took = run_op(op, sublayer, buffers, plan.repeat, poison);
             check_guards();
         };
         if (!attempt({where, tap, kind}, run)) return false;
-        emit({{"event", quote("op_done")}, where, tap, kind, {"ns", say(ns)}});
-        total_ns += ns;
+        emit({{"event", quote("op_done")},
+              where,
+              tap,
+              kind,
+              {"ns", say(took.median_ns)},
+              {"iqr_ns", say(took.iqr_ns)}});
+        total_ns += took.median_ns;
     }
     if (!attempt({where}, store)) return false;
     emit({{"event", quote("sublayer_done")}, where, {"ns", say(total_ns)}});

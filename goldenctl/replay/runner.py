@@ -305,8 +305,8 @@ class _Process:
         elif kind == "op_done":
             tap = str(event.get("tap", ""))
             self._op_ns[tap] = self._op_ns.get(tap, 0) + int(event.get("ns", 0))
-            if "iqr_ns" in event:
-                self._iqr_ns[tap] = self._iqr_ns.get(tap, 0) + int(event["iqr_ns"])
+            if spread := int(event.get("iqr_ns", 0)):
+                self._iqr_ns[tap] = self._iqr_ns.get(tap, 0) + spread
         elif kind == "sublayer_done":
             self._finish(Outcome(int(event.get("ns", 0)), self._op_ns, self._iqr_ns))
         elif kind == "failed" and "sublayer" in event:

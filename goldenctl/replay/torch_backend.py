@@ -155,8 +155,11 @@ class Executor:
             started = self._now_ns()
             out.copy_(_COMPUTE[op.op](op, out, args))
             times_ns.append(self._now_ns() - started)
-        median_ns = int(statistics.median(times_ns[self._plan.repeat > 1 :]))
-        _emit(event="op_done", sublayer=index, tap=op.tap, op=op.op, ns=median_ns)
+        counted = sorted(times_ns[self._plan.repeat > 1 :])
+        median_ns = int(statistics.median(counted))
+        last = len(counted) - 1
+        iqr_ns = counted[3 * last // 4] - counted[last // 4]
+        _emit(event="op_done", sublayer=index, tap=op.tap, op=op.op, ns=median_ns, iqr_ns=iqr_ns)
         return median_ns
 
     def _now_ns(self) -> int:

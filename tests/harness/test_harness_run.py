@@ -223,6 +223,8 @@ def test_repeats_leave_the_result_of_one(tmp_path: Path, harness: Path, repeat: 
     done = [event["ns"] for event in ran.events if event["event"] == "op_done"]
     assert len(done) == 3
     assert ran.events[-2]["ns"] == sum(done)
+    spreads = [event["iqr_ns"] for event in ran.events if event["event"] == "op_done"]
+    assert all(spread == 0 for spread in spreads) if repeat == 1 else min(spreads) >= 0
     assert all(ns > 0 for ns in done)
 
 
