@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ from goldenctl.commands.options import (
 from goldenctl.errors import EXIT_BEYOND_TOLERANCE, UsageError
 
 if TYPE_CHECKING:
+    from goldenctl.golden.file import GoldenFile
+    from goldenctl.replay.backend import Backend
     from goldenctl.replay.replay import Options
 
 
@@ -77,6 +80,11 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--memory", type=BYTES, metavar="SIZE", help="What all workers may take, such as 4GiB."
+)
+@click.option(
+    "--alone-vs-batched",
+    is_flag=True,
+    help="Also replay each row of a batch alone, and say where the two do not agree.",
 )
 @click.option("--resume", is_flag=True, help="Go on where it was interrupted; keep what is done.")
 @click.option(
@@ -135,6 +143,7 @@ def run_replay(
     workers: int = 1,
     memory: int | None = None,
     resume: bool = False,
+    alone_vs_batched: bool = False,
     timeout: float = 600.0,
     infini_root: Path | None = None,
     faults: tuple[str, ...] = (),
@@ -171,6 +180,13 @@ def run_replay(
     )
     _refuse_unfit(backend, options, noise=noise)
     _refuse_contradictions(options)
+    if alone_vs_batched and backend == "simulated":
+        msg = "--alone-vs-batched: the simulated backend computes nothing"
+        raise UsageError(msg, hint="use --backend infinicore or torch")
+    if alone_vs_batched:
+        from goldenctl.replay.alone import rows_of
+
+        rows_of(source)
     started = time.monotonic()
     if backend == "simulated":
         summary = replay_simulated(source, run, options=options, noise=noise, seed=seed)
@@ -197,13 +213,44 @@ def run_replay(
         click.echo(
             f"goldenctl inspect {run} shows the failures and the command to rerun each alone"
         )
+    agree = True
+    if alone_vs_batched:
+        agree = _compare_rows(source, run, folder, backend=opened, options=options)
     steady = True
     if summary.determinism is not None:
         from goldenctl.report.determinism import print_determinism
 
         many_cases = len(source.recipe["cases"]) > 1
         steady = print_determinism(summary.determinism, many_cases=many_cases)
-    return 0 if steady and not summary.failed else EXIT_BEYOND_TOLERANCE
+    return 0 if steady and agree and not summary.failed else EXIT_BEYOND_TOLERANCE
+
+
+def _compare_rows(
+    golden: GoldenFile, run: Path, folder: Path, *, backend: Backend, options: Options
+) -> bool:
+    """Replay the rows of batches alone and print where they are not what they are in RUN."""
+    from goldenctl.diff.tolerance import default_policy
+    from goldenctl.golden.file import open_golden
+    from goldenctl.replay.alone import alone_vs_batched
+    from goldenctl.report.console import print_report
+
+    with (
+        tempfile.TemporaryDirectory(prefix="goldenctl-") as scratch,
+        progress_bar("replaying alone") as progress,
+    ):
+        report = alone_vs_batched(
+            golden,
+            open_golden(run),
+            folder,
+            backend=backend,
+            options=options,
+            policy=default_policy(),
+            folder=Path(scratch),
+            progress=progress,
+        )
+    click.echo("\neach row alone against the same row in its batch, both by this backend:")
+    print_report(report)
+    return report.ok
 
 
 def _refuse_unfit(backend: str, options: Options, *, noise: float | None) -> None:

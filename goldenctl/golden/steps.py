@@ -95,7 +95,7 @@ def steps(case: Case) -> tuple[Step, ...]:
 def position_ids(step: Step) -> Ids:
     """Return where the step's tokens stand, [B, S]: counted from the case's offset over the
     tokens that are no padding, as transformers' ``generate`` does; padding stands at 0."""
-    visible = _visible(step.case)
+    visible = visible_tokens(step.case)
     counted = np.where(visible, np.cumsum(visible, axis=1) - 1 + step.case.position_offset, 0)
     return counted[:, step.start : step.stop].astype(np.int32)
 
@@ -104,7 +104,7 @@ def attention_mask(step: Step) -> Ids | None:
     """Return which tokens so far may be seen, [B, T]: 0 is padding; None without padding."""
     if not any(step.case.padding):
         return None
-    return _visible(step.case)[:, : step.stop].astype(np.int32)
+    return visible_tokens(step.case)[:, : step.stop].astype(np.int32)
 
 
 def position_count(cases: Sequence[Case]) -> int:
@@ -112,7 +112,8 @@ def position_count(cases: Sequence[Case]) -> int:
     return max(case.position_offset + case.length for case in cases)
 
 
-def _visible(case: Case) -> NDArray[np.bool_]:
+def visible_tokens(case: Case) -> NDArray[np.bool_]:
+    """Return which tokens of a case are no padding, [B, all tokens]."""
     visible = np.ones((len(case.token_ids), case.length), np.bool_)
     for row, count in enumerate(case.padding):
         first = 0 if case.padding_side == "left" else case.prompt_length - count
