@@ -6,7 +6,7 @@ DEMO := demo
 JOBS ?= 2
 SOURCES := goldenctl tests benchmarks
 
-.PHONY: help setup demo demo-real test lint format benchmark clean
+.PHONY: help setup demo demo-real check check-real goldens test lint format benchmark clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -29,6 +29,19 @@ demo: setup  ## Record a small random Qwen3, replay it on InfiniCore, diff
 
 demo-real: setup  ## The same with real trained weights (SmolLM2-135M, an 89 MiB download)
 	@sh docs/demo.sh $(BIN) $(DEMO)/smollm2 real
+
+check: setup  ## Check the golden sets of random models on InfiniCore
+	@$(BIN)/goldenctl infinicore status >/dev/null 2>&1 || $(BIN)/goldenctl infinicore install
+	$(BIN)/goldenctl check qwen3-tiny qwen2-tiny llama-tiny
+
+check-real: setup  ## The same for SmolLM2-135M (an 89 MiB download)
+	@$(BIN)/goldenctl infinicore status >/dev/null 2>&1 || $(BIN)/goldenctl infinicore install
+	@mkdir -p $(DEMO)/smollm2
+	@test -d $(DEMO)/smollm2/model || $(BIN)/python tests/real_weights.py $(DEMO)/smollm2/model
+	$(BIN)/goldenctl check smollm2-135m --against manifest
+
+goldens: setup  ## Record the golden sets of this repository again and renew their manifests
+	@sh goldens/renew.sh $(BIN)
 
 test: setup  ## Run all tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
