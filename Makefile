@@ -5,8 +5,11 @@ BIN := $(VENV)/bin
 DEMO := demo
 JOBS ?= 2
 SOURCES := goldenctl tests benchmarks
+FUZZ_S ?= 60
+CPP := goldenctl/harness/*.cpp goldenctl/harness/*.h tests/fuzz/*.cpp
 
-.PHONY: help setup demo demo-real check check-real goldens test lint format benchmark clean
+.PHONY: help setup demo demo-real check check-real goldens test lint format benchmark fuzz integrity \
+	clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -50,16 +53,35 @@ lint: setup  ## Check formatting, lint and types
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror goldenctl/harness/*.cpp goldenctl/harness/*.h
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
 
 format: setup  ## Format everything
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
-	$(BIN)/clang-format -i goldenctl/harness/*.cpp goldenctl/harness/*.h
+	$(BIN)/clang-format -i $(CPP)
 
 benchmark: setup  ## Measure record and diff against their bars (about ten minutes)
 	$(BIN)/python benchmarks/diff.py
 	$(BIN)/python benchmarks/record.py
+
+fuzz: setup  ## Fuzz every reader of untrusted bytes, FUZZ_S seconds each (needs clang)
+	@command -v clang++ >/dev/null || { echo "make fuzz needs clang++ with libFuzzer"; exit 3; }
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	$(BIN)/cmake -S goldenctl/harness -B build/fuzz -G Ninja \
+		-DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DCMAKE_CXX_COMPILER=clang++ \
+		-DGOLDENCTL_FUZZ=$(CURDIR)/tests/fuzz/fuzz_plan.cpp
+	$(BIN)/cmake --build build/fuzz
+	mkdir -p build/fuzz/found && build/fuzz/fuzz-plan -dict=tests/fuzz/plan.dict -timeout=10 \
+		-rss_limit_mb=1024 -max_total_time=$(FUZZ_S) build/fuzz/found tests/fuzz/corpus/plan
+	for target in manifest safetensors recipe golden; do \
+		$(BIN)/python tests/fuzz/fuzz_python.py $$target -max_total_time=$(FUZZ_S) || exit 1; \
+	done
+
+integrity: setup  ## Damage files, kill commands and fill disks (hours; docs/integrity.md)
+	$(BIN)/python tests/integrity/damage.py
+	$(BIN)/python tests/integrity/recipes.py
+	$(BIN)/python tests/integrity/kill.py
+	$(BIN)/python tests/integrity/disk.py
 
 clean:  ## Remove what make made
 	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

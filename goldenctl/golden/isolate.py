@@ -94,6 +94,7 @@ def _child(function: Callable[[Worker], bytes], descriptor: int) -> NoReturn:
         faulthandler.disable()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGXCPU):
             signal.signal(number, signal.SIG_DFL)
+        _hush()
         _limit_memory()
         _limit("RLIMIT_CORE", 0)
         _limit_cpu()
@@ -104,6 +105,14 @@ def _child(function: Callable[[Worker], bytes], descriptor: int) -> NoReturn:
         _send(descriptor, _REFUSAL + (str(error) or type(error).__name__).encode(errors="replace"))
     finally:
         os._exit(0)
+
+
+def _hush() -> None:
+    """Let the library's own messages go nowhere; what is wrong is said in one line."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
+    os.close(nowhere)
 
 
 def _send(descriptor: int, data: bytes) -> None:

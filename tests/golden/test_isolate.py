@@ -80,7 +80,8 @@ FAILURES = {
 @pytest.mark.parametrize("case", FAILURES.values(), ids=FAILURES)
 def test_a_failure_is_said(case: Expect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolate, "CPU_LIMIT_S", 1)
-    monkeypatch.setattr(isolate, "SILENCE_LIMIT_S", 3)
+    if case.function is sleep:
+        monkeypatch.setattr(isolate, "SILENCE_LIMIT_S", 3)
     monkeypatch.setattr(isolate, "ANSWER_LIMIT_BYTES", 1000)
     children = []
     fork = os.fork
@@ -103,6 +104,16 @@ def test_signs_of_life_are_no_part_of_the_answer() -> None:
         return b"..done"
 
     assert isolated(work) == b"..done"
+
+
+def test_what_is_printed_is_not_seen(capfd: pytest.CaptureFixture[str]) -> None:
+    def work(_: Worker) -> bytes:
+        os.write(1, b"a library speaks")
+        os.write(2, b"and complains")
+        return b"done"
+
+    assert isolated(work) == b"done"
+    assert capfd.readouterr() == ("", "")
 
 
 def test_without_forks_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:

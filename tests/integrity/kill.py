@@ -58,8 +58,10 @@ class Result:
 def kill_at_random(scenario: Scenario, folder: Path, *, count: int, seed: int) -> Result:
     """Kill the command ``count`` times, at moments spread over what it takes unharmed."""
     result = Result(scenario.name)
-    taken = [run(scenario.arguments, scenario.fresh(folder)).seconds for _ in range(3)]
-    for moment in moments(statistics.median(taken), count, seed=seed):
+    unharmed = [run(scenario.arguments, scenario.fresh(folder)) for _ in range(3)]
+    assert all(ended.code == 0 for ended in unharmed), unharmed[0]
+    taken = statistics.median(ended.seconds for ended in unharmed)
+    for moment in moments(taken, count, seed=seed):
         ended = run(scenario.arguments, scenario.fresh(folder), kill_after_s=moment)
         result.judge(f"after {moment:.3f} s", scenario, folder, ended)
     return result

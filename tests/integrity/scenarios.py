@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from forked import run
 
-from goldenctl.errors import GoldenctlError
+from goldenctl.errors import GoldenctlError, MissingError
 from goldenctl.golden.file import open_golden
 from goldenctl.golden.manifest import read_manifest
+from goldenctl.infini.find import find_install
 
 SMALL = ["--layers", "0", "--taps", "sublayer", "--token-ids", "1", "--threads", "1"]
+STORE = ["--store", "store", "--part-size", "8KiB"]
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,11 @@ def scenarios(folder: Path) -> list[Scenario]:
     model = folder / "model"
     made = [
         _recorded(folder, model),
-        _recorded_by_name(folder, model),
+        *_recorded_by_name(folder, model),
         _replayed(folder),
         _manifest(folder),
+        _pushed(folder),
+        _pulled(folder),
     ]
     return made
 
@@ -55,30 +61,60 @@ def _recorded(folder: Path, model: Path) -> Scenario:
     return Scenario("record", start, [*arguments, "--force"], ("g.h5", "g.h5.times.json"))
 
 
-def _recorded_by_name(folder: Path, model: Path) -> Scenario:
+def _recorded_by_name(folder: Path, model: Path) -> list[Scenario]:
+    """Into a set of two versions, and as the first of another set beside it."""
     start = folder / "record-name"
     start.mkdir()
-    arguments = ["record", str(model), "--name", "tiny", *SMALL]
-    _succeed(arguments, start)
-    _succeed([*arguments[:-1], "2"], start)
+    record = ["record", str(model), "--name"]
+    _succeed([*record, "tiny", *SMALL], start)
+    other = [*SMALL[:-3], "2", *SMALL[-2:]]
+    assert run([*record, "tiny", *other], start).code == 1, "other tokens are another meaning"
+    _succeed(["manifest", "tiny", "--renew"], start)
     changes = ("goldens/tiny/manifest.json", "goldens/tiny/.lock")
-    return Scenario("record --name", start, arguments, changes, ("v", "manifest.json"))
+    adds = ("v", "manifest.json", ".lock")
+    return [
+        Scenario("record --name", start, [*record, "tiny", *other], changes, adds),
+        Scenario("record --name, a new set", start, [*record, "other", *other], (), adds),
+    ]
 
 
 def _replayed(folder: Path) -> Scenario:
     start = folder / "replay"
     shutil.copytree(folder / "record", start)
-    arguments = ["replay", "g.h5", "run.h5", "--backend", "simulated"]
+    backend = "simulated"
+    with contextlib.suppress(MissingError):
+        find_install(None)
+        backend = "infinicore"
+    arguments = ["replay", "g.h5", "run.h5", "--backend", backend]
     _succeed(arguments, start)
-    return Scenario("replay", start, arguments, ("run.h5",))
+    return Scenario(f"replay --backend {backend}", start, arguments, ("run.h5",))
 
 
 def _manifest(folder: Path) -> Scenario:
     start = folder / "manifest"
     shutil.copytree(folder / "record-name", start)
-    arguments = ["manifest", "tiny@v1", "--note", "again"]
+    arguments = ["manifest", "tiny@v1", "--note", "again", "--renew"]
     changes = ("goldens/tiny/manifest.json", "goldens/tiny/.lock")
     return Scenario("manifest", start, arguments, changes)
+
+
+def _pushed(folder: Path) -> Scenario:
+    """The first of two versions is in the store already; the second is cut into parts."""
+    start = folder / "push"
+    shutil.copytree(folder / "record-name", start)
+    (start / "store").mkdir()
+    _succeed(["push", "tiny@v1", *STORE], start)
+    changes = ("goldens/tiny/.lock",)
+    return Scenario("push", start, ["push", "tiny", *STORE], changes, tuple("0123456789abcdef"))
+
+
+def _pulled(folder: Path) -> Scenario:
+    start = folder / "pull"
+    shutil.copytree(folder / "push", start)
+    _succeed(["push", "tiny", *STORE], start)
+    (start / "goldens" / "tiny" / "v2.h5").unlink()
+    changes = ("goldens/tiny/.lock",)
+    return Scenario("pull", start, ["pull", "tiny@v2", *STORE[:2]], changes, ("v2",))
 
 
 def _succeed(arguments: list[str], folder: Path) -> None:
@@ -102,22 +138,24 @@ def problems(scenario: Scenario, folder: Path) -> list[str]:
 
 
 def leftovers(folder: Path) -> list[str]:
-    """Return the temporary files in a folder tree."""
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob(".*.part*"))
+    """Return the temporary files in a folder tree, and what a replay keeps to go on from."""
+    found = [*folder.rglob(".*.part*"), *folder.rglob("*.resume")]
+    return sorted(str(path.relative_to(folder)) for path in found)
 
 
 def _visible(folder: Path) -> dict[str, Path]:
     """Every file but temporary ones, by its path in the folder."""
     files = (path for path in folder.rglob("*") if path.is_file())
-    return {str(p.relative_to(folder)): p for p in files if ".part" not in p.name}
+    visible = (p for p in files if ".part" not in p.name.removesuffix(".parts"))
+    return {str(p.relative_to(folder)): p for p in visible if ".resume" not in p.parent.name}
 
 
 def _unsound(name: str, path: Path) -> list[str]:
     """Return why a file is not whole."""
-    check = {".h5": _whole_golden, ".json": _whole_json}.get(path.suffix, lambda _: None)
+    check = {".h5": _whole_golden, ".json": _whole_json}.get(path.suffix, _whole_blob)
     try:
         check(path)
-    except (GoldenctlError, ValueError) as error:
+    except (GoldenctlError, ValueError, AssertionError) as error:
         return [f"{name}: {error}"]
     return []
 
@@ -132,9 +170,11 @@ def _whole_json(path: Path) -> None:
     if path.name == "manifest.json":
         read_manifest(path)
     else:
-        import json
-
         json.loads(path.read_bytes())
 
 
-Check = Callable[[Path], None]
+def _whole_blob(path: Path) -> None:
+    """A blob of a store is named after its digest."""
+    if "sha256" in path.parts and not path.suffix:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        assert digest == path.parent.name + path.name, "is not what its name says"
