@@ -8,9 +8,18 @@ import pytest
 import goldenctl.pytest_plugin.fixture  # noqa: F401
 
 
-@pytest.fixture(autouse=True)
-def only_our_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """Keep other plugins out of the runs inside: loading them costs more than the tests."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p goldenctl.pytest_plugin")
+    return pytester
+
+
+@pytest.fixture
+def installed_plugins(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a run inside find the plugins that are installed, ours among them."""
+    monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
     monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest -p no:anyio")
 
 
