@@ -14,7 +14,7 @@ from goldenctl.commands.options import (
     goldens_option,
     human_bytes,
     progress_bar,
-    refuse_unwritable,
+    refuse_taken,
 )
 from goldenctl.errors import UsageError
 
@@ -82,10 +82,7 @@ def export_command(
         msg = f"{out}: its suffix names no format"
         raise UsageError(msg, hint=f"pass --format {', '.join(FORMATS)}")
     _refuse_unfit(chosen, parts=bool(only or cases), op=bool(op or model_path or golden))
-    if out.exists() and not force:
-        msg = f"{out}: it exists already"
-        raise UsageError(msg, hint="choose another name, or pass --force to replace it")
-    refuse_unwritable(out)
+    refuse_taken(out, force=force)
     source = open_golden(file)
     if chosen == "infiniop-test":
         _export_case(source, out, op=op, model_path=model_path, golden=golden)

@@ -14,7 +14,7 @@ from goldenctl.commands.options import (
     goldens_option,
     human_bytes,
     progress_bar,
-    refuse_unwritable,
+    refuse_taken,
 )
 from goldenctl.errors import UsageError
 
@@ -58,10 +58,7 @@ def import_command(
     if out is None:
         msg = "import needs a file to write: import DUMP OUT, or --list"
         raise UsageError(msg)
-    if out.exists() and not force:
-        msg = f"{out}: it exists already"
-        raise UsageError(msg, hint="choose another name, or pass --force to replace it")
-    refuse_unwritable(out)
+    refuse_taken(out, force=force)
     if map_path is None and golden is None:
         if cases or lacking:
             msg = "--case and --lacking need --map and --golden"

@@ -218,6 +218,14 @@ def refuse_existing(path: Path, *, force: bool) -> None:
     refuse_unwritable(path)
 
 
+def refuse_taken(path: Path, *, force: bool) -> None:
+    """Raise UsageError where a file is in the way, or none can be."""
+    if path.exists() and not force:
+        msg = f"{path}: it exists already"
+        raise UsageError(msg, hint="choose another name, or pass --force to replace it")
+    refuse_unwritable(path)
+
+
 def refuse_unwritable(path: Path) -> None:
     """Raise UsageError where no file can be, before anything is computed for it."""
     if path.is_dir():

@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import h5py
 import msgspec
@@ -26,17 +25,15 @@ from goldenctl.golden.allocate import LIBVER, hdf5_type, set_attributes
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.isolate import Refused, Worker, isolated
+from goldenctl.threads import map_in_order
 
 FORMAT = "goldenctl-archive"
 CATALOG = "catalog"
 LEVEL = 4
 _CHUNK_BYTES = 1 << 20
 _MAX_DEPTH = 12
-_THREADS = 4
 # Deflate's best: 258 bytes from 2 bits, and a little.
 _MOST_DEFLATED = 1040
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 Bits = NDArray[np.uint8]
 Progress = Callable[[int, int, str], None]
 
@@ -46,12 +43,12 @@ def write_archive(
 ) -> None:
     """Write the tensors of ``catalog`` from ``file``; OSError as it comes."""
     done = 0
-    with h5py.File(path, "w", libver=LIBVER) as out, ThreadPoolExecutor(_THREADS) as pool:
+    with h5py.File(path, "w", libver=LIBVER) as out:
         text = np.bytes_(catalogs.encode(catalog))
         out.create_dataset(CATALOG, data=text)
         for tensor in catalog.tensors:
             progress(done, catalog.nbytes, tensor.name)
-            _write(out, tensor, file.verify(tensor.name), pool)
+            _write(out, tensor, file.verify(tensor.name))
             done += tensor.spec.nbytes
         for link, target in catalog.links.items():
             out.require_group(link.rpartition("/")[0])
@@ -84,17 +81,15 @@ class Archive:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._pool = ThreadPoolExecutor(_THREADS)
         self._file = path.open("rb")
         try:
             self._file_bytes = path.stat().st_size
             self._index = msgspec.msgpack.decode(isolated(partial(_find, path)), type=_Index)
             self.catalog = catalogs.decode(self._bytes(self._index.catalog), str(path))
-        except (Refused, ValueError) as error:
-            self.__exit__()
-            raise self._damaged(error) from error
-        except BaseException:
-            self.__exit__()
+        except BaseException as error:
+            self._file.close()
+            if isinstance(error, Refused | ValueError):
+                raise self._damaged(error) from error
             raise
 
     def __enter__(self) -> Archive:
@@ -102,7 +97,6 @@ class Archive:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
-        self._pool.shutdown()
 
     def read(self, tensor: Tensor) -> Bits:
         """Return a tensor's bytes as stored in the golden.
@@ -131,7 +125,7 @@ class Archive:
         out = np.empty(nbytes, np.uint8)
         chunk_bytes = math.prod(chunk) * itemsize
         packed = (self._bytes(place) for place in places)
-        unpacked = _in_order(self._pool, lambda data: _unpack(data, chunk_bytes, itemsize), packed)
+        unpacked = map_in_order(lambda data: _unpack(data, chunk_bytes, itemsize), packed)
         for offset, data in zip(offsets, unpacked, strict=True):
             start = _flat(offset, tensor.shape) * itemsize
             out[start : start + chunk_bytes] = data[: nbytes - start]
@@ -238,7 +232,7 @@ def chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
     return tuple(chunk)
 
 
-def _write(out: h5py.File, tensor: Tensor, values: NDArray[Any], pool: ThreadPoolExecutor) -> None:
+def _write(out: h5py.File, tensor: Tensor, values: NDArray[Any]) -> None:
     folder, _, leaf = tensor.name.rpartition("/")
     group = out.require_group(folder) if folder else out
     space = h5py.h5s.create_simple(tensor.shape)
@@ -262,22 +256,9 @@ def _write(out: h5py.File, tensor: Tensor, values: NDArray[Any], pool: ThreadPoo
     offsets = list(_offsets(tensor.shape, chunk))
     starts = [_flat(offset, tensor.shape) * itemsize for offset in offsets]
     pieces = (flat[start : start + chunk_bytes] for start in starts)
-    packed = _in_order(pool, lambda piece: _pack(piece, chunk_bytes, itemsize), pieces)
+    packed = map_in_order(lambda piece: _pack(piece, chunk_bytes, itemsize), pieces)
     for offset, data in zip(offsets, packed, strict=True):
         dataset.write_direct_chunk(offset, data)
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, work: Callable[[_Item], _Result], items: Iterator[_Item]
-) -> Iterator[_Result]:
-    """Map in threads, in order, with no more than a few results waiting."""
-    waiting: list[Future[_Result]] = []
-    for item in items:
-        waiting.append(pool.submit(work, item))
-        if len(waiting) > 2 * _THREADS:
-            yield waiting.pop(0).result()
-    for future in waiting:
-        yield future.result()
 
 
 def _pack(piece: Bits, chunk_bytes: int, itemsize: int) -> bytes:

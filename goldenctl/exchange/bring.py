@@ -135,9 +135,10 @@ def _recipe(
         "backend": {
             "name": "import",
             "engine": mapping.engine,
-            "dump": {"path": str(dump), "sha256": _digest(dump)},
-            "map": encode(mapping),
+            "dump": str(dump),
+            "dump_sha256": _digest(dump),
         },
+        "map": encode(mapping),
         "device": "",
         "mode": mapping.mode,
         "dtype": dtypes.most_common(1)[0][0],
@@ -163,4 +164,4 @@ def _restored_recipe(catalog: Catalog) -> Mapping[str, Any]:
     """Return the recipe; a part of a golden says of which."""
     if catalog.content_sha256 == catalog.source_content_sha256:
         return catalog.recipe
-    return {**catalog.recipe, "part_of": {"content_sha256": catalog.source_content_sha256}}
+    return {**catalog.recipe, "part_of": f"sha256:{catalog.source_content_sha256}"}

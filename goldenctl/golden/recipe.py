@@ -78,6 +78,7 @@ class Recipe(_Record, frozen=True, omit_defaults=False):
     logits: Word = "last"
     oracle: Word = "none"
     reference: Environment | None = None
+    part_of: Digest | None = None  # the content of the golden that an export cut it from
 
 
 def parse_recipe(raw: Mapping[str, Any], where: str) -> Recipe:

@@ -15,11 +15,10 @@ import mmap
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -28,15 +27,13 @@ from goldenctl.errors import DamagedError, MissingError, UsageError
 from goldenctl.golden.store import sync_folder
 from goldenctl.model.jsonfile import parse_object
 from goldenctl.remote.stores import Store
+from goldenctl.threads import map_in_order
 
 PART_BYTES = 32 << 20
 LEAST_PART_BYTES = 1 << 10
-_THREADS = 4
 _INDEX_LIMIT_BYTES = 16 << 20
 _INDEX_VERSION = 1
 Progress = Callable[[int], None]  # bytes done since the last call
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 
 class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -118,8 +115,7 @@ def _send_parts(store: Store, data: memoryview, index: Index, progress: Progress
         progress(len(part))
         return len(part) if there else 0
 
-    with ThreadPoolExecutor(_THREADS) as pool:
-        return sum(_in_order(pool, send_part, range(len(index.parts))))
+    return sum(map_in_order(send_part, range(len(index.parts))))
 
 
 def fetch(
@@ -216,8 +212,7 @@ def _pieces(store: Store, index: Index, kept: int, digest: str) -> Iterator[byte
         return data
 
     numbers = range(kept // index.part_bytes, -(-index.bytes // index.part_bytes))
-    with ThreadPoolExecutor(_THREADS) as pool:
-        yield from _in_order(pool, piece, numbers)
+    yield from map_in_order(piece, numbers)
 
 
 def _kept(descriptor: int, index: Index, digest: str) -> tuple[int, Any]:
@@ -239,23 +234,6 @@ def _kept(descriptor: int, index: Index, digest: str) -> tuple[int, Any]:
         kept += len(data)
     os.ftruncate(descriptor, kept)
     return kept, hasher
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, work: Callable[[_Item], _Result], items: Iterable[_Item]
-) -> Iterator[_Result]:
-    """Map in threads, in order, with as few results waiting as there are threads."""
-    waiting: list[Future[_Result]] = []
-    try:
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) >= _THREADS:
-                yield waiting.pop(0).result()
-        while waiting:
-            yield waiting.pop(0).result()
-    finally:
-        for future in waiting:
-            future.cancel()
 
 
 @contextlib.contextmanager

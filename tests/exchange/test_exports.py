@@ -25,6 +25,7 @@ from goldenctl.exchange.safetensors import write_safetensors
 from goldenctl.exchange.select import select
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile, open_golden
+from goldenctl.golden.recipe import parse_recipe
 from goldenctl.golden.schema import TensorSpec
 from goldenctl.golden.writer import GoldenWriter
 
@@ -158,7 +159,8 @@ def test_a_part_is_a_golden_of_its_own(golden_in: Goldens, tmp_path: Path) -> No
     assert {i.case for i in part.tensors.values()} == {case}
     assert {i.sublayer for i in part.tensors.values()} >= {"layers.01.attention", "layers.01.mlp"}
     assert len(part.tensors) < len(golden.tensors) / 8
-    assert part.recipe["part_of"] == {"content_sha256": golden.content_sha256}
+    assert part.recipe["part_of"] == f"sha256:{golden.content_sha256}"
+    assert parse_recipe(part.recipe, "part").part_of == part.recipe["part_of"]
     for name, info in part.tensors.items():
         assert info.sha256 == golden.info(name).sha256
         assert part.map(name).tobytes() == golden.map(name).tobytes()

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
+from moving import Bucket, MadeSet, content, entry_of, manifest_of
 
-from goldenctl.diff.tolerance import default_policy
-from goldenctl.golden.manifest import Manifest, VersionEntry, dump_manifest
-from goldenctl.golden.recipe import Recipe
 from goldenctl.golden.store import GoldenSet
 
 CREDENTIALS = {
@@ -33,17 +29,6 @@ def s3_endpoint() -> Iterator[str]:
     server.stop()
 
 
-@dataclass(frozen=True)
-class Bucket:
-    """A bucket of its own for one test, seen past goldenctl."""
-
-    url: str
-    files: object
-
-    def keys(self) -> list[str]:
-        return sorted(self.files.find(self.url))  # type: ignore[attr-defined]
-
-
 @pytest.fixture
 def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bucket:
     """Make an empty bucket and point the environment at its server."""
@@ -57,9 +42,6 @@ def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     name = f"test-{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:16]}"
     files.mkdir(name)
     return Bucket(f"s3://{name}", files)
-
-
-MadeSet = Callable[..., GoldenSet]
 
 
 @pytest.fixture
@@ -78,31 +60,8 @@ def made_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MadeSet:
         for version, size in enumerate(sizes, start=1):
             data = content(version, size)
             golden_set.path(version).write_bytes(data)
-            entries.append(_entry(version, data))
-        golden_set.manifest_path.write_bytes(_manifest(name, len(sizes), entries))
+            entries.append(entry_of(version, data))
+        golden_set.manifest_path.write_bytes(manifest_of(name, len(sizes), entries))
         return golden_set
 
     return made
-
-
-def content(version: int, size: int) -> bytes:
-    """Return bytes of which no two parts are the same."""
-    return np.random.default_rng(version).bytes(size)
-
-
-def _entry(version: int, data: bytes) -> VersionEntry:
-    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-    return VersionEntry(version=version, bytes=len(data), sha256=digest, content_sha256=digest)
-
-
-def _manifest(name: str, version: int, entries: list[VersionEntry]) -> bytes:
-    return dump_manifest(
-        Manifest(
-            name=name,
-            version=version,
-            versions=tuple(entries),
-            recipe=Recipe(),
-            tolerance=default_policy(),
-            tensors=(),
-        )
-    )

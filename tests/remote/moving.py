@@ -1,0 +1,50 @@
+"""What the tests of push and pull have in hand: sets of any bytes, and a bucket."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from goldenctl.diff.tolerance import default_policy
+from goldenctl.golden.manifest import Manifest, VersionEntry, dump_manifest
+from goldenctl.golden.recipe import Recipe
+from goldenctl.golden.store import GoldenSet
+
+MadeSet = Callable[..., GoldenSet]
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket of its own for one test, seen past goldenctl."""
+
+    url: str
+    files: object
+
+    def keys(self) -> list[str]:
+        return sorted(self.files.find(self.url))  # type: ignore[attr-defined]
+
+
+def content(version: int, size: int) -> bytes:
+    """Return bytes of which no two parts are the same."""
+    return np.random.default_rng(version).bytes(size)
+
+
+def entry_of(version: int, data: bytes) -> VersionEntry:
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    return VersionEntry(version=version, bytes=len(data), sha256=digest, content_sha256=digest)
+
+
+def manifest_of(name: str, version: int, entries: list[VersionEntry]) -> bytes:
+    return dump_manifest(
+        Manifest(
+            name=name,
+            version=version,
+            versions=tuple(entries),
+            recipe=Recipe(),
+            tolerance=default_policy(),
+            tensors=(),
+        )
+    )
