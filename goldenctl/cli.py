@@ -42,7 +42,44 @@ EXIT_INTERNAL = 70
 EXIT_PIPE = 141  # as of a program that SIGPIPE ended: what the verdict was is not known
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+SECTIONS: dict[str, tuple[click.Command, ...]] = {
+    "Record, replay, judge": (
+        record_command,
+        replay_command,
+        diff_command,
+        blame_command,
+        verify_command,
+        bench_command,
+        selftest_command,
+    ),
+    "Look": (inspect_command, report_command, plot_command),
+    "Golden sets": (
+        init_command,
+        list_command,
+        log_command,
+        show_command,
+        manifest_command,
+        check_command,
+        attest_command,
+        rm_command,
+        gc_command,
+    ),
+    "Move": (push_command, pull_command, export_command, import_command),
+    "Prepare": (synth_command, infinicore_group, faults_command, doctor_command),
+}
+
+
+class _Sections(click.Group):
+    """A group whose help lists the commands by what they are for."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, commands in SECTIONS.items():
+            rows = [(str(c.name), c.get_short_help_str(limit=60)) for c in commands]
+            with formatter.section(title):
+                formatter.write_dl(rows, col_max=12)
+
+
+@click.group(cls=_Sections, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="goldenctl")
 def cli() -> None:
     """Record a transformer's tensors in PyTorch, replay them on another engine, and find the
@@ -55,36 +92,9 @@ def cli() -> None:
     """
 
 
-for command in (
-    synth_command,
-    record_command,
-    replay_command,
-    diff_command,
-    blame_command,
-    selftest_command,
-    verify_command,
-    check_command,
-    attest_command,
-    bench_command,
-    report_command,
-    plot_command,
-    inspect_command,
-    export_command,
-    import_command,
-    faults_command,
-    infinicore_group,
-    doctor_command,
-    init_command,
-    list_command,
-    log_command,
-    show_command,
-    manifest_command,
-    rm_command,
-    gc_command,
-    push_command,
-    pull_command,
-):
-    cli.add_command(command)
+for _commands in SECTIONS.values():
+    for _command in _commands:
+        cli.add_command(_command)
 
 
 def main() -> None:

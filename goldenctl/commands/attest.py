@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from goldenctl.golden.store import GoldenSet
 
 
-@click.command("attest")
+@click.command("attest", short_help="Write what this machine found, for others")
 @click.argument("run", type=GOLDEN)
 @click.option(
     "--output", type=PATH, metavar="FILE", help="RUN with .attestation.json unless given."

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from goldenctl.replay.bench import Entrant
 
 
-@click.command("bench")
+@click.command("bench", short_help="Time backends side by side")
 @click.argument("golden", type=GOLDEN)
 @goldens_option()
 @click.option(

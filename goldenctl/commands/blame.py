@@ -12,7 +12,7 @@ from goldenctl.commands.reporting import Outputs, Shown, deliver, report_outputs
 from goldenctl.errors import UsageError
 
 
-@click.command("blame")
+@click.command("blame", short_help="Find every culprit and name its bug")
 @click.argument("golden", type=GOLDEN)
 @click.option("--backend", default="infinicore", show_default=True, help="As for replay.")
 @click.option("--model-path", type=PATH, help="The checkpoint, when it has moved.")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from goldenctl.golden.store import GoldenSet
 
 
-@click.command("check")
+@click.command("check", short_help="Hold sets against what computes them today")
 @click.argument("names", metavar="[NAME...]", nargs=-1, type=TEXT)
 @click.option("--integrity", is_flag=True, help="Only digests: fast, without torch or InfiniCore.")
 @click.option(

@@ -20,7 +20,7 @@ from goldenctl.commands.reporting import (
 from goldenctl.errors import UsageError
 
 
-@click.command("diff")
+@click.command("diff", short_help="Score runs and say which op goes wrong first")
 @click.argument("golden", type=GOLDEN)
 @click.argument("runs", type=GOLDEN, nargs=-1, metavar="[RUN]...")
 @click.option(

@@ -32,7 +32,7 @@ class Finding:
     remedy: str = ""
 
 
-@click.command("doctor")
+@click.command("doctor", short_help="Check what this machine has")
 @click.option("--model-path", type=PATH, help="Also check this checkpoint.")
 @click.option("--infini-root", type=PATH, help="InfiniCore's install folder.")
 def doctor_command(model_path: Path | None, infini_root: Path | None) -> int:

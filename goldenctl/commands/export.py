@@ -31,7 +31,7 @@ _BY_SUFFIX = {
 }
 
 
-@click.command("export")
+@click.command("export", short_help="Write a golden or run in another format")
 @click.argument("file", type=GOLDEN)
 @click.argument("out", type=PATH)
 @click.option(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 
-@click.command("faults")
+@click.command("faults", short_help="List the bugs that can be injected")
 def faults_command() -> None:
     """List the faults that replay --inject knows, and which ops each can befall."""
     from rich.console import Console

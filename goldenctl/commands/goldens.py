@@ -9,7 +9,7 @@ import click
 from goldenctl.commands.options import TEXT, goldens_option
 
 
-@click.command("list")
+@click.command("list", short_help="List the golden sets")
 @goldens_option(expose=True)
 def list_command(goldens: Path | None) -> int:
     """List the golden sets: the version that each manifest describes, and what is here.
@@ -30,7 +30,7 @@ def list_command(goldens: Path | None) -> int:
     return code
 
 
-@click.command("log")
+@click.command("log", short_help="Show a set's history")
 @click.argument("name", type=TEXT)
 @goldens_option(expose=True)
 def log_command(name: str, goldens: Path | None) -> None:
@@ -42,7 +42,7 @@ def log_command(name: str, goldens: Path | None) -> None:
     make_console().print(history_table(existing_set(name, goldens)))
 
 
-@click.command("show")
+@click.command("show", short_help="Show how a set or version was recorded")
 @click.argument("name", metavar="NAME[@vN]", type=TEXT)
 @click.option("-v", "--verbose", is_flag=True, help="List every tensor with its digest.")
 @goldens_option(expose=True)

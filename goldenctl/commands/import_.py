@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from goldenctl.exchange.assign import Assignment
 
 
-@click.command("import")
+@click.command("import", short_help="Make a run of another engine's dump")
 @click.argument("dump", type=PATH)
 @click.argument("out", type=PATH, required=False)
 @click.option("--map", "map_path", type=PATH, help="Which tensor is which (TOML or JSON).")

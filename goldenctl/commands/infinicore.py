@@ -10,7 +10,7 @@ from goldenctl.commands.options import PATH, os_errors_named
 from goldenctl.errors import UsageError
 
 
-@click.group("infinicore")
+@click.group("infinicore", short_help="Show or install the InfiniCore that replays run on")
 def infinicore_group() -> None:
     """Show or install the InfiniCore that replays run on."""
 

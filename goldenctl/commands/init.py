@@ -29,7 +29,7 @@ manifest.json text eol=lf -merge
 _FILES = {".gitignore": _GITIGNORE, ".gitattributes": _GITATTRIBUTES}
 
 
-@click.command("init")
+@click.command("init", short_help="Make a folder of golden sets")
 @click.argument("folder", metavar="[DIR]", type=PATH, required=False)
 def init_command(folder: Path | None) -> None:
     """Make DIR a folder of golden sets: write .gitignore and .gitattributes in it.

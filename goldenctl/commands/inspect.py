@@ -9,7 +9,7 @@ import click
 from goldenctl.commands.options import GOLDEN, goldens_option
 
 
-@click.command("inspect")
+@click.command("inspect", short_help="Show what is in a golden or run")
 @click.argument("file", type=GOLDEN)
 @click.argument("tensor", required=False)
 @goldens_option()

@@ -9,7 +9,7 @@ import click
 from goldenctl.commands.options import TEXT, goldens_option
 
 
-@click.command("manifest")
+@click.command("manifest", short_help="Write or renew a set's manifest")
 @click.argument("name", metavar="NAME[@vN]", type=TEXT)
 @click.option(
     "--tolerance",

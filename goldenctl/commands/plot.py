@@ -25,7 +25,7 @@ KINDS = ("map", "depth", "times", "strips", "histogram", "quantiles", "scatter")
 SUFFIXES = (".svg", ".png")
 
 
-@click.command("plot")
+@click.command("plot", short_help="Draw a report's figures as SVG and PNG")
 @click.argument("report", type=GOLDEN, metavar="REPORT|GOLDEN")
 @click.argument("run", type=GOLDEN, required=False)
 @click.option(

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 ORACLE_TIMES = "about 4 times as long"
 
 
-@click.command("record")
+@click.command("record", short_help="Run a checkpoint in PyTorch and keep its tensors")
 @click.argument("checkpoint", type=PATH, required=False)
 @click.argument("golden", type=PATH, required=False)
 @click.option("--name", type=TEXT, help="Write the next version of this golden set.")

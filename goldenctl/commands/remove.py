@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from goldenctl.golden.store import GoldenSet
 
 
-@click.command("rm")
+@click.command("rm", short_help="Remove a version or a set")
 @click.argument("name", metavar="NAME[@vN]", type=TEXT)
 @click.option("--force", is_flag=True, help="Also what the manifest needs, or a whole set; asks.")
 @click.option("--yes", is_flag=True, help="With --force: do not ask.")
@@ -70,7 +70,7 @@ def _ask(question: str, *, yes: bool) -> None:
         raise UsageError(message, hint="answer y, or pass --yes")
 
 
-@click.command("gc")
+@click.command("gc", short_help="Remove what no manifest mentions")
 @click.argument("names", metavar="[NAME]...", type=TEXT, nargs=-1)
 @click.option(
     "--dry-run/--delete",

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from goldenctl.replay.replay import Options
 
 
-@click.command("replay")
+@click.command("replay", short_help="Run a golden's inputs through another engine")
 @click.argument("golden", type=GOLDEN)
 @click.argument("run", type=PATH)
 @click.option(

@@ -10,7 +10,7 @@ from goldenctl.commands.options import PATH
 from goldenctl.commands.reporting import Outputs, Shown, deliver, report_outputs, report_shown
 
 
-@click.command("report")
+@click.command("report", short_help="Render a stored report in other formats")
 @click.argument("file", type=PATH)
 @report_outputs
 @report_shown

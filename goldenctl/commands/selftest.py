@@ -13,7 +13,7 @@ from goldenctl.errors import require_torch
 LAYERS = 4
 
 
-@click.command("selftest")
+@click.command("selftest", short_help="Prove on a golden what is caught and named")
 @click.argument("golden", type=GOLDEN)
 @click.option("--backend", default="infinicore", show_default=True, help="As for replay.")
 @click.option("--model-path", type=PATH, help="The checkpoint, when it has moved.")

@@ -9,7 +9,7 @@ import click
 from goldenctl.commands.options import PATH, os_errors_named, progress_bar
 
 
-@click.command("synth")
+@click.command("synth", short_help="Make a random checkpoint")
 @click.argument("preset")
 @click.argument("out", type=PATH)
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same bits.")

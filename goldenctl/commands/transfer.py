@@ -30,7 +30,7 @@ def store_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
-@click.command("push")
+@click.command("push", short_help="Send goldens to a store")
 @click.argument("names", metavar="[NAME[@vN]]...", type=TEXT, nargs=-1)
 @store_option
 @click.option(
@@ -67,7 +67,7 @@ def push_command(
         click.echo("there is nothing to push")
 
 
-@click.command("pull")
+@click.command("pull", short_help="Bring goldens from a store")
 @click.argument("names", metavar="[NAME[@vN]]...", type=TEXT, nargs=-1)
 @store_option
 @click.option("--all", "every", is_flag=True, help="Every version of the manifests' history.")

@@ -21,7 +21,7 @@ from goldenctl.errors import UsageError
 DEFAULT_MODEL = Path("/home/shared/models/Qwen3-1.7B")
 
 
-@click.command("verify")
+@click.command("verify", short_help="Record, replay and diff in one go")
 @click.option(
     "--model-path", type=PATH, default=DEFAULT_MODEL, show_default=True, help="The checkpoint."
 )
