@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import os
 import re
 from collections.abc import Iterator
@@ -253,6 +254,29 @@ def leftovers(folder: Path) -> list[Path]:
         return []
     found = ((path, _PART.fullmatch(path.name)) for path in sorted(folder.iterdir()))
     return [path for path, match in found if match and _left(path, int(match[1]))]
+
+
+def claim(path: Path) -> Path:
+    """Make this process's temporary file of ``path``, and return it.
+
+    What processes that are no more left is taken away. Raises UsageError when another one is
+    writing ``path`` now; OSError as it comes.
+    """
+    temporary = part_path(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # where folders have no locks, two may both begin
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        remove_leftovers(path)
+        for other in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+            if other != temporary and _PART.fullmatch(other.name):
+                process = other.name.split(".")[-2]
+                message = f"{path}: another goldenctl (process {process}) is writing it"
+                raise UsageError(message, hint="nothing was changed; wait for it to end")
+        temporary.touch()
+    finally:
+        os.close(folder)
+    return temporary
 
 
 def remove_leftovers(path: Path) -> None:

@@ -34,7 +34,7 @@ from goldenctl.golden.schema import (
     described,
     metadata_digest,
 )
-from goldenctl.golden.store import part_path, remove_leftovers, sync_folder
+from goldenctl.golden.store import claim, part_path, remove_leftovers, sync_folder
 from goldenctl.golden.times import encode_times, now_utc, times_path
 
 _HASH_BLOCK_BYTES = 1 << 20
@@ -77,6 +77,8 @@ class GoldenWriter:
         remove_leftovers(path)
         _check_space(path, 0 if resumed else sum(spec.nbytes for spec in tensors))
         try:
+            if journal is None:
+                claim(path)
             self.offsets = allocate(
                 laid_out,
                 self._root,

@@ -106,6 +106,26 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path: Path) -> None:
     assert {part.suffix for part in tmp_path.iterdir()} == {".h5", ".json"}
 
 
+def test_of_two_writers_of_one_file_one_wins_and_the_other_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "g.h5"
+    script = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[2]);"
+        "from test_writer import fill, one_tensor; writer = one_tensor(Path(sys.argv[1]), 64);"
+        "print('begun', flush=True); sys.stdin.read(); fill(writer)"
+    )
+    command = [sys.executable, "-c", script, path, Path(__file__).parent]
+    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "begun\n"
+        said = rf"another goldenctl \(process {other.pid}\) is writing it"
+        with pytest.raises(UsageError, match=said):
+            one_tensor(path, 128)
+        other.communicate("")
+    assert open_golden(path).info(OUTPUT).nbytes == 64
+    fill(one_tensor(path, 128))
+    assert open_golden(path).info(OUTPUT).nbytes == 128
+
+
 def test_what_a_living_process_writes_is_not_taken_away(tmp_path: Path) -> None:
     path = tmp_path / "g.h5"
     with one_tensor(path, 64) as writer:
