@@ -34,9 +34,10 @@ class JsonReader {
     void end();
 
     // Names the place: of what is being read or, after that, of what `within` has stepped into.
+    // A line stays a line that can be read, however long the plan's names and numbers are.
     template <typename... Parts>
     [[noreturn]] void fail(const Parts&... parts) const {
-        throw PlanError(say(place_, ": ", parts...));
+        throw PlanError(say(place_, ": ", parts...).substr(0, 500));
     }
     void within(const std::string& step, const std::function<void()>& body);
 
