@@ -14,6 +14,7 @@ from pathlib import Path
 from goldenctl.check.integrity import check_files, check_manifest
 from goldenctl.check.step import INTEGRITY, PASSED, RECORD, REPLAY, Results, Step, caught, of_report
 from goldenctl.diff.against_manifest import compare_with_manifest
+from goldenctl.diff.illustrate import illustrate
 from goldenctl.diff.judge import compare
 from goldenctl.diff.report import Report
 from goldenctl.diff.tolerance import Policy
@@ -33,7 +34,8 @@ Progress = Callable[[int, int, str], None]
 class Wanted:
     """What is asked of a check. ``against`` is ``golden``, ``manifest``, or empty: the golden
     where it is here, else the manifest. ``record`` also records again where the golden is here;
-    ``policy`` None is the manifest's own; ``keep`` is a folder for what is written."""
+    ``policy`` None is the manifest's own; ``keep`` is a folder for what is written;
+    ``pictures`` says whether figures will be drawn."""
 
     integrity_only: bool = False
     against: str = ""
@@ -45,6 +47,7 @@ class Wanted:
     infini_root: Path | None = None
     policy: Policy | None = None
     keep: Path | None = None
+    pictures: bool = False
     progress: Progress = lambda *_: None
     notify: Callable[[str], None] = lambda _: None
 
@@ -137,7 +140,10 @@ class _Check:
     def _replayed(self, source: GoldenFile) -> Iterator[Step]:
         backend, run = self._replay(source)
         said = f"{backend.name} {self._wanted.options.device}, {self._wanted.options.mode}"
-        yield of_report(self._set.name, REPLAY, compare(source, run, self._policy), said=said)
+        report = compare(source, run, self._policy)
+        if self._wanted.pictures:
+            report = illustrate(report, source, run)
+        yield of_report(self._set.name, REPLAY, report, said=said)
         expected = self._manifest.current.content_sha256
         if sha256_text(source.content_sha256) != expected:
             # The run started from other bits than the manifest's golden has.

@@ -6,7 +6,10 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from goldenctl.diff.report import Report, worst_share
+from msgspec.structs import replace
+
+from goldenctl.diff.checks import CheckStep
+from goldenctl.diff.report import Provenance, Report, worst_share
 from goldenctl.errors import (
     EXIT_BEYOND_TOLERANCE,
     EXIT_DAMAGED,
@@ -86,6 +89,35 @@ def _first_wrong(report: Report) -> str:
     worst = f" at {first.worst}" if first.worst else ""
     return f"{wrong} of {len(report.compared)} wrong, first {where}: {why}{worst}"
 
+
+def report_of(steps: Sequence[Step]) -> Report:
+    """Return a check as one report: all steps, and the tensors of the one that is wrong first,
+    else of the one that used most of its tolerance."""
+    judged = [step for step in steps if step.report is not None]
+    wrong = [step for step in judged if not step.ok]
+    by_share = sorted(judged, key=lambda step: -(step.share or 0.0))
+    shown = next((step.report for step in (*wrong, *by_share) if step.report is not None), None)
+    checks = tuple(
+        CheckStep(
+            golden=step.golden,
+            step=step.step,
+            state=step.state,
+            judged_by=step.judged_by,
+            share=step.share,
+            said=step.said,
+        )
+        for step in steps
+    )
+    return replace(shown or _NOTHING, command="check", checks=checks)
+
+
+def _nowhere(kind: str) -> Provenance:
+    return Provenance(
+        path="", kind=kind, created_utc="", tool_version="", content_sha256="", recipe={}
+    )
+
+
+_NOTHING = Report(golden=_nowhere("golden"), run=_nowhere("run"), policy="", mode="", sublayers=())
 
 Results = list[Step]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from goldenctl.commands.options import GOLDEN, PATH, TEXT, goldens_option, refuse_unwritable
+from goldenctl.commands.reporting import Shown, deliver
 from goldenctl.errors import DamagedError, UsageError
 
 if TYPE_CHECKING:
@@ -57,8 +58,6 @@ def run_attestation(file: Path, names: tuple[str, ...], options: dict[str, Any])
     from goldenctl.check.attest import judge_again, load
     from goldenctl.golden.manifest import load_manifest
     from goldenctl.golden.store import open_set
-    from goldenctl.report.console import print_report
-    from goldenctl.report.json import save_report
 
     attestation = load(file)
     name = attestation.golden.name
@@ -68,11 +67,10 @@ def run_attestation(file: Path, names: tuple[str, ...], options: dict[str, Any])
     golden_set = open_set(name, options["goldens"])
     manifest = load_manifest(golden_set)
     report = judge_again(attestation, manifest, golden_set.manifest_path, file)
-    _say(attestation)
-    print_report(report)
-    if options["json_path"] is not None:
-        save_report(report, options["json_path"])
-    return report.exit_code
+    shown: Shown = options["shown"]
+    if not shown.quiet:
+        _say(attestation)
+    return deliver(report, options["outputs"], shown)
 
 
 def _say(attestation: Attestation) -> None:

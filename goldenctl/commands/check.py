@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +14,8 @@ from goldenctl.commands.options import (
     goldens_option,
     os_errors_named,
     progress_bar,
-    refuse_unwritable,
 )
+from goldenctl.commands.reporting import Outputs, Shown, deliver, report_outputs, report_shown
 from goldenctl.errors import MissingError, UsageError
 
 if TYPE_CHECKING:
@@ -67,7 +66,8 @@ if TYPE_CHECKING:
     help="Longest silence of the backend.",
 )
 @click.option("--keep", type=PATH, help="Keep what is recorded and replayed in this folder.")
-@click.option("--json", "json_path", type=PATH, help="Write the steps as JSON.")
+@report_outputs
+@report_shown
 @click.option(
     "--attestation",
     type=PATH,
@@ -93,32 +93,32 @@ def check_command(names: tuple[str, ...], attestation: Path | None, **options: A
 
 
 def run_check(
-    names: tuple[str, ...], *, goldens: Path | None, json_path: Path | None, **options: Any
+    names: tuple[str, ...],
+    *,
+    goldens: Path | None,
+    outputs: Outputs,
+    shown: Shown,
+    **options: Any,
 ) -> int:
     """Check, print, write; return the exit code."""
     from goldenctl.check.check import check_set
-    from goldenctl.check.step import exit_code
-    from goldenctl.report.check import print_check
+    from goldenctl.check.step import exit_code, report_of
 
-    if json_path is not None:
-        refuse_unwritable(json_path)
+    outputs.check()
     if options["integrity"] and (options["record"] or options["against"] == "manifest"):
         message = "--integrity: it computes nothing, so --record and --against manifest do not fit"
         raise UsageError(message)
     chosen = _sets(names, goldens)
     steps: list[Step] = []
     with progress_bar("checking") as progress:
-        wanted = _wanted(options, progress)
+        wanted = _wanted(options, progress, pictures=outputs.pictures)
         for golden_set in chosen:
             steps += check_set(golden_set, wanted)
-    print_check(steps)
-    if json_path is not None:
-        with os_errors_named():
-            json_path.write_text(_as_json(steps), encoding="utf-8")
+    deliver(report_of(steps), outputs, shown)
     return exit_code(steps)
 
 
-def _wanted(options: dict[str, Any], progress: Any) -> Wanted:
+def _wanted(options: dict[str, Any], progress: Any, *, pictures: bool) -> Wanted:
     from goldenctl.check.check import Wanted
     from goldenctl.diff.tolerance import load_policy
     from goldenctl.replay.backend import parse_device
@@ -142,6 +142,7 @@ def _wanted(options: dict[str, Any], progress: Any) -> Wanted:
         infini_root=options["infini_root"],
         policy=load_policy(options["tolerance"]) if options["tolerance"] else None,
         keep=keep,
+        pictures=pictures,
         progress=progress,
         notify=lambda text: click.echo(text, err=True),
     )
@@ -163,30 +164,3 @@ def _sets(names: tuple[str, ...], goldens: Path | None) -> list[GoldenSet]:
         message = f"{goldens_folder(goldens)}: there is no golden set in it"
         raise MissingError(message, hint="goldenctl record CHECKPOINT --name NAME makes one")
     return chosen
-
-
-def _as_json(steps: list[Step]) -> str:
-    from goldenctl.check.step import exit_code
-
-    content = {
-        "check_version": 1,
-        "ok": all(step.ok for step in steps),
-        "exit_code": exit_code(steps),
-        "steps": [
-            {
-                "golden": step.golden,
-                "step": step.step,
-                "state": step.state,
-                "judged_by": step.judged_by,
-                "used": None if step.share is None else _number(step.share),
-                "said": step.said,
-            }
-            for step in steps
-        ],
-    }
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-
-
-def _number(value: float) -> float | str:
-    """Numbers that are not finite are words, as in the report's JSON."""
-    return value if value == value and abs(value) != float("inf") else "Inf"

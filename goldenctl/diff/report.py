@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from goldenctl.diff.checks import CheckStep
 from goldenctl.diff.findings import Culprit, Findings
 from goldenctl.diff.metrics import LogitMetrics, Metrics
 from goldenctl.diff.pictures import Picture
@@ -108,6 +109,7 @@ class Report(
     are of the worst tensors; ``findings`` are blame's, ``selftest`` is that command's.
     ``steps`` are the times of whole steps; ``determinism`` is what replay --shuffle found, and
     does not count for the verdict.
+    ``checks`` are the steps of ``check``; the rest is then of the one that is wrong first.
     ``differs`` says, of two goldens, what else is not the same: torch, threads, dtype, ...
     """
 
@@ -126,6 +128,7 @@ class Report(
     selftest: Selftest | None = None
     steps: tuple[StepTime, ...] = ()
     determinism: Determinism | None = None
+    checks: tuple[CheckStep, ...] = ()
 
     @property
     def tensors(self) -> list[TensorResult]:
@@ -142,9 +145,11 @@ class Report(
     @property
     def ok(self) -> bool:
         """Every tensor passed, there was at least one, no sublayer crashed, and there is no
-        culprit. A selftest: it kept its rates."""
+        culprit. A selftest: it kept its rates. A check: every step passed."""
         if self.selftest is not None:
             return self.selftest.ok
+        if self.command == "check":
+            return bool(self.checks) and all(step.ok for step in self.checks)
         crashed = any(sublayer.state == CRASHED for sublayer in self.sublayers)
         right = bool(self.compared) and all(t.ok for t in self.compared)
         return right and not crashed and not self.culprits

@@ -46,6 +46,8 @@ def answers(report: Report) -> Answers:
     """Return what a report says, in words."""
     if report.selftest is not None:
         return _of_selftest(report.selftest)
+    if report.command == "check":
+        return _of_check(report)
     if report.ok:
         return Answers(True, _passed(report), sure=_sure_of_pass(report))
     first = first_culprit(report)
@@ -160,6 +162,26 @@ def _sure_of_pass(report: Report) -> str:
     if all(t.rule not in RULES for t in report.compared):
         said += "; a recorded budget (record --oracle) sees smaller bugs"
     return said
+
+
+def _of_check(report: Report) -> Answers:
+    goldens = dict.fromkeys(step.golden for step in report.checks)
+    wrong = [step for step in report.checks if not step.ok]
+    sets = plural(len(goldens), "golden set")
+    if not report.checks:
+        return Answers(False, "nothing was checked")
+    if not wrong:
+        return Answers(True, f"{plural(len(report.checks), 'step')} of {sets}")
+    bad = len(dict.fromkeys(step.golden for step in wrong))
+    first = wrong[0]
+    tensor = first_culprit(report) if first.state == "failed" else None
+    return Answers(
+        False,
+        f"{bad} of {sets}",
+        where=f"{first.golden}, step {first.step}: {first.state}",
+        kind=first.said,
+        sure=_sure(report, tensor, None) if tensor is not None else "certain: it did not run",
+    )
 
 
 def _of_selftest(result: Selftest) -> Answers:

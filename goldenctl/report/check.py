@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from goldenctl.check.step import Step
+from goldenctl.diff.checks import CheckStep
 from goldenctl.errors import printable
+from goldenctl.report.console_parts import clean
+from goldenctl.report.words import percent
 
 
-def print_check(steps: Sequence[Step], console: Console | None = None) -> None:
-    """Print a check's steps."""
-    (console or Console(highlight=False)).print(view(steps))
-
-
-def view(steps: Sequence[Step]) -> RenderableType:
+def check_view(steps: Sequence[CheckStep]) -> RenderableType:
     """Return the steps as something rich can print, at 80 columns or more."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
@@ -29,17 +25,15 @@ def view(steps: Sequence[Step]) -> RenderableType:
     for step in steps:
         mark = Text("✓", "green") if step.ok else Text("✗", "bold red")
         said = step.said if step.ok else step.state
-        cells = [printable(text) for text in (step.golden, step.step, step.judged_by)]
-        table.add_row(mark, *cells, _share(step.share), printable(said))
+        cells = [clean(text) for text in (step.golden, step.step, step.judged_by)]
+        used = "" if step.share is None else percent(step.share)
+        table.add_row(mark, *cells, used, clean(said))
     wrong = [step for step in steps if not step.ok]
-    lines = [
-        Text(f"✗ {printable(step.golden)} {step.step}: {printable(step.said)}", "red")
-        for step in wrong
-    ]
+    lines = [Text(printable(f"✗ {step.golden} {step.step}: {step.said}"), "red") for step in wrong]
     return Group(table, Text(), *lines, _verdict(steps, wrong))
 
 
-def _verdict(steps: Sequence[Step], wrong: Sequence[Step]) -> Text:
+def _verdict(steps: Sequence[CheckStep], wrong: Sequence[CheckStep]) -> Text:
     goldens = len({step.golden for step in steps})
     if not steps:
         return Text("✗ FAIL  nothing was checked", "bold red")
@@ -47,14 +41,6 @@ def _verdict(steps: Sequence[Step], wrong: Sequence[Step]) -> Text:
         bad = len({step.golden for step in wrong})
         return Text(f"✗ FAIL  {bad} of {_sets(goldens)}", "bold red")
     return Text(f"✓ PASS  {len(steps)} steps of {_sets(goldens)}", "bold green")
-
-
-def _share(share: float | None) -> str:
-    if share is None:
-        return ""
-    if not math.isfinite(share) or share >= 100:
-        return ">9999%"
-    return f"{share:.0%}"
 
 
 def _sets(count: int) -> str:

@@ -32,7 +32,12 @@ def _reproduce(report: Report) -> Iterator[Command]:
     if report.command == "selftest":
         yield Command("Run the selftest again", _line("selftest", golden, *_engine(recipe)))
         return
-    if report.run.kind == "golden":
+    if report.command == "check":
+        names = dict.fromkeys(step.golden for step in report.checks if not step.ok)
+        yield Command(
+            "Check again and keep what it makes", _line("check", *names, "--keep", "kept")
+        )
+    elif report.run.kind == "golden":
         yield Command("Compare again", _line("diff", golden, run))
     elif report.command == "blame":
         yield Command("Blame again", _line("blame", golden, *_engine(recipe), *_faults(report)))
@@ -76,18 +81,25 @@ def _debug(report: Report) -> Iterator[Command]:
 def _accept(report: Report) -> Iterator[Command]:
     if report.selftest is not None or report.ok:
         return
+    if report.command == "check":
+        for name in dict.fromkeys(s.golden for s in report.checks if s.state == "failed"):
+            yield from _next_version(name)
+        return
     newer, golden = _version(report.run.path), _version(report.golden.path)
     if report.run.kind == "golden" and newer:
         yield Command("Only if the new version is right: accept it", _renew(newer))
     elif golden:
-        name = golden.rpartition("@")[0]
-        yield Command(
-            "Only if the reference is what was wrong: record the next version of the set",
-            _line("record", "--from-manifest", name),
-        )
-        yield Command("and accept it", _renew(name))
+        yield from _next_version(golden.rpartition("@")[0])
     else:
         yield from _record(report.golden)
+
+
+def _next_version(name: str) -> Iterator[Command]:
+    yield Command(
+        "Only if the reference is what was wrong: record the next version of the set",
+        _line("record", "--from-manifest", name),
+    )
+    yield Command("and accept it", _renew(name))
 
 
 def _version(path: str) -> str:

@@ -23,6 +23,7 @@ from goldenctl.diff.report import (
 )
 from goldenctl.errors import printable
 from goldenctl.golden.schema import short_name
+from goldenctl.report.check import check_view
 from goldenctl.report.console_blame import findings_view
 from goldenctl.report.console_parts import clean, indented, make_console
 from goldenctl.report.console_selftest import selftest_view
@@ -62,7 +63,9 @@ def view(
     """Return the report as something rich can print, at 80 columns or more."""
     if report.selftest is not None:
         return selftest_view(report.selftest, verbose=verbose)
-    parts: list[RenderableType] = []
+    if report.command == "check" and report.checks and not verbose:
+        return check_view(report.checks)
+    parts: list[RenderableType] = [check_view(report.checks), Text()] if report.checks else []
     if report.simulated:
         parts.append(Text("SIMULATED: no engine computed these outputs", style="bold yellow"))
     if report.faults:

@@ -19,16 +19,21 @@ _TENSOR = (
 )  # fmt: skip
 _METRICS = Metrics.__struct_fields__
 _LOGITS = LogitMetrics.__struct_fields__
+_CHECK = ("golden", "step", "state", "judged_by", "share", "said")
 _TRIAL = ("fault", "place", "op", "effect", "visible", "caught", "named", "causes", "held_out")
 
 
 def render(report: Report) -> str:
-    """Return the CSV (RFC 4180, header first); a selftest's has a row for each trial."""
+    """Return the CSV (RFC 4180, header first); a selftest's has a row for each trial,
+    a check's one for each step."""
     file = io.StringIO()
     writer = csv.writer(file)
     if report.selftest is not None:
         writer.writerow(_TRIAL)
         writer.writerows(_trials(report.selftest))
+    elif report.checks:
+        writer.writerow(_CHECK)
+        writer.writerows([_cell(getattr(step, name)) for name in _CHECK] for step in report.checks)
     else:
         logits = [f"logits_{name}" for name in _LOGITS]
         writer.writerow([*_TENSOR, "ok", *_METRICS, *logits])

@@ -110,6 +110,7 @@ def _sections(report: Report) -> Iterator[Section]:
     if report.selftest is not None:
         yield from html_selftest.sections(report.selftest)
     else:
+        yield html_tensors.checks(report)
         yield html_tensors.cases(report)
         yield html_tensors.culprits(report)
         yield html_tensors.maps(report)

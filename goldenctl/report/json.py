@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from goldenctl.diff.checks import CheckStep
 from goldenctl.diff.findings import Cause, Depth
 from goldenctl.diff.metrics import LogitMetrics, Metrics
 from goldenctl.diff.pictures import Extreme, Histogram, Picture, Strip
@@ -46,6 +47,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "report_version": REPORT_VERSION,
         "ok": report.ok,
         "first_wrong": first.name if first else None,
+        "command": report.command,
         **body,
         **_legacy_fields(report),
     }
@@ -157,7 +159,7 @@ NUMBERS = {
     field.name
     for kind in (
         TensorResult, SublayerResult, Metrics, LogitMetrics, Check,
-        Cause, Depth, Trial, Strip, Histogram, Extreme, Picture,
+        Cause, Depth, Trial, Strip, Histogram, Extreme, Picture, CheckStep,
     )
     for field in msgspec.structs.fields(kind)
     if field.type in (float, float | None, tuple[float, ...])

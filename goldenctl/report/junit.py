@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from xml.etree import ElementTree as ET
 
+from goldenctl.diff.checks import CheckStep
 from goldenctl.diff.report import NEUTRAL, Report, SublayerResult, TensorResult
 from goldenctl.diff.selftest import Selftest
 from goldenctl.report.answers import answers
@@ -32,15 +33,24 @@ def _suites(report: Report) -> Iterator[ET.Element]:
         yield from _of_selftest(report.selftest)
         return
     places = Places(report)
+    if report.checks:
+        yield _finish("check", [_step(step) for step in report.checks])
     for sublayer in report.sublayers:
         yield _suite(report, places, sublayer)
     if report.extra:
         yield _finish("extra", [_case(places, tensor) for tensor in report.extra])
-    if not report.tensors:
+    if not report.tensors and not report.checks:
         yield _finish("nothing", [_failing("goldenctl", "compared", answers(report).verdict)])
     if report.culprits:
         cases = [_failing(c.sublayer, c.tap, c.summary) for c in report.culprits]
         yield _finish("culprits", cases)
+
+
+def _step(step: CheckStep) -> ET.Element:
+    case = _element(step.golden, step.step, 0.0)
+    if not step.ok:
+        _fail(case, step.state, step.said)
+    return case
 
 
 def _suite(report: Report, places: Places, sublayer: SublayerResult) -> ET.Element:
@@ -117,7 +127,8 @@ def _failing(classname: str, name: str, message: str) -> ET.Element:
 
 
 def _fail(case: ET.Element, kind: str, message: str) -> None:
-    ET.SubElement(case, "failure", {"type": kind, "message": clean(message)}).text = clean(message)
+    attributes = {"type": clean(kind), "message": clean(message)}
+    ET.SubElement(case, "failure", attributes).text = clean(message)
 
 
 def _element(classname: str, name: str, seconds: float) -> ET.Element:

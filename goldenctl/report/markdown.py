@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from goldenctl.diff.checks import CheckStep
 from goldenctl.diff.report import NEUTRAL, Report, SublayerResult, TensorResult
 from goldenctl.diff.selftest import Selftest
 from goldenctl.errors import UsageError, printable
@@ -86,6 +87,13 @@ def _head(report: Report, said: Answers) -> Iterator[str]:
 
 def _body(report: Report) -> Iterator[str]:
     places = Places(report)
+    if report.checks:
+        yield from _table(
+            ("", "golden", "step", "judged by", "used", ""),
+            [_check(step) for step in report.checks],
+        )
+    if not report.sublayers:
+        return
     wrong = [t for t in report.compared if not t.ok]
     if wrong:
         yield from _table(
@@ -107,6 +115,12 @@ def _body(report: Report) -> Iterator[str]:
     for command in commands(report):
         yield f"{_text(command.purpose)}:\n\n<pre>{_html(command.text)}</pre>\n"
     yield "</details>\n"
+
+
+def _check(step: CheckStep) -> list[str]:
+    used = percent(step.share) if step.share is not None else ""
+    names = (_code(step.golden), _text(step.step), _text(step.judged_by))
+    return ["✅" if step.ok else "❌", *names, used, _text(step.said)]
 
 
 def _wrong(places: Places, tensor: TensorResult) -> list[str]:

@@ -50,7 +50,7 @@ def golden(place: Path) -> Path:
 
 def steps(path: Path) -> list[tuple[str, str]]:
     content = json.loads(path.read_text())
-    return [(step["step"], step["state"]) for step in content["steps"]]
+    return [(step["step"], step["state"]) for step in content["checks"]]
 
 
 def test_a_golden_that_is_here_is_hashed_and_replayed(call: Call, place: Path) -> None:

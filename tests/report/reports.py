@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from msgspec.structs import replace
 
+from goldenctl.diff.checks import CheckStep
 from goldenctl.diff.findings import Cause, Culprit, Depth, Findings, Graft
 from goldenctl.diff.metrics import score, score_logits
 from goldenctl.diff.pictures import Picture, Scale, picture
@@ -190,6 +191,18 @@ def timed() -> Report:
     )
 
 
+def checked() -> Report:
+    """Three golden sets: one passed, one is beyond tolerance, one could not be replayed."""
+    steps = (
+        CheckStep(golden="tiny", step="integrity", state="passed", said="v1 here"),
+        CheckStep(golden="tiny", step="replay", state="passed", judged_by="79 budget", share=0.4),
+        CheckStep(golden="qwen3", step="replay", state="failed", judged_by="3 budget",
+                  share=float("inf"), said="1 of 3 wrong, first q_proj"),
+        CheckStep(golden="llama", step="replay", state="missing", said="there is no InfiniCore"),
+    )  # fmt: skip
+    return replace(bad(), command="check", checks=steps, simulated=False, faults=())
+
+
 def selftested(*, caught: bool = True) -> Report:
     """A selftest of 200 trials; one of them escapes unless ``caught``."""
     trials = [
@@ -228,13 +241,14 @@ def hostile() -> Report:
         faults=(HOSTILE,),
         mode=HOSTILE,
         policy=HOSTILE,
+        checks=(CheckStep(golden=HOSTILE, step=HOSTILE, state=HOSTILE, said=HOSTILE),),
         pictures=(replace(drawn, strips=strips, worst=worst),),
         findings=Findings(culprits=(culprit,), depths=(depth,), note=HOSTILE),
     )
 
 
 EVERY = {
-    "good": good, "bad": bad, "empty": report, "blamed": blamed, "timed": timed,
+    "good": good, "bad": bad, "empty": report, "blamed": blamed, "timed": timed, "checked": checked,
     "selftest": selftested,
     "escaped": lambda: selftested(caught=False), "hostile": hostile,
 }  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 import click
 import pytest
 from msgspec.structs import replace
-from reports import STORED, bad, good, provenance, report, selftested, sublayer, tensor
+from reports import STORED, bad, checked, good, provenance, report, selftested, sublayer, tensor
 
 from goldenctl.cli import cli
 from goldenctl.diff.report import Report
@@ -36,7 +36,7 @@ def diffed(path: str = "g.h5", **recipe: Any) -> Report:
 
 
 EVERY = {
-    "good": good(), "bad": bad(), "blamed": blamed(), "selftest": selftested(),
+    "good": good(), "bad": bad(), "blamed": blamed(), "check": checked(), "selftest": selftested(),
     "texts": diffed(cases=[{"text": "it's"}, {"text": "-x"}]), "set": diffed("goldens/tiny/v2.h5"),
     "two goldens": report(
         sublayer("mlp", tensor("mlp", "output", 9.0)),
@@ -83,6 +83,16 @@ def test_a_golden_of_a_set_is_accepted_by_its_manifest() -> None:
     assert lines(EVERY["two goldens"]) == [
         "goldenctl diff goldens/tiny/v1.h5 goldens/tiny/v2.h5",
         "goldenctl manifest tiny@v2 --renew",
+    ]
+
+
+def test_a_check_is_repeated_for_what_is_wrong() -> None:
+    assert lines(checked()) == [
+        "goldenctl check qwen3 llama --keep kept",
+        "gdb --args h P",
+        "goldenctl replay golden.h5 one.h5 --mode op --layers 00 --debug layers.00.attention",
+        "goldenctl record --from-manifest qwen3",
+        "goldenctl manifest qwen3 --renew",
     ]
 
 

@@ -12,6 +12,7 @@ from reports import (
     STEP,
     bad,
     blamed,
+    checked,
     good,
     report,
     selftested,
@@ -238,3 +239,22 @@ def test_every_report_prints_clean_lines_of_80_columns(name: str, verbose: bool)
     text = shown(EVERY[name](), verbose=verbose)
     assert max(map(len, text.splitlines())) <= 80
     assert all(char.isprintable() for char in text.replace("\n", ""))
+
+
+CHECKED = """\
+   golden  step       judged by    used
+✓  tiny    integrity                     v1 here
+✓  tiny    replay     79 budget     40%
+✗  qwen3   replay     3 budget   >9999%  failed
+✗  llama   replay                        missing
+
+✗ qwen3 replay: 1 of 3 wrong, first q_proj
+✗ llama replay: there is no InfiniCore
+✗ FAIL  2 of 3 golden sets"""
+
+
+def test_a_check_shows_its_steps_and_with_verbose_the_tensors_of_the_wrong_one() -> None:
+    assert shown(checked()) == CHECKED
+    text = shown(checked(), verbose=True)
+    assert text.startswith(CHECKED)
+    assert "first wrong: layers.00.attention.q_proj" in text

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from reports import bad, good, report, sublayer, tensor
 
+from goldenctl.diff.checks import CheckStep
 from goldenctl.diff.findings import Cause, Culprit, Depth, Findings, Graft
 from goldenctl.diff.metrics import LogitMetrics, Metrics
 from goldenctl.diff.pictures import Extreme, Histogram, Picture, Strip
@@ -26,7 +27,7 @@ SCHEMA = (Path(__file__).parents[2] / "docs/report-schema.md").read_text(encodin
 STRUCTS = (
     Report, SublayerResult, TensorResult, Provenance, Metrics, LogitMetrics, Check,
     Picture, Strip, Histogram, Extreme, Findings, Culprit, Cause, Depth, Graft, Selftest,
-    Trial, Verdict, StepTime, Determinism, Finding,
+    Trial, Verdict, CheckStep, StepTime, Determinism, Finding,
 )  # fmt: skip
 LEGACY = {
     "model_path", "test_input", "overall_success", "total_layers_tested", "layers_passed",
