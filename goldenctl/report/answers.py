@@ -177,7 +177,7 @@ def _of_check(report: Report) -> Answers:
     tensor = first_culprit(report) if first.state == "failed" else None
     return Answers(
         False,
-        f"{bad} of {sets}",
+        f"{bad} of {sets} {'fails' if bad == 1 else 'fail'}",
         where=f"{first.golden}, step {first.step}: {first.state}",
         kind=first.said,
         sure=_sure(report, tensor, None) if tensor is not None else "certain: it did not run",

@@ -10,7 +10,7 @@ from goldenctl.diff.report import NEUTRAL, Report, SublayerResult, TensorResult
 from goldenctl.golden.schema import short_name
 from goldenctl.report.palette import LEVELS, WORST_LEVEL, tensor_level
 from goldenctl.report.svg import Figure, label, number, tag, text_of
-from goldenctl.report.words import Places, group_of, percent
+from goldenctl.report.words import Places, group_of, percent, plural
 
 CELL = 24.0
 _TOP = 132.0
@@ -53,7 +53,7 @@ def layer_map(report: Report, group: str, links: Mapping[str, str] | None = None
     return Figure(
         "map",
         f"Layers and ops of {places.group(group)}" if group else "Layers and ops",
-        f"{len(grid.rows)} rows of layers and {len(grid.columns)} columns of ops; "
+        f"{plural(len(grid.rows), 'row')} and {plural(len(grid.columns), 'column')} of ops; "
         f"{wrong} of {len(tensors)} tensors are beyond their tolerance.",
         width,
         bottom + (84 if links is None else 4),

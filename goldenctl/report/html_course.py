@@ -60,10 +60,9 @@ def times(report: Report) -> Section:
 
 
 def _steps(report: Report) -> str:
-    places = Places(report)
     cells = [
         [
-            escape(places.group(step.step)),
+            escape(step.step),
             str(step.tokens),
             duration(step.expected_ns),
             f"{step.expected_per_s:,.4g}" if step.expected_ns else "-",
