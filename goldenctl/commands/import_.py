@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,7 @@ from goldenctl.commands.options import (
     goldens_option,
     human_bytes,
     progress_bar,
+    refuse_golden_as_run,
     refuse_taken,
 )
 from goldenctl.errors import UsageError
@@ -29,6 +30,13 @@ if TYPE_CHECKING:
 @click.option("--golden", type=GOLDEN, help="The golden that the engine was given the tokens of.")
 @click.option("--case", "cases", multiple=True, type=TEXT, help="Only this case (repeatable).")
 @click.option(
+    "--step",
+    "steps",
+    multiple=True,
+    type=click.IntRange(0),
+    help="Only this step, 0 for the prompt (repeatable).",
+)
+@click.option(
     "--lacking",
     type=click.Choice(["error", "missing", "not-computed"]),
     help="What becomes of the golden's tensors that are not in the dump; the map's unless given.",
@@ -42,6 +50,7 @@ def import_command(
     map_path: Path | None,
     golden: Path | None,
     cases: tuple[str, ...],
+    steps: tuple[int, ...],
     lacking: str | None,
     listing: bool,
     force: bool,
@@ -60,15 +69,17 @@ def import_command(
         raise UsageError(msg)
     refuse_taken(out, force=force)
     if map_path is None and golden is None:
-        if cases or lacking:
-            msg = "--case and --lacking need --map and --golden"
+        if cases or steps or lacking:
+            msg = "--case, --step and --lacking need --map and --golden"
             raise UsageError(msg)
         _restore(dump, out)
     elif map_path is None or golden is None:
         msg = "a dump of another engine needs --map and --golden"
         raise UsageError(msg, hint="import DUMP --golden GOLDEN --list suggests a map")
     else:
-        _import_run(dump, out, map_path, golden, cases, lacking=lacking)
+        refuse_golden_as_run(out)
+        chosen = {"cases": cases, "steps": steps, "lacking": lacking and lacking.replace("-", "_")}
+        _import_run(dump, out, map_path, golden, chosen)
 
 
 def _restore(dump: Path, out: Path) -> None:
@@ -92,13 +103,7 @@ def _restore(dump: Path, out: Path) -> None:
 
 
 def _import_run(
-    dump: Path,
-    out: Path,
-    map_path: Path,
-    golden: Path,
-    cases: tuple[str, ...],
-    *,
-    lacking: str | None,
+    dump: Path, out: Path, map_path: Path, golden: Path, chosen: dict[str, Any]
 ) -> None:
     from goldenctl.exchange.assign import assign
     from goldenctl.exchange.bring import import_run
@@ -108,8 +113,7 @@ def _import_run(
 
     mapping = load_map(map_path)
     source = open_golden(golden, kind="golden")
-    policy = lacking.replace("-", "_") if lacking else None
-    found = assign(source, read_dump(dump), mapping, cases=cases, lacking=policy)  # type: ignore[arg-type]
+    found = assign(source, read_dump(dump), mapping, **chosen)
     with progress_bar("importing") as progress:
         import_run(out, source, mapping, found, dump=dump, progress=progress)
     click.echo(f"wrote {out}: a run of {len(found.fits)} tensors")

@@ -218,6 +218,22 @@ def refuse_existing(path: Path, *, force: bool) -> None:
     refuse_unwritable(path)
 
 
+def refuse_golden_as_run(run: Path) -> None:
+    """Raise UsageError where a run would replace anything but a run."""
+    from goldenctl.errors import DamagedError
+    from goldenctl.golden.file import open_golden
+
+    if not run.exists():
+        return
+    try:
+        kind = open_golden(run).kind
+    except DamagedError:
+        kind = "other"
+    if kind != "run":
+        msg = f"{run}: it exists and is not a run file"
+        raise UsageError(msg, hint="choose another name")
+
+
 def refuse_taken(path: Path, *, force: bool) -> None:
     """Raise UsageError where a file is in the way, or none can be."""
     if path.exists() and not force:

@@ -19,6 +19,7 @@ from goldenctl.commands.options import (
     model_folder,
     parse_layers,
     progress_bar,
+    refuse_golden_as_run,
     refuse_unwritable,
 )
 from goldenctl.errors import EXIT_BEYOND_TOLERANCE, UsageError
@@ -159,7 +160,7 @@ def run_replay(
 
     source = open_golden(golden, kind="golden")
     refuse_unwritable(run)
-    _refuse_golden_as_run(run)
+    refuse_golden_as_run(run)
     parse_device(device)
     count = source.config.num_hidden_layers
     options = Options(
@@ -296,21 +297,6 @@ def _refuse_contradictions(options: Options) -> None:
     if options.memory_bytes is not None and options.shuffle:
         msg = "--memory: it bounds --workers, and --shuffle has one"
         raise UsageError(msg)
-
-
-def _refuse_golden_as_run(run: Path) -> None:
-    from goldenctl.errors import DamagedError
-    from goldenctl.golden.file import open_golden
-
-    if not run.exists():
-        return
-    try:
-        kind = open_golden(run).kind
-    except DamagedError:
-        kind = "other"
-    if kind != "run":
-        msg = f"{run}: it exists and is not a run file"
-        raise UsageError(msg, hint="choose another name")
 
 
 def _notify(message: str) -> None:

@@ -35,6 +35,7 @@ def assign(
     mapping: NameMap,
     *,
     cases: Sequence[str] = (),
+    steps: Sequence[int] = (),
     lacking: Lacking | None = None,
 ) -> Assignment:
     """Find every tensor's place by the map, checking names and shapes before any is read.
@@ -47,7 +48,7 @@ def assign(
     lacks: list[str] = []
     not_computed: list[str] = []
     owners: dict[tuple[str, int], str] = {}
-    for info in _wanted(golden, cases):
+    for info in _wanted(golden, cases, steps):
         entry = _entry(mapping, info)
         if entry is None or is_left_out(mapping.not_computed, info):
             left_out = is_left_out(mapping.not_computed, info)
@@ -70,17 +71,23 @@ def assign(
     return Assignment(fits, tuple(lacks), tuple(not_computed), unused)
 
 
-def _wanted(golden: GoldenFile, cases: Sequence[str]) -> list[TensorInfo]:
+def _wanted(golden: GoldenFile, cases: Sequence[str], steps: Sequence[int]) -> list[TensorInfo]:
     known = list(dict.fromkeys(i.case for i in golden.tensors.values() if i.case))
     for case in cases:
         if case not in known:
             message = f"{golden.path}: there is no case {case!r}"
             raise UsageError(message, hint=f"it has {', '.join(known)}")
-    return [
+    wanted = [
         info
         for info in golden.tensors.values()
-        if info.role in ("tap", "output") and (not cases or info.case in cases)
+        if info.role in ("tap", "output")
+        and (not cases or info.case in cases)
+        and (not steps or int(info.step) in steps)
     ]
+    if not wanted:
+        message = f"{golden.path}: there is no step {', '.join(map(str, steps))}"
+        raise UsageError(message, hint="0 is the prompt, 1 the first decoded token")
+    return wanted
 
 
 def _entry(mapping: NameMap, info: TensorInfo) -> Entry | None:
@@ -123,7 +130,7 @@ def _refuse_shared(
         message = (
             f"tensor {source.name!r} of the dump stands for both {owners[key]} and {info.name}"
         )
-        hint = "use {layer}, {case} and {step} in its name, or choose one --case"
+        hint = "use {layer}, {case} and {step} in its name, or choose one --case and --step"
         raise UsageError(message, hint=hint)
     owners[key] = info.name
 

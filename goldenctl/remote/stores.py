@@ -7,7 +7,7 @@ a network that fails is asked again a few times.
 from __future__ import annotations
 
 import contextlib
-import os
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -171,7 +171,7 @@ class UrlStore:
                 self._files.pipe_file(path, bytes(data))
                 return
             self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
-            temporary = f"{path}.{os.getpid()}.part"
+            temporary = f"{path}.{secrets.token_hex(8)}.part"
             self._files.pipe_file(temporary, bytes(data))
             self._files.mv(temporary, path)
 

@@ -104,13 +104,19 @@ WRONG = [
     ("import @text", 2, "import needs a file to write: import DUMP OUT, or --list"),
     ("import @text @text", 2, "text: it exists already"),
     ("import @text @x.h5 --map @map", 2, "a dump of another engine needs --map and --golden"),
-    ("import @text @x.h5 --lacking error", 2, "--case and --lacking need --map and --golden"),
+    ("import @text @x.h5 --lacking error", 2, "--case, --step and --lacking need --map"),
     ("import @none @x.h5 --map @map --golden GOLDEN", 2, "map: not a name map: "),
     ("import @none @x.h5 --map @none --golden GOLDEN", 2, "none: cannot be read"),
     ("import @none @x.h5 --map @good.toml --golden GOLDEN", 3, "none: there is no such file"),
     ("import @text @x.h5 --map @good.toml --golden GOLDEN", 2, "neither safetensors nor npz"),
     ("import @a.npz @x.h5 --map @good.toml --golden GOLDEN", 2, "the dump has no tensor 'b'"),
     ("import @a.npz @x.h5 --map @good.toml --golden @none", 2, "none: there is no such file"),
+    (
+        "import @a.npz @x.h5 --map @good.toml --golden GOLDEN --step 7",
+        2,
+        "there is no step 7; 0 is",
+    ),
+    ("import @a.npz GOLDEN --map @good.toml --golden GOLDEN --force", 2, "exists and is not a run"),
     ("import @none --list", 3, "none: there is no such file"),
 ]
 

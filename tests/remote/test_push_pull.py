@@ -419,6 +419,26 @@ def test_a_network_that_comes_back(
     assert has(store, digest_of(made), 300_000)
 
 
+def test_where_a_put_is_not_atomic_a_blob_gets_its_name_last(
+    made_set: MadeSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "_ATOMIC", ())
+    made = made_set()
+    store = UrlStore(f"memory://{tmp_path}")
+    names: list[str] = []
+    real = store._files.pipe_file
+
+    def noted(path: str, data: bytes) -> None:
+        names.append(path)
+        real(path, data)
+
+    monkeypatch.setattr(store._files, "pipe_file", noted)
+    send(store, made.path(1), digest_of(made))
+    assert [name.endswith(".part") for name in names] == [True]
+    (blob,) = store._files.find(str(tmp_path))
+    assert blob.endswith(key_of(digest_of(made)))
+
+
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SESSION_TOKEN", "abcdefghijkl")
     assert shown("https://me:pass@host/x?X-Amz-Signature=123") == "https://***@host/x?***"
