@@ -12,12 +12,12 @@ from goldenctl.commands.options import (
     DTYPE,
     GOLDEN,
     PATH,
-    FiniteRange,
     goldens_option,
     model_folder,
     parse_layers,
     progress_bar,
     refuse_unwritable,
+    timeout_option,
 )
 from goldenctl.errors import EXIT_BEYOND_TOLERANCE, UsageError
 
@@ -55,14 +55,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Timed launches of each op in a pass, after one to warm up.",
 )
-@click.option(
-    "--timeout",
-    type=FiniteRange(0.1, 1e6),
-    default=600.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Longest silence of a backend.",
-)
+@timeout_option
 @click.option("--infini-root", type=PATH, help="InfiniCore's install folder.")
 @click.option("--json", "json_path", type=PATH, help="Also write what was measured as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Show every sublayer.")

@@ -10,10 +10,11 @@ import click
 from goldenctl.commands.options import (
     PATH,
     TEXT,
-    FiniteRange,
     goldens_option,
+    mode_option,
     os_errors_named,
     progress_bar,
+    timeout_option,
 )
 from goldenctl.commands.reporting import Outputs, Shown, deliver, report_outputs, report_shown
 from goldenctl.errors import MissingError, UsageError
@@ -45,26 +46,13 @@ if TYPE_CHECKING:
 @click.option(
     "--device", default="cpu", show_default=True, help="cpu, nvidia, ascend... or TYPE:N."
 )
-@click.option(
-    "--mode",
-    type=click.Choice(["sublayer", "op", "chain"]),
-    default="sublayer",
-    show_default=True,
-    help="As for replay.",
-)
+@mode_option
 @click.option("--model-path", type=TEXT, help="The checkpoint, when it has moved.")
 @click.option("--infini-root", type=PATH, help="InfiniCore's install folder.")
 @click.option(
     "--tolerance", metavar="NAME|FILE", help="Judge by this in place of the manifest's own."
 )
-@click.option(
-    "--timeout",
-    type=FiniteRange(0.1, 1e6),
-    default=600.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Longest silence of the backend.",
-)
+@timeout_option
 @click.option("--keep", type=PATH, help="Keep what is recorded and replayed in this folder.")
 @report_outputs
 @report_shown

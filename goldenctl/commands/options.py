@@ -126,6 +126,23 @@ def goldens_option(*, expose: bool = False) -> Callable[[Callable[..., Any]], Ca
     )
 
 
+mode_option = click.option(
+    "--mode",
+    type=click.Choice(["sublayer", "op", "chain"]),
+    default="sublayer",
+    show_default=True,
+    help="Golden inputs for each sublayer, for each op, or only for the first.",
+)
+timeout_option = click.option(
+    "--timeout",
+    type=FiniteRange(0.1, 1e6),
+    default=600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest silence of the backend.",
+)
+
+
 def input_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say what goes into the model."""
     for option in (

@@ -16,11 +16,13 @@ from goldenctl.commands.options import (
     PATH,
     FiniteRange,
     goldens_option,
+    mode_option,
     model_folder,
     parse_layers,
     progress_bar,
     refuse_golden_as_run,
     refuse_unwritable,
+    timeout_option,
 )
 from goldenctl.errors import EXIT_BEYOND_TOLERANCE, UsageError
 
@@ -44,13 +46,7 @@ if TYPE_CHECKING:
 @click.option(
     "--device", default="cpu", show_default=True, help="cpu, nvidia, ascend... or TYPE:N."
 )
-@click.option(
-    "--mode",
-    type=click.Choice(["sublayer", "op", "chain"]),
-    default="sublayer",
-    show_default=True,
-    help="Golden inputs for each sublayer, for each op, or only for the first.",
-)
+@mode_option
 @click.option("--dtype", type=DTYPE, help="Compute dtype; the golden's unless given.")
 @click.option("--layers", metavar="LIST", help="Only these decoder layers, such as 0-4,10.")
 @click.option(
@@ -88,14 +84,7 @@ if TYPE_CHECKING:
     help="Also replay each row of a batch alone, and say where the two do not agree.",
 )
 @click.option("--resume", is_flag=True, help="Go on where it was interrupted; keep what is done.")
-@click.option(
-    "--timeout",
-    type=FiniteRange(0.1, 1e6),
-    default=600.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Longest silence of the backend.",
-)
+@timeout_option
 @click.option(
     "--inject",
     "faults",

@@ -39,9 +39,11 @@ def _verdict(steps: Sequence[CheckStep], wrong: Sequence[CheckStep]) -> Text:
         return Text("✗ FAIL  nothing was checked", "bold red")
     if wrong:
         bad = len({step.golden for step in wrong})
-        return Text(f"✗ FAIL  {bad} of {_sets(goldens)}", "bold red")
-    return Text(f"✓ PASS  {len(steps)} steps of {_sets(goldens)}", "bold green")
+        return Text(f"✗ FAIL  {bad} of {_count(goldens, 'golden set')}", "bold red")
+    return Text(
+        f"✓ PASS  {_count(len(steps), 'step')} of {_count(goldens, 'golden set')}", "bold green"
+    )
 
 
-def _sets(count: int) -> str:
-    return "1 golden set" if count == 1 else f"{count} golden sets"
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
