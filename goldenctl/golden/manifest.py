@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import asdict
 
-from goldenctl.errors import DamagedError, MissingError
+from goldenctl.errors import DamagedError, MissingError, UsageError
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.policy import Policy
 from goldenctl.golden.recipe import Recipe
@@ -235,10 +235,20 @@ def ignorable(data: bytes, where: str = "manifest") -> dict[str, Any]:
 
 
 def dump_manifest(manifest: Manifest, extra: Mapping[str, Any] | None = None) -> bytes:
-    """Return a manifest as it is written: sorted keys, one line for each version and tensor."""
+    """Return a manifest as it is written: sorted keys, one line for each version and tensor.
+
+    Raises UsageError for one that would be larger than a reader allows.
+    """
     said = msgspec.to_builtins(manifest)
     said["digest"] = _digest(said)
-    return (_laid_out({**said, **(extra or {})}) + "\n").encode()
+    data = (_laid_out({**said, **(extra or {})}) + "\n").encode()
+    if len(data) > LIMIT_BYTES:
+        message = (
+            f"{manifest.name}: its manifest would have {len(data):,} bytes for "
+            f"{len(manifest.tensors):,} tensors, {LIMIT_BYTES:,} are allowed"
+        )
+        raise UsageError(message, hint="record with --taps sublayer, fewer layers or fewer steps")
+    return data
 
 
 def _laid_out(value: Any, depth: int = 0) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from goldenctl.errors import DamagedError
+from goldenctl.errors import DamagedError, UsageError
 from goldenctl.golden.manifest import (
     Manifest,
     Tensor,
@@ -126,3 +126,9 @@ def test_infinite_limits_are_refused() -> None:
     data = changed("tolerance.table", {"*/*": {"rel_l2": 12345.0}}).replace(b"12345.0", b"1e999")
     with pytest.raises(DamagedError, match="not a finite number"):
         parse_manifest(data)
+
+
+def test_a_manifest_that_nobody_could_read_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("goldenctl.golden.manifest.LIMIT_BYTES", 100)
+    with pytest.raises(UsageError, match=r"tiny: its manifest would have .* bytes for 1 tensors"):
+        dump_manifest(manifest())
