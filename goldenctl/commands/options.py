@@ -146,6 +146,11 @@ timeout_option = click.option(
 def input_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say what goes into the model."""
     for option in (
+        click.option(
+            "--suite",
+            type=click.Choice(["standard"]),
+            help="Ten inputs that a port is to be tried with; inspect says why each.",
+        ),
         click.option("--seed", default=0, show_default=True, help="Seed of --random-tokens."),
         click.option("--random-tokens", type=int, metavar="N", help="N random token ids."),
         click.option(

@@ -183,6 +183,7 @@ def prepare(
     prefill_chunk: int = 0,
     batch: bool = False,
     padding_side: str | None = None,
+    suite: str | None = None,
     dtype: str = "float32",
     device: str = "cpu",
     taps: str = "op",
@@ -201,7 +202,7 @@ def prepare(
     from goldenctl.model.checkpoint import Checkpoint
     from goldenctl.model.config import load_config
     from goldenctl.model.source import canonical
-    from goldenctl.model.tokens import Inputs, make_cases
+    from goldenctl.model.tokens import Inputs, left_out_of_suite, make_cases
 
     source = canonical(str(checkpoint))
     checkpoint = model_folder(checkpoint)
@@ -222,7 +223,10 @@ def prepare(
         prefill_chunk=prefill_chunk,
         batch=batch,
         padding_side=padding_side or "left",
+        suite=suite,
     )
+    if missing := left_out_of_suite(inputs, checkpoint):
+        click.echo(f"suite {suite}: its texts are left out: {missing}", err=True)
     cases = make_cases(inputs, checkpoint, config)
     if logits == "none" and any(case.generates for case in cases):
         message = "--decode chooses each token by the logits, which --logits none leaves out"

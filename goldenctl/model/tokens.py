@@ -12,15 +12,19 @@ import numpy as np
 
 from goldenctl.errors import DamagedError, MissingError, UsageError
 from goldenctl.model.case import Case, Rows
+from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.fields import is_int, show
 from goldenctl.model.jsonfile import parse_object
+from goldenctl.model.suite import standard_suite
 
 DEFAULT_PROMPT = "Hello, this is a test input"
 # Padding is hidden from every other token, so that its id matters nowhere.
 PADDING_TOKEN = 0
 PROMPTS_LIMIT_BYTES = 16 << 20
 CASES_LIMIT = 10_000
+_LINE_KEYS = {"name", "prompt", "token_ids", "force_tokens", "why", "position_offset"}
+_WHY_LIMIT = 1000
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -32,7 +36,7 @@ class Inputs:
     how many tokens are to be generated; ``force_tokens`` are taken instead, like
     ``token_ids``, one row for every row of every case or one for each. ``prefill_chunk`` is
     the most prompt tokens of one step, 0 for all. ``batch`` makes one case of all rows, with
-    padding on ``padding_side`` where they differ in length.
+    padding on ``padding_side`` where they differ in length. ``suite`` is one of model/suite.py.
     """
 
     prompts: Sequence[str] = ()
@@ -45,6 +49,7 @@ class Inputs:
     prefill_chunk: int = 0
     batch: bool = False
     padding_side: str = "left"
+    suite: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,8 @@ class _Draft:
     text: str | None = None
     token_ids: Rows | None = None
     forced: Rows = ()
+    why: str = ""
+    position_offset: int = 0
 
 
 def make_cases(inputs: Inputs, folder: str | Path, config: ModelConfig) -> tuple[Case, ...]:
@@ -67,7 +74,7 @@ def make_cases(inputs: Inputs, folder: str | Path, config: ModelConfig) -> tuple
     if inputs.decode and inputs.force_tokens is not None:
         message = "--decode and --force-tokens: give one of them"
         raise UsageError(message, hint="forced tokens are decoded, one in each step")
-    drafts = _drafts(inputs, config)
+    drafts = [*_suite_drafts(inputs, Path(folder), config), *_drafts(inputs, config)]
     if len(drafts) > CASES_LIMIT:
         message = f"{len(drafts)} cases, at most {CASES_LIMIT} are possible"
         raise UsageError(message)
@@ -136,8 +143,10 @@ def _case(draft: _Draft, token_ids: Rows, inputs: Inputs, config: ModelConfig) -
         draft.name,
         token_ids,
         draft.text,
+        why=draft.why,
         decode=decode,
         forced=forced,
+        position_offset=draft.position_offset,
         prefill_chunk=inputs.prefill_chunk,
     )
     return _checked(draft.source, case, config)
@@ -185,7 +194,44 @@ def _drafts(inputs: Inputs, config: ModelConfig) -> list[_Draft]:
         drafts.append(_Draft(f"token ids {number}", name, token_ids=parse_ids(ids)))
     if inputs.random_tokens is not None:
         drafts.append(_random_draft(inputs.random_tokens, inputs.seed, config))
-    return drafts or [_Draft("the default prompt", "default", DEFAULT_PROMPT)]
+    if drafts or inputs.suite is not None:
+        return drafts
+    return [_Draft("the default prompt", "default", DEFAULT_PROMPT)]
+
+
+def _suite_drafts(inputs: Inputs, folder: Path, config: ModelConfig) -> list[_Draft]:
+    if inputs.suite is None:
+        return []
+    if inputs.batch:
+        message = "--suite and --batch: a suite's cases stand alone"
+        raise UsageError(message, hint="leave one of them out")
+    forced = parse_ids(inputs.force_tokens) if inputs.force_tokens is not None else ()
+    decode = len(forced[0]) if forced else inputs.decode
+    cases = standard_suite(Checkpoint.open(folder), config, decode=decode)
+    left_out = left_out_of_suite(inputs, folder)
+    return [
+        _Draft(
+            f"suite {inputs.suite}: {case.name}",
+            case.name,
+            case.text,
+            case.token_ids,
+            why=case.why,
+            position_offset=case.position_offset,
+        )
+        for case in cases
+        if case.token_ids is not None or not left_out
+    ]
+
+
+def left_out_of_suite(inputs: Inputs, folder: str | Path) -> str:
+    """Say why the suite's texts cannot be encoded; empty when they can, or without a suite."""
+    if inputs.suite is None:
+        return ""
+    try:
+        _tokenizer(Path(folder))
+    except MissingError as error:
+        return error.message
+    return ""
 
 
 def _random_draft(count: int, seed: int, config: ModelConfig) -> _Draft:
@@ -231,24 +277,33 @@ def _text_draft(line: str, source: str, name: str) -> _Draft:
 
 def _json_draft(line: str, source: str, name: str) -> _Draft:
     item = parse_object(line.encode(), source)
-    unknown = item.keys() - {"name", "prompt", "token_ids", "force_tokens"}
+    unknown = item.keys() - _LINE_KEYS
     if unknown or ("prompt" in item) == ("token_ids" in item):
         message = (
-            f"{source}: expected either prompt or token_ids, and optionally name and force_tokens"
+            f"{source}: expected either prompt or token_ids, and optionally name, why, "
+            "force_tokens and position_offset"
         )
         raise UsageError(message)
     name = item.get("name", name)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         message = f"{source}: name {show(name)}: expected up to 64 of a-z, 0-9, _ and -"
         raise UsageError(message)
+    why, offset = item.get("why", ""), item.get("position_offset", 0)
+    if not isinstance(why, str) or len(why) > _WHY_LIMIT:
+        message = f"{source}: why: expected a text of at most {_WHY_LIMIT} characters"
+        raise UsageError(message)
+    if not is_int(offset) or offset < 0:
+        message = f"{source}: position_offset {show(offset)}: expected 0 or more"
+        raise UsageError(message)
     forced = _json_ids(item, "force_tokens", source) if "force_tokens" in item else ()
+    rest: dict[str, Any] = {"forced": forced, "why": why, "position_offset": offset}
     if "token_ids" in item:
         ids = _json_ids(item, "token_ids", source)
-        return _Draft(source, name, token_ids=ids, forced=forced)
+        return _Draft(source, name, token_ids=ids, **rest)
     if not isinstance(item["prompt"], str):
         message = f"{source}: prompt: expected a string"
         raise UsageError(message)
-    return _Draft(source, name, item["prompt"], forced=forced)
+    return _Draft(source, name, item["prompt"], **rest)
 
 
 def _json_ids(item: dict[str, Any], key: str, source: str) -> Rows:

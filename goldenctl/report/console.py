@@ -38,6 +38,7 @@ from goldenctl.report.words import (
     percent,
     plural,
     ratio,
+    reasons_of,
     rules,
     some,
     times,
@@ -81,7 +82,7 @@ def view(
         parts += indented(f"  {line}" for line in said)
     groups = groups_of(report)
     if len(groups) > 1:
-        parts += [Text(), _group_table(report, groups)]
+        parts += [Text(), _group_table(report, groups), *_reasons(report)]
     if len(groups) <= 1 or verbose or worst or only or not report.ok:
         sublayers = _chosen(report, matches, worst, every=verbose or bool(only))
         parts += [Text(), _table(report, sublayers)]
@@ -198,6 +199,17 @@ def _group_table(report: Report, groups: Sequence[str]) -> Table:
             clean(first),
         )
     return table
+
+
+def _reasons(report: Report) -> list[RenderableType]:
+    """What the cases that are wrong are there to show."""
+    wrong = {group_of(s.name).partition("/")[0] for s in report.sublayers if s.state != PASSED}
+    reasons = reasons_of(report)
+    return [
+        Text(f"  {printable(name)}: {printable(why)}", "dim")
+        for name, why in reasons.items()
+        if name in wrong
+    ]
 
 
 def _plain_table(*titles: str, numbers: Sequence[str]) -> Table:

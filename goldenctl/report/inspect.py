@@ -73,8 +73,18 @@ def _provenance(golden: GoldenFile) -> Table:
     if recipe.get("faults"):
         _row(table, "faults", ", ".join(map(str, recipe["faults"])))
     for case in recipe.get("cases", []):
-        _row(table, "case", f"{case.get('name')}: {json.dumps(case.get('text'))}")
+        _row(table, "case", f"{case.get('name')}: {_said_of(case)}")
     return table
+
+
+def _said_of(case: dict[str, Any]) -> str:
+    """A case's text, what it is there to show, and whatever else is not the default."""
+    known = ("name", "text", "why")
+    texts = case.get("row_texts") or case.get("text")
+    said = [] if texts is None else [json.dumps(texts, ensure_ascii=False)]
+    said += [f"{key} {json.dumps(value)}" for key, value in case.items() if key not in known]
+    said = [part for part in said if not part.startswith("row_texts")]
+    return "; ".join([*said, *([str(case["why"])] if case.get("why") else [])])
 
 
 def _tree(golden: GoldenFile) -> Table:
@@ -93,8 +103,9 @@ def _tree(golden: GoldenFile) -> Table:
             taps.setdefault(group, []).append(info)
     case = ""
     for group, infos in taps.items():
-        if schema.short_name(group) and group.split("/steps/")[0] != case:
-            case = group.split("/steps/")[0]
+        step = "/".join(group.split("/")[:4])
+        if schema.short_name(group) and step != case:
+            case = step
             table.add_row(f"[bold]{escape(printable(case))}[/]", "", "")
         status = golden.sublayers.get(group)
         mark = "✗ " if status is not None and status.status == "failed" else ""

@@ -28,6 +28,13 @@ def groups_of(report: Report) -> list[str]:
     return list(dict.fromkeys(group_of(s.name) for s in report.sublayers))
 
 
+def reasons_of(report: Report) -> dict[str, str]:
+    """Return why each case is there, by its name, where its recipe says so."""
+    cases = report.golden.recipe.get("cases")
+    entries = [case for case in cases if isinstance(case, dict)] if isinstance(cases, list) else []
+    return {str(case.get("name")): str(case["why"]) for case in entries if case.get("why")}
+
+
 class Places:
     """Short names of tensors and sublayers; with case and step where a report has several."""
 

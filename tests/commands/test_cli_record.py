@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -239,3 +240,19 @@ def test_padding_needs_a_batch(call: Call, checkpoint: Path, tmp_path: Path) -> 
     ran = call("record", checkpoint, tmp_path / "g.h5", "--padding", "left")
     assert ran.code == 2
     assert "--padding says where --batch pads, which was not given" in ran.err
+
+
+def test_a_suite_without_a_tokenizer(call: Call, checkpoint: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "bare"))
+    (folder / "tokenizer.json").unlink()
+    out = tmp_path / "g.h5"
+    options = ("--suite", "standard", "--taps", "sublayer", "--layers", "0", "--logits", "none")
+    ran = call("record", folder, out, *options)
+    assert ran.code == 0
+    assert "suite standard: its texts are left out: " in ran.err
+    assert "tokenizer.json: there is no such file" in ran.err
+    assert "recording 7 case(s)" in ran.out
+    shown = call("inspect", out).out
+    for case in open_golden(out).recipe["cases"]:
+        assert case["name"] in shown
+        assert case["why"][:20] in " ".join(shown.split())

@@ -97,7 +97,7 @@ def test_refused(tiny: Path, inputs: dict[str, Any], message: str) -> None:
         (b"\xff", "is not UTF-8 text"),
         (
             b'{"a": 1}',
-            "line 1: expected either prompt or token_ids, and optionally name and force_tokens",
+            "line 1: expected either prompt or token_ids, and optionally name, why, ",
         ),
         (b'{"prompt": "a", "token_ids": [1]}', "either prompt or token_ids"),
         (b'{"prompt": 1}', "line 1: prompt: expected a string"),
