@@ -21,11 +21,13 @@ from campaign import FINE, Tally, run
 from hdf5_blocks import blocks
 from mutate import Mutation, flips, mutations, truncations
 from subjects import (
+    check_judge,
     checkpoint_judge,
     golden_and_run,
     manifest_judge,
     manifest_of,
     reading_judge,
+    set_of,
     verdict_judge,
     weights_of,
 )
@@ -40,9 +42,12 @@ def damage(
     golden, run_file = golden_and_run(folder)
     weights = weights_of(folder)
     verdict = verdict_judge(golden, run_file)
+    in_set, its_manifest = set_of(golden)
     subjects = (
         ("golden, verdict of diff", golden, verdict),
         ("run, verdict of diff", run_file, verdict),
+        ("golden of a set, check", in_set, check_judge(in_set)),
+        ("manifest of a set, check", its_manifest, check_judge(its_manifest)),
         ("manifest", manifest_of(golden), manifest_judge(manifest_of(golden))),
         ("safetensors, fingerprint", weights, checkpoint_judge(weights)),
         ("safetensors, its header", weights, checkpoint_judge(weights)),

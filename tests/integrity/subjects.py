@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 from campaign import FOUND, SAME, Judge
 
+from goldenctl import cli
 from goldenctl.diff.judge import compare
 from goldenctl.diff.tolerance import default_policy
 from goldenctl.golden.file import GoldenFile, open_golden
@@ -96,6 +99,31 @@ def manifest_of(golden: Path) -> Path:
     path = golden.with_name("manifest.json")
     path.write_bytes(dump_manifest(manifest))
     return path
+
+
+def set_of(golden: Path) -> tuple[Path, Path]:
+    """Make a golden set of a golden and its manifest; return its golden and its manifest."""
+    folder = golden.parent / "goldens" / "a"
+    folder.mkdir(parents=True)
+    kept = folder / "v1.h5"
+    kept.write_bytes(golden.read_bytes())
+    return kept, manifest_of(kept)
+
+
+def check_judge(path: Path) -> Judge:
+    """Judge whether ``check`` finds a changed byte of a golden, or what else a manifest says."""
+    read = read_manifest if path.suffix == ".json" else Path.read_bytes
+    sound, goldens = read(path), path.parent.parent
+
+    def judge(path: Path) -> str:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            code = cli.run(["check", path.parent.name, "--integrity", "--goldens", str(goldens)])
+        if code == 0:
+            return SAME if read(path) == sound else "MISSED"
+        return FOUND if code == 4 else f"code{code}"
+
+    assert judge(path) == SAME  # and everything is imported before the first fork
+    return judge
 
 
 def weights_of(folder: Path) -> Path:
