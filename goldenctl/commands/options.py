@@ -60,6 +60,22 @@ class _Golden(_Path):
 _GOLDENS = "goldenctl.goldens"
 
 
+class _Dtypes(click.ParamType[tuple[str, ...]]):
+    """Dtypes joined by commas, each once."""
+
+    name = "dtypes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, tuple):
+            return value
+        names = tuple(name.strip() for name in str(value).split(","))
+        wrong = [name for name in names if name not in DTYPE.choices]
+        if wrong or len(set(names)) < len(names):
+            what = f"{wrong[0]!r} is no dtype" if wrong else "a dtype is given twice"
+            self.fail(f"{what}, expected such as {','.join(list(DTYPE.choices)[:3])}", param, ctx)
+        return names
+
+
 class _Bytes(click.ParamType[int]):
     """A size such as 4GiB, 500MB or 1048576."""
 
@@ -80,6 +96,7 @@ class _Bytes(click.ParamType[int]):
 
 PATH = _Path(path_type=Path)
 BYTES = _Bytes()
+DTYPES = _Dtypes()
 GOLDEN = _Golden(path_type=Path)
 TEXT = _Text()
 DTYPE = click.Choice(["float32", "bfloat16", "float16", "float64"])

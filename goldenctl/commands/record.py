@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from goldenctl.commands.options import (
     DTYPE,
+    DTYPES,
     PATH,
     TEXT,
     goldens_option,
@@ -52,6 +53,12 @@ ORACLE_TIMES = "about 4 times as long"
 @input_options
 @step_options
 @click.option("--dtype", type=DTYPE, default="float32", show_default=True, help="Compute dtype.")
+@click.option(
+    "--dtypes",
+    type=DTYPES,
+    metavar="LIST",
+    help="Record the same inputs in each of these dtypes: GOLDEN.DTYPE.h5, or NAME-DTYPE.",
+)
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda[:n].")
 @click.option(
     "--taps",
@@ -75,6 +82,12 @@ ORACLE_TIMES = "about 4 times as long"
     default="none",
     type=click.Choice(["none", "budget", "keep"]),
     help="Also compute each op in a wider type: keep its rounding budget, or the truth too.",
+)
+@click.option(
+    "--budget-dtypes",
+    type=DTYPES,
+    metavar="LIST",
+    help="With --oracle: also the budgets of replays in these dtypes.",
 )
 @click.option(
     "--repeat",
@@ -108,12 +121,49 @@ def record_command(
     if options["model_path"] is not None:
         message = "--model-path goes with --from-manifest; CHECKPOINT is the model here"
         raise UsageError(message)
+    if options["dtypes"] is not None:
+        return _record_variants(checkpoint, golden, goldens, options)
     destination = _destination(golden, options["name"], goldens, options)
     destination.check()
     if destination.was_finished():
         return 0
     recording = prepare(checkpoint, **options)
     return destination.record(partial(run_recording, recording, resume=options["resume"]))
+
+
+def _record_variants(
+    checkpoint: Path, golden: Path | None, goldens: Path | None, options: dict[str, Any]
+) -> int:
+    """Record the same inputs in every dtype of --dtypes; return the worst exit code."""
+    from goldenctl.reference.variants import Variants, variant_name, variant_path
+
+    if click.get_current_context().get_parameter_source("dtype") is ParameterSource.COMMANDLINE:
+        message = "--dtype and --dtypes: give one of them"
+        raise UsageError(message)
+    dtypes = options["dtypes"]
+    places = {
+        dtype: _destination(
+            variant_path(golden, dtype), variant_name(options["name"], dtype), goldens, options
+        )
+        for dtype in dtypes
+    }
+    variants = Variants(prepare(checkpoint, **options), dtypes, options["budget_dtypes"])
+    for dtype, place in places.items():
+        place.check()
+        if not (options["resume"] and place.golden and variants.is_there(dtype, place.golden)):
+            place.was_finished()
+    codes = []
+    for dtype, place in places.items():
+        if place.golden is not None and variants.is_there(dtype, place.golden):
+            click.echo(f"{place.golden} is there already")
+            continue
+
+        def run(path: Path, dtype: str = dtype) -> None:
+            run_recording(variants.of(dtype), path, resume=options["resume"])
+            variants.note(path)
+
+        codes.append(place.record(run))
+    return max(codes, default=0)
 
 
 def _destination(
@@ -190,6 +240,8 @@ def prepare(
     layers: str | None = None,
     logits: str = "last",
     oracle: str = "none",
+    budget_dtypes: tuple[str, ...] | None = None,
+    dtypes: tuple[str, ...] | None = None,
     repeat: int = 1,
     threads: int | None = None,
     **_: object,
@@ -232,7 +284,13 @@ def prepare(
         message = "--decode chooses each token by the logits, which --logits none leaves out"
         raise UsageError(message, hint="give --logits last, or the tokens with --force-tokens")
     kept_layers = parse_layers(layers, config.num_hidden_layers)
-    selection = Selection(taps, kept_layers, logits, oracle)
+    if budget_dtypes and oracle == "none":
+        message = "--budget-dtypes: only --oracle makes budgets"
+        raise UsageError(message)
+    if budget_dtypes and dtypes is None and dtype in budget_dtypes:
+        message = f"--budget-dtypes {dtype}: the golden's own dtype has its budget anyway"
+        raise UsageError(message)
+    selection = Selection(taps, kept_layers, logits, oracle, budget_dtypes or ())
     require_torch("record")
     import torch
 

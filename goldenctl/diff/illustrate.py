@@ -15,7 +15,7 @@ from goldenctl.diff.pictures import Picture, Scale, picture
 from goldenctl.diff.report import BY_BUDGET, Report, TensorResult
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
-from goldenctl.golden.schema import BUDGET_SCOPES
+from goldenctl.golden.schema import BUDGET_SCOPES, budget_path
 
 ILLUSTRATED = 8
 
@@ -66,7 +66,8 @@ def _by_budget(
 ) -> Scale:
     folder, _, tap = tensor.name.rpartition("/")
     scope = BUDGET_SCOPES.index(mode)
-    budget = Budget.of(golden.map(f"{folder}/budget/{tap}"), scope)
+    stored = budget_path(tensor.name, recorded=tensor.dtype, actual=tensor.actual_dtype)
+    budget = Budget.of(golden.map(stored), scope)
     norms = np.sqrt(rows.expected_squared)
     judged, from_truth = rows, tensor.rule == "truth"
     if from_truth:

@@ -30,7 +30,13 @@ from goldenctl.errors import DamagedError, UsageError
 from goldenctl.golden.determinism import Determinism
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
-from goldenctl.golden.schema import BUDGET_SCOPES, BUDGET_STATISTICS, TensorInfo, short_name
+from goldenctl.golden.schema import (
+    BUDGET_SCOPES,
+    BUDGET_STATISTICS,
+    TensorInfo,
+    budget_path,
+    short_name,
+)
 
 Progress = Callable[[int, int, str], None]
 # Judges two tensors of one shape: expected, actual.
@@ -187,14 +193,14 @@ class _Judge:
     ) -> tuple[str, list[Check], int | None]:
         """Return the rule's name, its checks, and the worst row where rows were judged."""
         folder, _, tap = info.name.rpartition("/")
-        stored = f"{folder}/budget/{tap}"
+        stored = budget_path(info.name, recorded=info.dtype, actual=actual.dtype)
         scope = BUDGET_SCOPES.index(self._mode) if self._mode in BUDGET_SCOPES else None
-        usable = stored in self._golden.tensors and actual.dtype == info.dtype
+        usable = stored in self._golden.tensors
         if self._policy.budget and usable and scope is not None and rows is not None:
             rows_shape = (len(BUDGET_SCOPES), *info.shape[:-1], len(BUDGET_STATISTICS))
             budget = Budget.of(self._beside(stored, rows_shape), scope, padding.rows)
             truth = f"{folder}/oracle/{tap}"
-            if truth not in self._golden.tensors:
+            if truth not in self._golden.tensors or actual.dtype != info.dtype:
                 return "budget", *check_budget(rows, budget, from_truth=False)
             truths = self._beside(truth, (len(BUDGET_SCOPES), *info.shape))
             exact = padding.without(truths[scope])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from goldenctl.golden.dtypes import DTYPES
-from goldenctl.golden.schema import BUDGET_SCOPES, BUDGET_STATISTICS, TensorSpec
+from goldenctl.golden.schema import BUDGET_SCOPES, BUDGET_STATISTICS, TensorSpec, budget_path
 from goldenctl.golden.steps import Step, attention_mask, position_count, steps
 from goldenctl.model import graph
 from goldenctl.model.case import Case
@@ -20,12 +20,14 @@ class Selection:
 
     ``taps`` is ``op`` or ``sublayer``; ``layers`` are decoder layer numbers, None for all;
     ``logits`` is ``last``, ``all`` or ``none``; ``oracle`` is ``none``, ``budget`` or ``keep``.
+    ``budget_dtypes`` are further dtypes that a replay of the golden may compute in.
     """
 
     taps: str = "op"
     layers: frozenset[int] | None = None
     logits: str = "last"
     oracle: str = "none"
+    budget_dtypes: tuple[str, ...] = ()
 
     def keeps(self, sublayer: Sublayer) -> bool:
         parts = sublayer.name.split(".")
@@ -113,7 +115,7 @@ def _add_step(
                     _spec(f"{path}/input", dtype, sizes, sublayer.dims("input"), "input")
                 )
             _add_sublayer(layout, sublayer, path, dtype, sizes, taps=selection.taps == "op")
-            _add_oracle(layout, path, dtype, selection.oracle)
+            _add_oracle(layout, path, dtype, selection)
         before = sublayer
 
 
@@ -133,22 +135,22 @@ def _add_sublayer(
         )
 
 
-def _add_oracle(layout: Layout, path: str, dtype: str, oracle: str) -> None:
-    """Add the budget, and the truth if it is kept, of every tensor the sublayer yields."""
+def _add_oracle(layout: Layout, path: str, dtype: str, selection: Selection) -> None:
+    """Add the budgets, and the truth if it is kept, of every tensor the sublayer yields."""
     yielded = [
         spec
         for spec in layout.tensors
         if spec.role in ("tap", "output") and spec.name.rpartition("/")[0] == path
     ]
     scopes = len(BUDGET_SCOPES)
-    for spec in yielded if oracle != "none" else ():
+    for spec in yielded if selection.oracle != "none" else ():
         tap = spec.name.rpartition("/")[2]
         shape = (scopes, *spec.shape[:-1], len(BUDGET_STATISTICS))
         dims = ("scope", *spec.dims[:-1], "statistic")
-        layout.tensors.append(
-            TensorSpec(f"{path}/budget/{tap}", "float32", shape, dims, "budget", spec.op)
-        )
-        if oracle == "keep":
+        for actual in (dtype, *selection.budget_dtypes):
+            name = budget_path(spec.name, recorded=dtype, actual=actual)
+            layout.tensors.append(TensorSpec(name, "float32", shape, dims, "budget", spec.op))
+        if selection.oracle == "keep":
             shape, dims = (scopes, *spec.shape), ("scope", *spec.dims)
             wide = oracle_dtype(dtype)
             layout.tensors.append(

@@ -77,6 +77,7 @@ class Recipe(_Record, frozen=True, omit_defaults=False):
     layers: tuple[Count, ...] | None = None
     logits: Word = "last"
     oracle: Word = "none"
+    budget_dtypes: tuple[Word, ...] = ()
     reference: Environment | None = None
     part_of: Digest | None = None  # the content of the golden that an export cut it from
 

@@ -53,6 +53,7 @@ class _Known(msgspec.Struct):
     layers: list[Annotated[int, Meta(ge=0, lt=1 << 20)]] | None = None
     logits: Annotated[str, Meta(pattern="^(last|all|none)$")] = "last"
     oracle: Annotated[str, Meta(pattern="^(none|budget|keep)$")] = "none"
+    budget_dtypes: list[_Dtype] = []
     reference: dict[str, Any] | None = None
     golden: _Source | None = None
     backend: dict[str, Any] | None = None

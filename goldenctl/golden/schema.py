@@ -94,6 +94,12 @@ class SublayerInfo:
     iqr_ns: int = 0
 
 
+def budget_path(name: str, *, recorded: str, actual: str) -> str:
+    """Return where a tensor's budget is: for results in the recorded dtype, or in another."""
+    folder, _, tap = name.rpartition("/")
+    return f"{folder}/budget/{tap}" if actual == recorded else f"{folder}/{actual}/budget/{tap}"
+
+
 def step_path(case: str, step: int) -> str:
     """Return the path of a step: ``cases/default/steps/00``."""
     return f"cases/{case}/steps/{step:02d}"

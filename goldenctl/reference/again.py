@@ -31,6 +31,9 @@ def recording_of(recipe: Recipe, where: str, *, source: str = "") -> Recording:
     a recipe that fits no model and for a checkpoint that is not the one recorded,
     MissingError when the checkpoint is not there.
     """
+    unknown = set(recipe.budget_dtypes) - set(_CHOICES["dtype"])
+    if unknown or recipe.dtype in recipe.budget_dtypes:
+        _fail(where, f"recipe budget_dtypes {list(recipe.budget_dtypes)}: not further dtypes")
     model = recipe.model
     if model is None or not recipe.cases:
         _fail(where, "the recipe names no model or no case, so it cannot be recorded again")
@@ -58,7 +61,7 @@ def recording_of(recipe: Recipe, where: str, *, source: str = "") -> Recording:
         tuple(_case(case, config, where) for case in recipe.cases),
         recipe.dtype,
         (environment.device if environment is not None else "") or "cpu",
-        Selection(recipe.taps, layers, recipe.logits, recipe.oracle),
+        Selection(recipe.taps, layers, recipe.logits, recipe.oracle, recipe.budget_dtypes),
         source=model.path,
     )
 

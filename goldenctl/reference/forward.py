@@ -79,6 +79,27 @@ class Observer(Protocol):
         """After a slice of the logits: the columns from ``first`` on."""
 
 
+@dataclass(frozen=True)
+class Observers:
+    """Several observers as one."""
+
+    each: Sequence[Observer]
+
+    def embedding(self, sublayer: Sublayer, state: State) -> None:
+        for observer in self.each:
+            observer.embedding(sublayer, state)
+
+    def sublayer(self, sublayer: Sublayer, state: State, recorded: Mapping[str, Tensor]) -> None:
+        for observer in self.each:
+            observer.sublayer(sublayer, state, recorded)
+
+    def logits(
+        self, sublayer: Sublayer, state: State, hidden: Tensor, value: Tensor, first: int
+    ) -> None:
+        for observer in self.each:
+            observer.logits(sublayer, state, hidden, value, first)
+
+
 def start(
     step: Step,
     sublayers: Sequence[Sublayer],

@@ -9,6 +9,10 @@ For each tensor and row (the last axis) four numbers are kept in three scopes:
 The scopes say where the truth starts: ``op`` from the op's recorded inputs, ``sublayer`` from
 the sublayer's recorded input, ``chain`` from the token ids. In the last two several *twins* of
 the truth, to which every op adds noise of its own floor, show what upstream rounding becomes.
+
+A budget may also be for results in another dtype than the recorded one. The truth then starts
+from the recorded inputs and the weights rounded to that dtype, as a replay in it does, and
+``l2`` and ``max`` say how far the recorded result is from there: what that rounding alone does.
 """
 
 from __future__ import annotations
@@ -55,12 +59,17 @@ class Unit:
 class Oracle:
     """Follows a recording and hands every tensor's budget to ``sink``.
 
-    ``keep`` also hands on the truth of each scope, ``[scope, *shape]``.
+    ``dtype`` is that of the results which the budget is for. ``keep`` also hands on the truth
+    of each scope, ``[scope, *shape]``; ``folder`` is where in a sublayer's group the budgets go.
     """
 
-    def __init__(self, loader: WeightLoader, dtype: str, sink: Sink, *, keep: bool) -> None:
+    def __init__(
+        self, loader: WeightLoader, dtype: str, sink: Sink, *, keep: bool, folder: str = ""
+    ) -> None:
         self._loader = loader
         self._unit = Unit.of(dtype)
+        self._narrow = TORCH_DTYPES[dtype]
+        self._folder = folder
         self._wide = TORCH_DTYPES[oracle_dtype(dtype)]
         self._sink = sink
         self._keep = keep
@@ -71,12 +80,13 @@ class Oracle:
         self._slices: dict[str, Tensor] = {}
 
     def embedding(self, sublayer: Sublayer, state: State) -> None:
-        """The embedding is exact: its budget is zero."""
+        """The embedding is exact: its budget is what rounding to another dtype does."""
         path = state.path(sublayer)
-        hidden = state.hidden
-        exact = torch.zeros(SCOPE_COUNT, *hidden.shape[:-1], 4)
-        self._sink(f"{path}/budget/output", exact, 0)
-        truth = hidden.to(self._wide)
+        truth = self._rounded(state.hidden)
+        off = _l2_max(self._widened(state.hidden) - truth)
+        exact = torch.stack([*off, *(torch.zeros_like(part) for part in off)], dim=-1)
+        budget = torch.stack([exact] * SCOPE_COUNT).float()
+        self._sink(f"{path}/{self._folder}budget/output", budget, 0)
         self._chains[state.step.path] = torch.cat([truth] * (1 + TWINS))
         if self._keep:
             self._sink(f"{path}/oracle/output", torch.stack([truth] * SCOPE_COUNT), 0)
@@ -85,7 +95,7 @@ class Oracle:
         """Compute the truth of every op of a sublayer and hand on its budgets."""
         path = state.path(sublayer)
         weights = {name: self._loader.load(name) for name in sublayer.weights}
-        mine = {name: self._widened(value) for name, value in recorded.items()}
+        mine = {name: self._rounded(value) for name, value in recorded.items()}
         stacked = {name: _stacked(name, value) for name, value in mine.items()}
         stacked["input"] = self._inputs(mine["input"], self._chains[state.step.path])
         for op in sublayer.ops:
@@ -98,7 +108,7 @@ class Oracle:
                 key = f"{sublayer.name}/{op.output}"
                 past = mine[with_past(op.output)][:, : state.step.start]
                 stacked[with_past(op.output)] = self._with_past(key, past, noisy, state.step)
-            budget = self._budget(mine[op.output], truth, sigma, noisy)
+            budget = self._budget(self._widened(recorded[op.output]), truth, sigma, noisy)
             self._hand_on(path, op.output, budget, truth, noisy)
         self._chains[state.step.path] = stacked["output"].chunk(2)[1]
 
@@ -107,11 +117,11 @@ class Oracle:
     ) -> None:
         """Take in the logits ``value`` of the columns from ``first`` on."""
         (op,) = sublayer.ops
-        name = f"{state.path(sublayer)}/budget/output"
+        name = f"{state.path(sublayer)}/{self._folder}budget/output"
         weights = {op.weights[0]: self._loader.rows(op.weights[0], first, first + value.shape[-1])}
         chain = self._chains[state.step.path]
         chain = chain[:, -hidden.shape[1] :]
-        mine = {"input": self._widened(hidden)}
+        mine = {"input": self._rounded(hidden)}
         stacked = {"input": self._inputs(mine["input"], chain)}
         truth = apply(sublayer, op, mine, weights)
         sigma = self._sigma(op, mine, weights, truth)
@@ -165,6 +175,10 @@ class Oracle:
     def _widened(self, value: Tensor) -> Tensor:
         return value.to(self._wide) if value.is_floating_point() else value
 
+    def _rounded(self, value: Tensor) -> Tensor:
+        """What a replay in this oracle's dtype makes of a recorded tensor, in the wide type."""
+        return self._widened(value.to(self._narrow) if value.is_floating_point() else value)
+
     def _noise_sizes(
         self, op: Op, inputs: Mapping[str, Tensor], weights: Mapping[str, Tensor], truth: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -215,7 +229,7 @@ class Oracle:
 
     def _hand_on(self, path: str, tap: str, budget: Tensor, truth: Tensor, stacked: Tensor) -> None:
         for name in (tap, *(link for link, target in CACHE_LINKS.items() if target == tap)):
-            self._sink(f"{path}/budget/{name}", budget, 0)
+            self._sink(f"{path}/{self._folder}budget/{name}", budget, 0)
             if self._keep:
                 self._sink(f"{path}/oracle/{name}", _truths(truth, stacked), 0)
 

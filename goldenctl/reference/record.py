@@ -32,7 +32,7 @@ from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Sublayer
 from goldenctl.model.rope import inv_freq
 from goldenctl.reference.clock import Clock
-from goldenctl.reference.forward import Best, Cache, Sink, State, run_sublayer, start
+from goldenctl.reference.forward import Best, Cache, Observers, Sink, State, run_sublayer, start
 from goldenctl.reference.keep import Keeper, Kept
 from goldenctl.reference.oracle import Oracle
 from goldenctl.reference.sink import TensorSink
@@ -118,7 +118,7 @@ class Forward:
         self._clock = clock
         self._loader = WeightLoader(recording.checkpoint, recording.dtype, recording.device)
         self._constants = _constants(recording)
-        self._oracle = _oracle(recording, sink)
+        self._oracles = _oracles(recording, sink)
         self._caches: dict[str, Cache] = {case.name: {} for case in recording.cases}
         self._tokens: dict[str, torch.Tensor] = {}  # by case, the most likely next ones [B]
 
@@ -138,14 +138,14 @@ class Forward:
                 continue
             states = self._start(wave, kept if done > first else None)
             for place in range(max(0, done - first), len(places)):
-                run_sublayer(place, states, self._loader, self._sink, self._oracle)
+                run_sublayer(place, states, self._loader, self._sink, Observers(self._oracles))
                 self._choose_tokens(states)
                 count = first + place + 1
                 if keeper is not None and keeper.due():
                     keeper.finished(count, self._state(states))
                 progress(count, len(passes) * len(places), places[place].name)
-        if self._oracle is not None:
-            self._oracle.finish()
+        for oracle in self._oracles:
+            oracle.finish()
 
     def _sublayers(self, step: Step) -> list[Sublayer]:
         return computed_sublayers(self._recording.config, self._recording.selection, step)
@@ -186,11 +186,14 @@ class Forward:
     def _state(self, states: Sequence[State]) -> dict[str, torch.Tensor]:
         """Everything that sublayers to come read, by name."""
         caches = {f"{c}//{k}": v for c, cache in self._caches.items() for k, v in cache.items()}
-        oracle = self._oracle.state() if self._oracle is not None else {}
         tensors = {
             **{f"token//{case}": value for case, value in self._tokens.items()},
             **{f"cache//{key}": value for key, value in caches.items()},
-            **{f"oracle//{name}": value for name, value in oracle.items()},
+            **{
+                f"oracle//{number}//{name}": value
+                for number, oracle in enumerate(self._oracles)
+                for name, value in oracle.state().items()
+            },
         }
         for number, state in enumerate(states):
             tensors[f"hidden//{number}"] = state.hidden
@@ -208,10 +211,10 @@ class Forward:
                 self._tokens[keys[0]] = value.to(device)
             elif kind == "cache":
                 self._caches[keys[0]][keys[1]] = value.to(device)
-        if self._oracle is not None:
-            prefix = "oracle//"
+        for number, oracle in enumerate(self._oracles):
+            prefix = f"oracle//{number}//"
             mine = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
-            self._oracle.restore(mine, device)
+            oracle.restore(mine, device)
 
 
 def _restore_state(
@@ -235,13 +238,19 @@ def _passes(cases: Sequence[Case]) -> list[list[Step]]:
     return passes
 
 
-def _oracle(recording: Recording, sink: Sink) -> Oracle | None:
-    selection, dtype = recording.selection, recording.dtype
+def _oracles(recording: Recording, sink: Sink) -> list[Oracle]:
+    """One for the recorded dtype and one for each further one, if budgets are wanted."""
+    selection = recording.selection
     if selection.oracle == "none":
-        return None
-    wide = oracle_dtype(dtype)
-    loader = WeightLoader(recording.checkpoint, wide, recording.device, through=dtype)
-    return Oracle(loader, dtype, sink, keep=selection.oracle == "keep")
+        return []
+    made = []
+    for dtype in (recording.dtype, *selection.budget_dtypes):
+        wide, native = oracle_dtype(dtype), dtype == recording.dtype
+        loader = WeightLoader(recording.checkpoint, wide, recording.device, through=dtype)
+        keep = native and selection.oracle == "keep"
+        folder = "" if native else f"{dtype}/"
+        made.append(Oracle(loader, dtype, sink, keep=keep, folder=folder))
+    return made
 
 
 def recipe(recording: Recording) -> dict[str, Any]:
@@ -259,6 +268,7 @@ def recipe(recording: Recording) -> dict[str, Any]:
         "layers": None if selection.layers is None else sorted(selection.layers),
         "logits": selection.logits,
         "oracle": selection.oracle,
+        **({"budget_dtypes": list(selection.budget_dtypes)} if selection.budget_dtypes else {}),
         "reference": {
             "implementation": "torch",
             "attention": "eager",
