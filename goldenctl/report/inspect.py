@@ -98,7 +98,8 @@ def _tree(golden: GoldenFile) -> Table:
     for info in golden.tensors.values():
         group = info.name.rpartition("/")[0]
         if info.role in _BESIDE:
-            beside[group.rpartition("/")[0]] += 1
+            owner = group.rpartition("/")[0]
+            beside[owner if owner in golden.sublayers else owner.rpartition("/")[0]] += 1
         else:
             taps.setdefault(group, []).append(info)
     case = ""

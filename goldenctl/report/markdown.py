@@ -7,13 +7,17 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from rich.text import Text
+
 from goldenctl.diff.checks import CheckStep
 from goldenctl.diff.report import NEUTRAL, Report, SublayerResult, TensorResult
 from goldenctl.diff.selftest import Selftest
 from goldenctl.errors import UsageError, printable
 from goldenctl.report.answers import Answers, answers
 from goldenctl.report.commands import commands
-from goldenctl.report.words import Places, duration, numbers, percent, ratio, rules
+from goldenctl.report.determinism import lines
+from goldenctl.report.timing import step_lines
+from goldenctl.report.words import Places, duration, groups_of, numbers, percent, ratio, rules
 
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 LIMIT_BYTES = 1 << 20
@@ -82,7 +86,16 @@ def _head(report: Report, said: Answers) -> Iterator[str]:
     ):
         if text:
             yield f"- **{label}:** {_text(text)}" if label else f"- {_text(text)}"
+    for line in (*step_lines(report.steps), *_determinism(report)):
+        yield f"- {_text(line.strip())}"
     yield ""
+
+
+def _determinism(report: Report) -> list[str]:
+    if report.determinism is None:
+        return []
+    many = len(groups_of(report)) > 1
+    return [Text.from_markup(line).plain for line in lines(report.determinism, many_cases=many)]
 
 
 def _body(report: Report) -> Iterator[str]:
