@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from msgspec.structs import replace
 
@@ -34,22 +33,15 @@ _WORST = (EXIT_DAMAGED, EXIT_MISSING, EXIT_USAGE, EXIT_BEYOND_TOLERANCE, EXIT_OK
 _RULES = {"digest": "same bytes"}
 
 
-@dataclass(frozen=True)
-class Step:
-    """One line of a check. ``judged_by`` counts tensors by what judged them, ``share`` is the
-    largest part of a tolerance used; ``said`` is one line on what was found."""
+class Step(CheckStep, frozen=True):
+    """One line of a check, with the report that it is made from."""
 
-    golden: str
-    step: str
-    state: str
-    judged_by: str = ""
-    share: float | None = None
-    said: str = ""
     report: Report | None = None
 
     @property
-    def ok(self) -> bool:
-        return self.state == PASSED
+    def line(self) -> CheckStep:
+        """The step without its report."""
+        return CheckStep(*(getattr(self, name) for name in CheckStep.__struct_fields__))
 
 
 def exit_code(steps: Sequence[Step]) -> int:
@@ -97,17 +89,7 @@ def report_of(steps: Sequence[Step]) -> Report:
     wrong = [step for step in judged if not step.ok]
     by_share = sorted(judged, key=lambda step: -(step.share or 0.0))
     shown = next((step.report for step in (*wrong, *by_share) if step.report is not None), None)
-    checks = tuple(
-        CheckStep(
-            golden=step.golden,
-            step=step.step,
-            state=step.state,
-            judged_by=step.judged_by,
-            share=step.share,
-            said=step.said,
-        )
-        for step in steps
-    )
+    checks = tuple(step.line for step in steps)
     return replace(shown or _NOTHING, command="check", checks=checks)
 
 

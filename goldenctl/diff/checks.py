@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class CheckStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class CheckStep(msgspec.Struct, frozen=True, omit_defaults=True):
     """One step of one golden set.
 
     ``step`` is integrity, record or replay, ``state`` passed, failed, missing, damaged or error.

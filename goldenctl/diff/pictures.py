@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from goldenctl.diff.signature import describe_error
@@ -40,16 +41,16 @@ class Strip(msgspec.Struct, frozen=True):
 
     dim: str
     size: int
-    step: int
-    used: tuple[float, ...]
+    step: Annotated[int, Meta(ge=1)]
+    used: Annotated[tuple[float, ...], Meta(min_length=1)]
 
 
 class Histogram(msgspec.Struct, frozen=True):
     """Sampled elements by |error| / unit, in bins of a quarter of a decade from 10^low on."""
 
-    low: float
-    counts: tuple[int, ...]
-    zeros: int = 0
+    low: Annotated[float, Meta(ge=_LOW, le=_HIGH)]
+    counts: Annotated[tuple[Annotated[int, Meta(ge=0)], ...], Meta(max_length=64)]
+    zeros: Annotated[int, Meta(ge=0)] = 0
 
 
 class Extreme(msgspec.Struct, frozen=True):
@@ -72,7 +73,7 @@ class Picture(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     name: str
     unit: str
-    sampled: int
+    sampled: Annotated[int, Meta(ge=0)]
     strips: tuple[Strip, ...] = ()
     histogram: Histogram | None = None
     quantiles: tuple[float, ...] = ()

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from goldenctl.diff.checks import CheckStep
 from goldenctl.diff.findings import Culprit, Findings
@@ -28,6 +29,7 @@ CRASHED = "crashed"
 # computed the tensor.
 NEUTRAL = ("not_computed",)
 WARN_SHARE = 0.8
+Nanoseconds = Annotated[int, Meta(ge=0)]
 BY_BUDGET = ("budget", "truth")
 """Rules that judge by what was recorded of the reference's own rounding."""
 
@@ -60,10 +62,10 @@ class TensorResult(
     worst: str = ""
     message: str = ""
     padding_rows: int = 0
-    expected_ns: int = 0
-    actual_ns: int = 0
-    expected_iqr_ns: int = 0
-    actual_iqr_ns: int = 0
+    expected_ns: Nanoseconds = 0
+    actual_ns: Nanoseconds = 0
+    expected_iqr_ns: Nanoseconds = 0
+    actual_iqr_ns: Nanoseconds = 0
 
     @property
     def ok(self) -> bool:
@@ -80,10 +82,10 @@ class SublayerResult(
     first_wrong: str = ""
     share: float = 0.0
     tensors: tuple[TensorResult, ...] = ()
-    expected_ns: int = 0
-    actual_ns: int = 0
-    expected_iqr_ns: int = 0
-    actual_iqr_ns: int = 0
+    expected_ns: Nanoseconds = 0
+    actual_ns: Nanoseconds = 0
+    expected_iqr_ns: Nanoseconds = 0
+    actual_iqr_ns: Nanoseconds = 0
     failure: dict[str, Any] | None = None
 
 

@@ -88,7 +88,11 @@ class Tester:
             created_utc=now_utc(),
             tool_version=__version__,
             content_sha256="",
-            recipe={"backend": backend, "model": self._golden.recipe["model"]},
+            recipe={
+                "backend": backend,
+                "model": self._golden.recipe["model"],
+                "layers": sorted(self._layers) if self._layers is not None else None,
+            },
         )
         return Report(
             golden=provenance(self._golden),

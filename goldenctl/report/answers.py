@@ -186,10 +186,11 @@ def _of_check(report: Report) -> Answers:
 
 def _of_selftest(result: Selftest) -> Answers:
     complaints = result.complaints()
+    caught, named = sum(t.caught for t in result.visible), sum(t.named for t in result.visible)
     return Answers(
         result.ok,
-        f"{result.dtype}: {plural(len(result.visible), 'visible fault')}, {result.hidden} that "
-        "this input does not show",
+        f"{result.dtype}: {caught} of {plural(len(result.visible), 'visible fault')} caught, "
+        f"{named} named, {plural(len(result.false_alarms), 'false alarm')}",
         where=complaints[0] if complaints else "",
         kind="" if result.ok else some(complaints[1:]),
         sure=(

@@ -29,34 +29,35 @@ def commands(report: Report) -> list[Command]:
 
 def _reproduce(report: Report) -> Iterator[Command]:
     golden, run, recipe = report.golden.path, report.run.path, report.run.recipe
+    engine = _engine(recipe)
     if report.command == "selftest":
-        yield Command("Run the selftest again", _line("selftest", golden, *_engine(recipe)))
-        return
-    if report.command == "check":
-        names = dict.fromkeys(step.golden for step in report.checks if not step.ok)
         yield Command(
-            "Check again and keep what it makes", _line("check", *names, "--keep", "kept")
+            "Run the selftest again", _line("selftest", golden, *engine, *_layers(recipe))
         )
+    elif report.command == "check":
+        names = dict.fromkeys(step.golden for step in report.checks if not step.ok)
+        again = _line("check", *names, "--keep", "kept")
+        yield Command("Check again and keep what it makes", again)
     elif report.run.kind == "golden":
         yield Command("Compare again", _line("diff", golden, run))
-    elif report.command == "blame":
-        yield Command("Blame again", _line("blame", golden, *_engine(recipe), *_faults(report)))
-    elif report.run.kind == "run":
-        options = [*_engine(recipe), "--mode", report.mode, *_faults(report)]
-        for name in ("dtype", "attention"):
-            if recipe.get(name):
-                options += [f"--{name}", str(recipe[name])]
-        layers = _layers(recipe)
-        yield Command(
-            "Replay again",
-            _line("replay", golden, run, *options, *(["--layers", layers] if layers else [])),
-        )
-        yield Command("Compare again", _line("diff", golden, run))
-        if not report.ok:
-            yield Command(
-                "Find every culprit and name its bug",
-                _line("blame", golden, *_engine(recipe), *_faults(report)),
-            )
+    else:
+        blame = _line("blame", golden, *engine, *_layers(recipe), *_faults(report))
+        if report.command == "blame":
+            yield Command("Blame again", blame)
+        elif report.run.kind == "run":
+            yield Command("Replay again", _line("replay", golden, run, *_replay_options(report)))
+            yield Command("Compare again", _line("diff", golden, run))
+            if not report.ok:
+                yield Command("Find every culprit and name its bug", blame)
+
+
+def _replay_options(report: Report) -> Iterator[str]:
+    recipe = report.run.recipe
+    yield from (*_engine(recipe), "--mode", report.mode, *_faults(report))
+    for name in ("dtype", "attention"):
+        if recipe.get(name):
+            yield from (f"--{name}", str(recipe[name]))
+    yield from _layers(recipe)
 
 
 def _debug(report: Report) -> Iterator[Command]:
@@ -149,13 +150,23 @@ def _faults(report: Report) -> list[str]:
     return [word for fault in report.faults for word in ("--inject", fault)]
 
 
-def _layers(recipe: dict[str, Any]) -> str:
-    """The decoder layers of a replay that left some out; empty when it took all."""
-    names = [short_name(str(name)).split(".") for name in recipe.get("sublayers") or ()]
+def _layers(recipe: dict[str, Any]) -> list[str]:
+    """The option that chooses decoder layers; none where all were taken."""
+    names = [short_name(str(name)).split(".") for name in _listed(recipe.get("sublayers"))]
     found = {parts[1] for parts in names if parts[0] == "layers" and len(parts) > 1}
+    found |= {str(layer) for layer in _listed(recipe.get("layers"))}
     layers = sorted({int(layer) for layer in found if layer.isdecimal()})
-    config = (recipe.get("model") or {}).get("config") or {}
-    return "" if len(layers) == config.get("num_hidden_layers") else ",".join(map(str, layers))
+    config = _object(_object(recipe.get("model")).get("config"))
+    every = len(layers) == config.get("num_hidden_layers")
+    return ["--layers", ",".join(map(str, layers))] if layers and not every else []
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _line(*words: str) -> str:

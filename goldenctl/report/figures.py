@@ -34,6 +34,7 @@ from goldenctl.report.words import amount, duration, group_of, ratio
 
 _BINS_PER_DECADE = 4
 _ASINH_FROM = 12.0
+_LEAST, _MOST = 1e-300, 1e300
 _UNITS = {"budget": "expected rounding", "tolerance": "tolerance"}
 
 
@@ -43,7 +44,7 @@ def depth(report: Report, group: str) -> Figure | None:
     finite = [x for x in (*isolated, *chained) if 0.0 < x < math.inf]
     if not names or not finite:
         return None
-    low, high = min(finite) / 1.5, max(finite) * 1.5
+    low, high = max(min(finite) / 1.5, _LEAST), min(max(finite) * 1.5, _MOST)
     width, height = 720.0, 270.0
     y = Scale(low, high, height - 66, 44, math.log10)
     x = Scale(0, max(len(names) - 1, 1), LEFT + 14, width - 16)
@@ -216,14 +217,14 @@ def _histogram_words(made: Histogram, total: int, picture: Picture) -> str:
 
 def quantiles(picture: Picture) -> Figure | None:
     """Draw the errors' quantiles against those of a Gaussian of the expected size."""
-    if not picture.quantiles:
+    if not picture.quantiles or picture.sampled < 1:
         return None
     inverse = NormalDist().inv_cdf
     normal = [inverse(p) for p in probabilities(picture.sampled)]
-    points = list(zip(normal, picture.quantiles, strict=False))
+    points = _finite(list(zip(normal, picture.quantiles, strict=False)))
     width, height = 350.0, 240.0
-    reach = max(3.0, *(abs(value) for _, value in points))
-    side = max(3.0, *(abs(value) for value in normal))
+    reach = max([3.0, *(abs(value) for _, value in points)])
+    side = max([3.0, *(abs(value) for value in normal)])
     bend = math.asinh if reach > _ASINH_FROM else float
     x, y = Scale(-side, side, LEFT, width - 12), Scale(-reach, reach, height - 48, 24, bend)
     ticks = _symmetric(reach) if bend is math.asinh else linear_ticks(-reach, reach)

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 
@@ -89,17 +89,24 @@ def load_report(path: Path) -> Report:
 
 
 def _legacy_fields(report: Report) -> dict[str, Any]:
-    cases = report.run.recipe.get("cases") or [{}]
+    cases = report.run.recipe.get("cases")
+    case = cases[0] if isinstance(cases, list) and cases else None
+    model = report.run.recipe.get("model")
     passed = sum(s.state == PASSED for s in report.sublayers)
     return {
-        "model_path": (report.run.recipe.get("model") or {}).get("path"),
-        "test_input": cases[0].get("text"),
+        "model_path": _text(model, "path"),
+        "test_input": _text(case, "text"),
         "overall_success": report.ok,
         "total_layers_tested": len(report.sublayers),
         "layers_passed": passed,
         "layers_failed": len(report.sublayers) - passed,
         "layer_results": [_legacy_layer(n, s) for n, s in enumerate(report.sublayers)],
     }
+
+
+def _text(value: Any, key: str) -> str | None:
+    found = value.get(key) if isinstance(value, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def _legacy_layer(index: int, sublayer: SublayerResult) -> dict[str, Any]:
@@ -153,6 +160,11 @@ def _number(item: Any) -> Any:
     return _NON_FINITE.get(item, item) if isinstance(item, str) else item
 
 
+def _bare(kind: Any) -> Any:
+    """A field's type without its constraints."""
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
 # Plain data of other files, kept as it is.
 _FREE = ("recipe", "failure")
 NUMBERS = {
@@ -162,5 +174,5 @@ NUMBERS = {
         Cause, Depth, Trial, Strip, Histogram, Extreme, Picture, CheckStep,
     )
     for field in msgspec.structs.fields(kind)
-    if field.type in (float, float | None, tuple[float, ...])
+    if _bare(field.type) in (float, float | None, tuple[float, ...])
 }  # fmt: skip

@@ -73,7 +73,7 @@ def _capped(lines: list[str], limit_bytes: int) -> str:
 
 def _head(report: Report, said: Answers) -> Iterator[str]:
     mark = "✅ PASS" if said.ok else "❌ FAIL"
-    yield f"### {mark}: goldenctl {report.command}\n"
+    yield f"### {mark}: goldenctl {_text(report.command)}\n"
     if report.simulated:
         yield "> **SIMULATED**: no engine computed these outputs\n"
     if report.faults:
