@@ -82,10 +82,6 @@ class Graft(msgspec.Struct, frozen=True):
     top1: tuple[int, int, int] | None = None
 
     @property
-    def healed(self) -> bool:
-        return self.wrong_after == 0
-
-    @property
     def top1_state(self) -> str:
         """What became of the next token: right all along, healed or wrong."""
         assert self.top1 is not None

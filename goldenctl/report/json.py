@@ -22,7 +22,6 @@ from goldenctl.diff.report import PASSED, REPORT_VERSION, Report, SublayerResult
 from goldenctl.diff.selftest import Trial
 from goldenctl.diff.tolerance import Check
 from goldenctl.errors import DamagedError, UsageError
-from goldenctl.report.write import write_text
 
 _LEGACY = (
     "model_path",
@@ -59,11 +58,6 @@ def render(report: Report) -> str:
     """Return the report as JSON text; lists of numbers stand on one line."""
     text = json.dumps(to_json(report), indent=1, allow_nan=False) + "\n"
     return _NUMBERS_ONLY.sub(lambda match: " ".join(match[0].split()), text)
-
-
-def save_report(report: Report, path: Path) -> None:
-    """Write the report, in one step; raises UsageError when the path cannot be written."""
-    write_text(path, render(report))
 
 
 def load_report(path: Path) -> Report:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from goldenctl.diff.metrics import Metrics
 from goldenctl.diff.report import Report
 from goldenctl.golden.schema import short_name
+from goldenctl.report.units import human_ns
 
 RULES = {
     "budget": "recorded rounding budget",
@@ -81,10 +82,7 @@ def amount(value: float) -> str:
 
 def duration(ns: int) -> str:
     """Return a time with its unit, ``-`` when none was taken."""
-    for unit, scale in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
-        if ns >= scale:
-            return f"{ns / scale:.3g} {unit}"
-    return f"{ns} ns" if ns else "-"
+    return human_ns(ns) if ns else "-"
 
 
 def ratio(actual_ns: int, expected_ns: int) -> str:

@@ -118,3 +118,17 @@ def test_what_is_no_report_is_refused(call: Call, golden: Path, tmp_path: Path) 
     assert ran.code == 4
     assert "not a report" in ran.line
     assert page.read_text() == "old"
+
+
+def test_plot_of_a_golden_and_a_run(call: Call, golden: Path, wrong: Path, tmp_path: Path) -> None:
+    ran = call("plot", golden, wrong, "--output", tmp_path / "figures")
+    assert (ran.code, ran.err) == (0, "")
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {
+        "map.svg",
+        "depth.svg",
+        "times.svg",
+        "worst-1-strips.svg",
+        "worst-1-scatter.svg",
+    } <= names
+    assert "Where the error is: layers.01.mlp.swiglu" in ran.out

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from msgspec.structs import replace
 
+from goldenctl.commands.reporting import Outputs, write_outputs
 from goldenctl.diff.checks import CheckStep
 from goldenctl.diff.findings import Cause, Culprit, Depth, Findings, Graft
 from goldenctl.diff.metrics import score, score_logits
@@ -21,6 +22,11 @@ from goldenctl.golden.determinism import Determinism, Finding
 STORED = Path(__file__).parent / "stored"
 """Reports of real runs: one from before findings and pictures were added, one of blame."""
 STEP = "cases/default/steps/00"
+
+
+def save_report(made: Report, path: Path) -> None:
+    """Write a report as --json does."""
+    write_outputs(made, Outputs(json=path))
 
 
 def provenance(kind: str, **recipe: Any) -> Provenance:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from reports import bad, good, report, sublayer, tensor
+from reports import bad, good, report, save_report, sublayer, tensor
 
 from goldenctl.diff.checks import CheckStep
 from goldenctl.diff.findings import Cause, Culprit, Depth, Findings, Graft
@@ -21,7 +21,7 @@ from goldenctl.diff.timing import StepTime
 from goldenctl.diff.tolerance import Check
 from goldenctl.errors import DamagedError, GoldenctlError, UsageError
 from goldenctl.golden.determinism import Determinism, Finding
-from goldenctl.report.json import load_report, save_report, to_json
+from goldenctl.report.json import load_report, to_json
 
 SCHEMA = (Path(__file__).parents[2] / "docs/report-schema.md").read_text(encoding="utf-8")
 STRUCTS = (

@@ -8,13 +8,13 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
-from reports import EVERY, STORED, blamed, report
+from reports import EVERY, STORED, blamed, report, save_report
 
 from goldenctl.cli import run
 from goldenctl.commands.plot import KINDS
 from goldenctl.diff.report import Report
 from goldenctl.report import html, plot
-from goldenctl.report.json import load_report, save_report
+from goldenctl.report.json import load_report
 
 STORED_BLAME = STORED / "blamed.json"
 PNG = b"\x89PNG\r\n\x1a\n"
