@@ -16,12 +16,15 @@ from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
+from numpy.typing import NDArray
 
 from goldenctl import __version__
 from goldenctl.diff.against_manifest import compare_with_manifest, described, sketches
 from goldenctl.diff.by_sketch import SketchScorer
 from goldenctl.diff.judge import compare
+from goldenctl.diff.padding import padding_by_recipe, recipe_masks
 from goldenctl.diff.report import Report
+from goldenctl.diff.sketches import sketch_values
 from goldenctl.errors import DamagedError
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
@@ -38,7 +41,7 @@ from goldenctl.golden.manifest import (
 )
 from goldenctl.golden.recipe_keys import RecipeObject
 from goldenctl.golden.schema import FORMAT_VERSION, SublayerInfo, TensorInfo
-from goldenctl.golden.sketch import Finite, Sketch, sketch_of
+from goldenctl.golden.sketch import Finite, Sketch
 from goldenctl.golden.times import now_utc
 from goldenctl.model.jsonfile import read_object
 
@@ -121,7 +124,7 @@ def attest(
         ok=report.ok,
         policy=report.policy,
         judged_by="tensors" if golden is not None else "sketches",
-        tensors=tuple(_attested(run, report)),
+        tensors=tuple(_attested(run, report, recipe_masks(manifest.recipe))),
     )
     return attestation, report
 
@@ -200,7 +203,9 @@ def _run(run: GoldenFile) -> AttestedRun:
     )
 
 
-def _attested(run: GoldenFile, report: Report) -> list[AttestedTensor]:
+def _attested(
+    run: GoldenFile, report: Report, masks: dict[str, NDArray[Any]]
+) -> list[AttestedTensor]:
     found = []
     for result in report.tensors:
         info = run.tensors.get(result.name)
@@ -217,7 +222,9 @@ def _attested(run: GoldenFile, report: Report) -> list[AttestedTensor]:
                 state=result.state,
                 rule=result.rule,
                 share=result.share if math.isfinite(result.share) else None,
-                sketch=sketch_of(values, top=info.sublayer == "lm_head") if floats else None,
+                sketch=sketch_values(values, info, padding_by_recipe(masks, info))
+                if floats
+                else None,
             )
         )
     return found

@@ -10,14 +10,16 @@ import msgspec
 
 from goldenctl.diff.by_sketch import SketchScorer
 from goldenctl.diff.judge import compare
+from goldenctl.diff.padding import padding_by_recipe, recipe_masks
 from goldenctl.diff.report import Report, TensorResult
+from goldenctl.diff.sketches import sketch_values
 from goldenctl.diff.tolerance import Policy
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.manifest import Manifest, Tensor
 from goldenctl.golden.recipe_keys import RecipeObject
 from goldenctl.golden.schema import FORMAT_VERSION, SublayerInfo, TensorInfo
-from goldenctl.golden.sketch import Sketch, sketch_of
+from goldenctl.golden.sketch import Sketch
 
 
 def compare_with_manifest(
@@ -28,13 +30,17 @@ def compare_with_manifest(
     Raises DamagedError when the run belongs to another golden, or its bytes or the sketches
     are damaged.
     """
-    scorer = SketchScorer(
-        sketches(manifest.tensors), lambda info: _sketch(file, info), policy, mode
-    )
+    masks = recipe_masks(manifest.recipe)
+
+    def observe(info: TensorInfo) -> Sketch:
+        return sketch_values(file.map(info.name), info, padding_by_recipe(masks, info))
+
+    scorer = SketchScorer(sketches(manifest.tensors), observe, policy, mode)
 
     def judge(info: TensorInfo, actual: TensorInfo) -> TensorResult:
         file.verify(actual.name)
-        return scorer(info, actual)
+        left_out = padding_by_recipe(masks, info).count
+        return msgspec.structs.replace(scorer(info, actual), padding_rows=left_out)
 
     return compare(described(manifest, where), file, policy, mode=mode, scorer=judge)
 
@@ -82,7 +88,3 @@ def tensor_infos(tensors: Iterable[Tensor]) -> dict[str, TensorInfo]:
         )
         for order, tensor in enumerate(tensors)
     }
-
-
-def _sketch(file: GoldenFile, info: TensorInfo) -> Sketch:
-    return sketch_of(file.map(info.name), top=info.sublayer == "lm_head")

@@ -11,11 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from goldenctl.golden.file import GoldenFile
+from goldenctl.golden.recipe import Recipe
 from goldenctl.golden.schema import TensorInfo
+from goldenctl.golden.steps import attention_mask, steps
+from goldenctl.model.case import Case
 
 Values = NDArray[Any]
 
@@ -56,6 +60,10 @@ class Padding:
             rows[kept[row], column] = right[kept[row], column]
         return rows.reshape(actual.shape)
 
+    def blanked(self, values: Values) -> Values:
+        """Return the values in their shape, with zero where nothing counts."""
+        return values if self.rows is None else self.equalised(values, np.zeros_like(values))
+
     def row_index(self, row: int) -> int:
         """Return the place in the whole tensor of a row that counts."""
         if self.rows is None:
@@ -64,12 +72,29 @@ class Padding:
 
 
 def padding_of(golden: GoldenFile, info: TensorInfo) -> Padding:
-    """Return what of a tensor counts."""
-    mask_name = f"{'/'.join(info.name.split('/')[:4])}/attention_mask"
-    if mask_name not in golden.tensors or "token" not in info.dims[:-1]:
-        return Padding()
-    mask = golden.map(mask_name).astype(bool)  # [B, T]
-    if mask.all():
+    """Return what of a golden's tensor counts."""
+    mask = f"{_step(info)}/attention_mask"
+    return padding_by(golden.map(mask), info) if mask in golden.tensors else Padding()
+
+
+def recipe_masks(recipe: Recipe) -> dict[str, Values]:
+    """Return the attention mask [B, T] of each step that has one, by the step's path: what the
+    golden holds, from its recipe alone. The recipe has to hold the token ids."""
+    cases = [Case.from_recipe(msgspec.to_builtins(c), c.token_ids) for c in recipe.cases]
+    found = {step.path: attention_mask(step) for case in cases for step in steps(case)}
+    return {path: mask for path, mask in found.items() if mask is not None}
+
+
+def padding_by_recipe(masks: dict[str, Values], info: TensorInfo) -> Padding:
+    """Return what of a tensor counts, by the ``recipe_masks`` of its golden."""
+    mask = masks.get(_step(info))
+    return padding_by(mask, info) if mask is not None else Padding()
+
+
+def padding_by(stored: Values, info: TensorInfo) -> Padding:
+    """Return what of a tensor counts in a step of that attention mask, [B, T]."""
+    mask = stored.astype(bool)
+    if mask.all() or "token" not in info.dims[:-1]:
         return Padding()
     shape, dims = info.shape[:-1], info.dims[:-1]
     own = mask[:, -shape[dims.index("token")] :]  # [B, S]
@@ -82,3 +107,7 @@ def padding_of(golden: GoldenFile, info: TensorInfo) -> Padding:
         batch = np.broadcast_to(np.arange(shape[0]).reshape(-1, *[1] * (len(shape) - 1)), shape)
         elements = mask[batch.reshape(-1)[rows]]
     return Padding(rows, elements)
+
+
+def _step(info: TensorInfo) -> str:
+    return "/".join(info.name.split("/")[:4])

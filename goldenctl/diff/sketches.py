@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from goldenctl.diff._partial import RowErrors
 from goldenctl.diff.budget import Budget, row_limits
 from goldenctl.diff.metrics import score
+from goldenctl.diff.padding import Padding, padding_of
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
-from goldenctl.golden.schema import BUDGET_SCOPES, TensorInfo
+from goldenctl.golden.schema import BUDGET_SCOPES, TensorInfo, budget_path
 from goldenctl.golden.sketch import Sketch, sketch_of
 
 SKETCHED_ROLES = ("constant", "input", "tap", "output")
@@ -27,24 +28,38 @@ def sketches_of(file: GoldenFile) -> Iterator[tuple[str, Sketch]]:
 
 
 def sketch_tensor(file: GoldenFile, info: TensorInfo) -> Sketch:
-    """Sketch one tensor; where the file has a budget for it, its limits go with it."""
-    values = file.verify(info.name)
-    folder, _, tap = info.name.rpartition("/")
-    budget = f"{folder}/budget/{tap}"
+    """Sketch one tensor, padding left out; where the file has a budget for it, its limits go
+    with it."""
+    values, padding = file.verify(info.name), padding_of(file, info)
+    budget = budget_path(info.name, recorded=info.dtype, actual=info.dtype)
     limits = None
     if budget in file.tensors:
-        limits = granted(values, file.verify(budget))
-    return sketch_of(values, row_limits=limits, top=info.sublayer == "lm_head")
+        limits = granted(values, file.verify(budget), padding)
+    return sketch_values(values, info, padding, row_limits=limits)
 
 
-def granted(values: NDArray[Any], stored: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the L2 error that a stored budget grants each row, ``[scope, row]``."""
-    rows = RowErrors.of(values)
-    score(values, values, atol=0.0, rtol=0.0, rows=rows)
+def sketch_values(
+    values: NDArray[Any],
+    info: TensorInfo,
+    padding: Padding,
+    *,
+    row_limits: NDArray[np.float64] | None = None,
+) -> Sketch:
+    """Sketch a tensor's values, rows and elements of padding as zeros."""
+    top = info.sublayer == "lm_head"
+    return sketch_of(padding.blanked(values), row_limits=row_limits, top=top)
+
+
+def granted(values: NDArray[Any], stored: NDArray[Any], padding: Padding) -> NDArray[np.float64]:
+    """Return the L2 error that a stored budget grants each row, ``[scope, row]``; rows of
+    padding, which are zeros in a sketch, are granted nothing."""
+    kept = padding.without(values)
+    rows = RowErrors.of(kept)
+    score(kept, kept, atol=0.0, rtol=0.0, rows=rows)
     norms = np.sqrt(rows.expected_squared)
-    return np.stack(
-        [
-            row_limits(Budget.of(stored, scope), norms, from_truth=False)[0]
-            for scope in range(len(BUDGET_SCOPES))
-        ]
-    )
+    limits = np.zeros((len(BUDGET_SCOPES), values.size // values.shape[-1]))
+    counted = slice(None) if padding.rows is None else padding.rows
+    for scope in range(len(BUDGET_SCOPES)):
+        budget = Budget.of(stored, scope, padding.rows)
+        limits[scope, counted] = row_limits(budget, norms, from_truth=False)[0]
+    return limits

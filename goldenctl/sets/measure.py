@@ -6,11 +6,12 @@ import math
 
 from goldenctl.diff.by_sketch import MOST
 from goldenctl.diff.metrics import score
-from goldenctl.diff.sketches import sketch_tensor
+from goldenctl.diff.padding import padding_of
+from goldenctl.diff.sketches import sketch_tensor, sketch_values
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.manifest import Manifest
 from goldenctl.golden.schema import TensorInfo
-from goldenctl.golden.sketch import distance, sketch_of
+from goldenctl.golden.sketch import distance
 from goldenctl.sets.truth import Yardsticks, budget_factor, one_truth
 
 
@@ -44,7 +45,8 @@ class ByManifest:
         known = self._manifest.by_name[old.name].sketch
         if known is None:
             return math.inf
-        gap = distance(sketch_of(self._new.map(new.name)), known)
+        values = self._new.map(new.name)
+        gap = distance(sketch_values(values, new, padding_of(self._new, new)), known)
         return gap.rel_l2 * MOST if gap.same_places else math.inf
 
     def truth(self, info: TensorInfo) -> Yardsticks | None:

@@ -209,6 +209,18 @@ def test_an_attestation_is_judged_again_without_the_golden(
     assert "judged by their sketches" in call("attest", "run.h5", "--output", "b.json").out
 
 
+def test_rows_of_padding_decide_nothing_for_sketches_either(call: Call, place: Path) -> None:
+    rows = ("--batch", "--token-ids", "5,6,7,8,9", "--token-ids", "11,12")
+    assert call("record", "synth:tiny?seed=0", "--name", "batch", *rows, "--oracle").code == 0
+    golden = place / "goldens/batch/v1.h5"
+    assert call("replay", golden, "batch.h5", "--mode", "op").code == 0
+    golden.unlink()
+    ran = call("attest", "batch.h5", "--name", "batch")
+    assert ran.code == 0, ran.out
+    assert "rows of padding" in ran.out
+    assert call("check", "--attestation", "batch.h5.attestation.json").code == 0
+
+
 def test_an_attestation_of_a_wrong_run_fails_here_too(call: Call, place: Path) -> None:
     inject = ("--inject", "zero_row@layers.01.mlp.up_proj")
     assert call("replay", "goldens/tiny/v1.h5", "bad.h5", *inject).code == 0
