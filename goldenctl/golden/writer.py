@@ -194,7 +194,8 @@ class GoldenWriter:
                 for name in self.tensors:
                     dataset = h5py.h5d.open(file.id, name.encode())
                     change_attributes(dataset, {"sha256": digests[name]})
-                    change_attributes(dataset, {"time_ns": times_ns[name]})
+                    if times_ns[name]:  # 0 is what it was made with
+                        change_attributes(dataset, {"time_ns": times_ns[name]})
                 for sublayer in sublayers:
                     group = h5py.h5g.open(file.id, sublayer.name.encode())
                     replace_attributes(group, _sublayer_attributes(sublayer))

@@ -33,7 +33,8 @@ Files = Mapping[Path, Mapping[str, Entry]]
 
 def fingerprint(config: ModelConfig, files: Files) -> str:
     """Return ``sha256:...`` of the canonical JSON of config and tensors with their digests."""
-    digests = {path: _file_digests(path, entries) for path, entries in files.items()}
+    cache = _load_cache()
+    digests = {path: _file_digests(path, entries, cache) for path, entries in files.items()}
     tensors = sorted(
         (name, entry.tag, list(entry.shape), digests[path][name])
         for path, entries in files.items()
@@ -44,10 +45,12 @@ def fingerprint(config: ModelConfig, files: Files) -> str:
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
-def _file_digests(path: Path, entries: Mapping[str, Entry]) -> dict[str, str]:
+def _file_digests(
+    path: Path, entries: Mapping[str, Entry], cache: Mapping[str, Any]
+) -> dict[str, str]:
     """Return the SHA-256 of each tensor of a file, from the cache when it is unchanged."""
     stamp = _stamp(path)
-    cached = _cached(str(path.resolve()), stamp)
+    cached = _cached(cache.get(str(path.resolve())), stamp)
     if cached is not None and cached.keys() == entries.keys():
         return cached
     digests = _hash_tensors(path, entries)
@@ -59,9 +62,8 @@ def _file_digests(path: Path, entries: Mapping[str, Entry]) -> dict[str, str]:
     return digests
 
 
-def _cached(key: str, stamp: list[int]) -> dict[str, str] | None:
-    """Return the cached digests of a file, or None; the cache may hold anything."""
-    entry = _load_cache().get(key)
+def _cached(entry: object, stamp: list[int]) -> dict[str, str] | None:
+    """Return the digests of a file's entry in the cache, which may be anything, or None."""
     if not isinstance(entry, dict) or entry.get("stamp") != stamp:
         return None
     tensors = entry.get("tensors")

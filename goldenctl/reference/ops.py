@@ -68,7 +68,7 @@ def matmul_qk(
     q, k = inputs  # [B, S, H, D], [B, T, K, D]
     k = repeat_kv(k.transpose(1, 2).contiguous(), q.shape[2])
     scores = torch.matmul(q.transpose(1, 2), k.transpose(2, 3))
-    return torch.mul(scores, attrs["scale"])  # rounds twice
+    return scores.mul_(attrs["scale"])  # rounds twice
 
 
 def causal_softmax(

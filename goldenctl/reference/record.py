@@ -34,6 +34,7 @@ from goldenctl.model.rope import inv_freq
 from goldenctl.reference.clock import Clock
 from goldenctl.reference.forward import Best, Cache, Observers, Sink, State, run_sublayer, start
 from goldenctl.reference.keep import Keeper, Kept
+from goldenctl.reference.memory import kept_memory
 from goldenctl.reference.oracle import Oracle
 from goldenctl.reference.sink import TensorSink
 from goldenctl.reference.weights import TORCH_DTYPES, WeightLoader
@@ -63,6 +64,7 @@ class Recording:
         return golden_layout(self.config, self.cases, dtype=self.dtype, selection=self.selection)
 
 
+@kept_memory()
 def record(
     recording: Recording,
     path: Path,
