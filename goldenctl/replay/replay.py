@@ -116,24 +116,11 @@ def replay(
         resumed = len(journal.finished) if journal is not None else 0
         plan = _plan(source, writer, folder, options)
         launcher = Launcher(backend, plan, writer, options.timeout_s, progress)
-        digests: dict[str, str] = {}
-        determinism: Determinism | None = None
-        if options.shuffle:
-            execution, determinism = launcher.shuffled(
-                rounds=options.repeat, seed=options.seed, isolated_ops=options.mode == "op"
-            )
-            recipe["determinism"] = msgspec.to_builtins(determinism)
-        else:
-            execution, digests = launcher.once(
-                workers=options.workers, memory_bytes=options.memory_bytes, journal=journal
-            )
+        execution, digests, determinism = _execute(launcher, options, journal)
         debugged = _debugged(execution, layout.groups, options.debug)
         commands = _name_commands(execution, debugged, backend, run_path)
-        if spreads := _spreads(layout.groups, execution.outcomes):
-            recipe["iqr_ns"] = spreads
-        recipe["backend"] |= {"program": execution.program, "quirks": execution.quirks}
         writer.seal(
-            recipe=recipe,
+            recipe=_completed(recipe, layout.groups, execution, determinism),
             digests=digests,
             times_ns=_times(layout.groups, execution.outcomes),
             sublayers=[
@@ -146,6 +133,38 @@ def replay(
     named = [layout.groups[index] for index in debugged]
     debug = dict(zip(named, commands, strict=True))
     return Summary(len(layout.groups), failed, debug, resumed, determinism)
+
+
+def _execute(
+    launcher: Launcher, options: Options, journal: Journal | None
+) -> tuple[Execution, dict[str, str], Determinism | None]:
+    """Execute the plan as the options say; return also the digests that are known, and what
+    passes in other orders showed."""
+    if options.shuffle:
+        execution, determinism = launcher.shuffled(
+            rounds=options.repeat, seed=options.seed, isolated_ops=options.mode == "op"
+        )
+        return execution, {}, determinism
+    execution, digests = launcher.once(
+        workers=options.workers, memory_bytes=options.memory_bytes, journal=journal
+    )
+    return execution, digests, None
+
+
+def _completed(
+    recipe: dict[str, Any],
+    groups: list[str],
+    execution: Execution,
+    determinism: Determinism | None,
+) -> dict[str, Any]:
+    """Return the recipe with what is known only after the replay."""
+    told = {"program": execution.program, "quirks": execution.quirks}
+    added: dict[str, Any] = {"backend": {**recipe["backend"], **told}}
+    if spreads := _spreads(groups, execution.outcomes):
+        added["iqr_ns"] = spreads
+    if determinism is not None:
+        added["determinism"] = msgspec.to_builtins(determinism)
+    return {**recipe, **added}
 
 
 def _journal(
