@@ -22,7 +22,7 @@ from goldenctl.golden.schema import TensorSpec
 from goldenctl.golden.sketch import Sketch, sketch_of
 from goldenctl.golden.store import write_whole
 from goldenctl.golden.times import times_path
-from goldenctl.golden.writer import GoldenWriter
+from goldenctl.golden.writer import GoldenWriter, cannot_write
 from goldenctl.pytest_plugin.arrays import Array
 
 _FORMAT = "goldenctl-sketches"
@@ -87,8 +87,14 @@ def load(path: Path) -> dict[str, Stored]:
 
 
 def save(path: Path, tensors: Mapping[str, Stored]) -> None:
-    """Write both files whole, or remove the one that nothing is in any more."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write both files whole, or remove the one that nothing is in any more.
+
+    Raises UsageError with the system's reason; what stood there is then untouched.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path.parent, error) from error
     values = {name: kept for name, kept in sorted(tensors.items()) if kept.values is not None}
     sketches = {name: kept for name, kept in sorted(tensors.items()) if kept.values is None}
     for suffix, part, write in (
