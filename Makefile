@@ -73,7 +73,7 @@ fuzz: setup  ## Fuzz every reader of untrusted bytes, FUZZ_S seconds each (needs
 	$(BIN)/cmake --build build/fuzz
 	mkdir -p build/fuzz/found && build/fuzz/fuzz-plan -dict=tests/fuzz/plan.dict -timeout=10 \
 		-rss_limit_mb=1024 -max_total_time=$(FUZZ_S) build/fuzz/found tests/fuzz/corpus/plan
-	for target in manifest safetensors recipe golden; do \
+	for target in manifest safetensors recipe report times journal golden; do \
 		$(BIN)/python tests/fuzz/fuzz_python.py $$target -max_total_time=$(FUZZ_S) || exit 1; \
 	done
 

@@ -199,7 +199,7 @@ class Journal:
         lines = content.split(b"\n")[:-1]
         try:
             start = msgspec.json.decode(lines[0], type=Start)
-        except (IndexError, msgspec.MsgspecError) as error:
+        except (IndexError, UnicodeDecodeError, RecursionError, msgspec.MsgspecError) as error:
             msg = "it does not start as a journal does"
             raise self.damaged(msg) from error
         self._check_start(start)
@@ -207,7 +207,7 @@ class Journal:
         for line in lines[1:]:
             try:
                 entry = msgspec.json.decode(line, type=Done)
-            except msgspec.MsgspecError:
+            except (UnicodeDecodeError, RecursionError, msgspec.MsgspecError):
                 break  # the machine went down while it was written
             if entry.withdrawn:
                 self.finished.pop(entry.done, None)

@@ -67,6 +67,6 @@ def read_times(golden: Path, content_sha256: str) -> Times:
     try:
         with path.open("rb") as file:
             times = msgspec.json.decode(file.read(_LIMIT_BYTES), type=Times)
-    except (OSError, msgspec.MsgspecError, RecursionError):
+    except (OSError, UnicodeDecodeError, RecursionError, msgspec.MsgspecError):
         return Times()
     return times if times.content_sha256 == content_sha256 else Times()

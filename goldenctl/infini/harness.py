@@ -84,7 +84,7 @@ def devices(install: Install, *, progress: Progress = silent) -> Devices:
     except subprocess.CalledProcessError as error:
         last = (error.stderr.strip().splitlines() or ["no message"])[-1]
         message = f"{program} --devices ended with status {error.returncode}: {last}"
-    except (OSError, subprocess.TimeoutExpired, msgspec.DecodeError) as error:
+    except (OSError, UnicodeDecodeError, subprocess.TimeoutExpired, msgspec.DecodeError) as error:
         message = f"{program} --devices gave no answer: {error}"
     raise MissingError(message, hint=f"check the InfiniCore install {install.root}")
 

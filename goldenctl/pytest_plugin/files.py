@@ -178,7 +178,7 @@ def _load_sketches(path: Path) -> dict[str, Stored]:
     try:
         with path.open("rb") as file:
             content = msgspec.json.decode(file.read(_LIMIT_BYTES), type=_SketchFile)
-    except (OSError, msgspec.MsgspecError, RecursionError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, msgspec.MsgspecError) as error:
         message = f"{path}: not the sketches of a test: {error}"
         raise DamagedError(message, hint="git checkout it, or pytest --golden-update") from error
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -11,11 +12,15 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "integrity"))
 
 from goldenctl.errors import DamagedError, GoldenctlError
 from goldenctl.golden.file import open_golden
+from goldenctl.golden.journal import Journal
 from goldenctl.golden.manifest import dump_manifest, parse_manifest
 from goldenctl.golden.recipe_keys import read_recipe
+from goldenctl.golden.times import read_times
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.safetensors_header import parse_header
+from goldenctl.report.json import load_report, render
 
+CONTENT = "ab" * 32
 CORPUS = Path(__file__).parent / "corpus"
 Target = Callable[[bytes], None]
 
@@ -58,10 +63,44 @@ def recipe(data: bytes) -> None:
         _one_line(error)
 
 
+def report(data: bytes) -> None:
+    """A report that is accepted says the same when it is written and read again."""
+    path = _file("report.json", data)
+    try:
+        loaded = load_report(path)
+    except GoldenctlError as error:
+        _one_line(error)
+    else:
+        text = render(loaded)
+        assert render(load_report(_file("report.json", text.encode()))) == text
+
+
+def times(data: bytes) -> None:
+    """Times are those of a golden's content, or none."""
+    golden_path = _file("g.h5", b"")
+    _file("g.h5.times.json", data)
+    read = read_times(golden_path, CONTENT)
+    assert read.content_sha256 in ("", CONTENT)
+
+
+def journal(data: bytes) -> None:
+    """A journal is refused, or goes on where its last whole line says."""
+    path = _file("run.h5", b"")
+    path.unlink()
+    folder = path.with_name("run.h5.resume")
+    folder.mkdir(exist_ok=True)
+    (folder / "journal").write_bytes(data)
+    (folder / "file").write_bytes(b"")
+    try:
+        with Journal(path, {}) as opened:
+            assert opened.start is not None
+    except GoldenctlError as error:
+        _one_line(error)
+
+
 def golden(data: bytes) -> None:
     """A golden is refused, or every tensor of it lies in the file."""
-    path = Path(tempfile.gettempdir()) / "goldenctl-fuzz.h5"
-    path.write_bytes(data)
+    path = _file("fuzz.h5", data)
     try:
         opened = open_golden(path)
     except DamagedError as error:
@@ -70,6 +109,15 @@ def golden(data: bytes) -> None:
     for info in opened.tensors.values():
         assert 0 <= info.offset <= len(data) - info.nbytes
         opened.map(info.name)
+
+
+def _file(name: str, data: bytes) -> Path:
+    """Write ``data`` to a file of this process's own folder."""
+    folder = Path(tempfile.gettempdir()) / f"goldenctl-fuzz-{os.getpid()}"
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    path.write_bytes(data)
+    return path
 
 
 def _one_line(error: GoldenctlError) -> None:
@@ -81,5 +129,8 @@ TARGETS: dict[str, Target] = {
     "manifest": manifest,
     "safetensors": safetensors,
     "recipe": recipe,
+    "report": report,
+    "times": times,
+    "journal": journal,
     "golden": golden,
 }

@@ -174,3 +174,10 @@ def test_a_file_in_place_of_the_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="file does not exist"):
         one_tensor(tmp_path / "file" / "g.h5", 4)
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe", b"[" * 100_000, b"{}", b'{"time_ns": 3}'])
+def test_times_that_are_damaged_are_as_if_not_there(tmp_path: Path, data: bytes) -> None:
+    path = small_file(tmp_path / "g.h5")
+    times_path(path).write_bytes(data)
+    assert open_golden(path).created_utc == ""
