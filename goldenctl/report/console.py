@@ -73,7 +73,7 @@ def view(
         parts.append(Text(f"INJECTED FAULTS: {printable(', '.join(report.faults))}", "bold yellow"))
     matches = _matcher(only)
     if report.findings is not None:
-        parts.append(findings_view(report, matches))
+        parts.append(findings_view(report, matches, every=verbose or only is not None))
         return Group(*parts, *_details(report, matches) if verbose else ())
     parts += indented(_verdict(report))
     parts += indented(step_lines(report.steps))

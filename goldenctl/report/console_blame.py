@@ -12,21 +12,30 @@ from rich.text import Text
 from goldenctl.diff.findings import Depth, Findings, Graft
 from goldenctl.diff.report import Report
 from goldenctl.errors import printable
+from goldenctl.report.answers import main_group
 from goldenctl.report.console_parts import clean, indented
-from goldenctl.report.words import Places, plural
+from goldenctl.report.words import Places, group_of, merged_culprits, plural
 
 _COLOURS = {"culprit": "bold red", "amplifier": "yellow", "victim": "dim", "healed": "green"}
 Matcher = Callable[[str], bool]
 
 
-def findings_view(report: Report, matches: Matcher) -> RenderableType:
-    """Show the culprits with their diagnoses, the depth table and the graft."""
+def findings_view(report: Report, matches: Matcher, *, every: bool) -> RenderableType:
+    """Show the culprits with their diagnoses, the depth table and the graft.
+
+    Of several cases and steps the table is of the one that is wrong first, unless ``every``.
+    """
     findings = report.findings or Findings()
     places = Places(report)
-    lines = list(_culprits(findings, places, matches))
+    lines = list(_culprits(report, places, matches))
     if findings.note:
         lines.append(clean(findings.note))
-    depths = [depth for depth in findings.depths if matches(depth.name)]
+    main = main_group(report)
+    depths = [
+        depth
+        for depth in findings.depths
+        if matches(depth.name) and (every or group_of(depth.name) == main)
+    ]
     parts: list[RenderableType] = list(indented(lines))
     parts += [Text(), _depth_table(depths, places)]
     if findings.graft is not None:
@@ -35,12 +44,12 @@ def findings_view(report: Report, matches: Matcher) -> RenderableType:
     return Group(*parts)
 
 
-def _culprits(findings: Findings, places: Places, matches: Matcher) -> Iterator[str]:
-    if not findings.culprits:
+def _culprits(report: Report, places: Places, matches: Matcher) -> Iterator[str]:
+    if not report.culprits:
         yield "[bold green]✓ no culprit[/]: every op is right, given right inputs"
-    for culprit in findings.culprits:
+    for culprit, groups in merged_culprits(report):
         if matches(culprit.name):
-            place = clean(places.tensor(culprit.name))
+            place = clean(places.culprit(culprit, groups))
             yield f"[bold red]✗ culprit[/] [bold]{place}[/] ({clean(culprit.op)})"
             yield f"    {clean(culprit.summary)}"
 

@@ -9,7 +9,7 @@ from goldenctl.report.answers import main_group
 from goldenctl.report.console_blame import graft_line
 from goldenctl.report.figures import depth, op_times
 from goldenctl.report.html_parts import Section, escape, figure, rows
-from goldenctl.report.words import Places, duration, ratio
+from goldenctl.report.words import Places, duration, group_of, ratio
 
 _MOST_STEPS = 100
 
@@ -35,6 +35,7 @@ def along_depth(report: Report) -> Section:
                 escape(d.word),
             ]
             for d in findings.depths
+            if group_of(d.name) == group
         ]
         titles = ("sublayer", "isolated", "inherited", "chained", "times", "part")
         content.append(

@@ -49,7 +49,8 @@ def rows(titles: Sequence[str], cells: Iterable[Sequence[str]], numbers: Sequenc
     """Return a table; cells are HTML already, columns in ``numbers`` stand at the right."""
     right = dict.fromkeys(numbers, ' class="n"')
     head = "".join(
-        f'<th scope="col"{right.get(i, "")}>{escape(title)}</th>' for i, title in enumerate(titles)
+        f'<th scope="col"{right.get(i, "")}>{escape(title)}</th>' if title else "<td></td>"
+        for i, title in enumerate(titles)
     )
     body = "".join(
         f"<tr>{''.join(f'<td{right.get(i, str())}>{cell}</td>' for i, cell in enumerate(row))}</tr>"

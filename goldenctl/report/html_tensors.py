@@ -17,6 +17,7 @@ from goldenctl.report.words import (
     duration,
     group_of,
     groups_of,
+    merged_culprits,
     numbers,
     percent,
     times,
@@ -24,6 +25,7 @@ from goldenctl.report.words import (
 
 MOST_TENSORS = 1000
 MOST_MAPS = 8
+MOST_CULPRITS = 50
 _MOST_STDERR = 4000
 
 
@@ -87,7 +89,10 @@ def checks(report: Report) -> Section:
 
 def culprits(report: Report) -> Section:
     """Return blame's culprits with their bugs, and how sublayers failed to run."""
-    parts = [_culprit(Places(report), culprit) for culprit in report.culprits]
+    merged = merged_culprits(report)
+    parts = [_culprit(Places(report), *each) for each in merged[:MOST_CULPRITS]]
+    if len(merged) > MOST_CULPRITS:
+        parts.append(f"<p>And {len(merged) - MOST_CULPRITS} more.</p>")
     crashed = [s for s in report.sublayers if s.state == CRASHED and s.failure is not None]
     for number, sublayer in enumerate(crashed[:20]):
         failure = sublayer.failure or {}
@@ -113,8 +118,8 @@ def culprits(report: Report) -> Section:
     return Section("culprits", title, "", "".join(parts))
 
 
-def _culprit(places: Places, culprit: Culprit) -> str:
-    name = escape(places.tensor(culprit.name))
+def _culprit(places: Places, culprit: Culprit, groups: list[str]) -> str:
+    name = escape(places.culprit(culprit, groups))
     head = f'<h3><span class="no">✗</span> {name} <span class="soft">({escape(culprit.op)})</span>'
     if len(culprit.causes) < 2:
         return f"{head}</h3><p>{escape(culprit.summary)}</p>"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from goldenctl.diff.findings import Culprit
 from goldenctl.diff.metrics import Metrics
 from goldenctl.diff.report import Report
 from goldenctl.golden.schema import short_name
@@ -55,9 +56,29 @@ class Places:
         path, _, tap = name.rpartition("/")
         return f"{self.sublayer(path)}.{tap}" if path else tap
 
+    def culprit(self, culprit: Culprit, groups: list[str]) -> str:
+        """Where a merged culprit is: ``layers.02.attention.q_rope in default/00, default/01``."""
+        if len(groups) < 2:
+            return self.tensor(culprit.name)
+        where = short_name(culprit.sublayer) or culprit.sublayer
+        return f"{where}.{culprit.tap} in {some(dict.fromkeys(groups))}"
+
     def group(self, group: str) -> str:
         """``default``, or ``default/01`` where there are several steps."""
         return group if self._steps else group.rpartition("/")[0] or group
+
+
+def merged_culprits(report: Report) -> list[tuple[Culprit, list[str]]]:
+    """Return the culprits, those of one op and one bug in several cases and steps once, with
+    the names of these."""
+    places = Places(report)
+    found: dict[tuple[object, ...], tuple[Culprit, list[str]]] = {}
+    for culprit in report.culprits:
+        bug = tuple(cause.title for cause in culprit.causes) or culprit.summary
+        key = (short_name(culprit.sublayer) or culprit.sublayer, culprit.tap, bug)
+        _, groups = found.setdefault(key, (culprit, []))
+        groups.append(places.group(group_of(culprit.name)))
+    return list(found.values())
 
 
 def percent(share: float) -> str:

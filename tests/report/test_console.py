@@ -217,6 +217,24 @@ def test_what_blame_found() -> None:
     assert shown(blamed()) == BLAMED
 
 
+def test_one_bug_in_several_steps_is_one_culprit() -> None:
+    one = blamed()
+    step = "cases/default/steps/01"
+    sublayers = (*one.sublayers, *(moved(s, step) for s in one.sublayers))
+    assert one.findings is not None
+    named = one.findings.culprits[0]
+    again = replace(named, name=named.name.replace(STEP, step))
+    depths = one.findings.depths
+    depths += tuple(replace(d, name=d.name.replace(STEP, step)) for d in depths)
+    findings = replace(one.findings, culprits=(named, again), depths=depths)
+    made = replace(one, sublayers=sublayers, findings=findings)
+    lines = shown(made, width=100).splitlines()
+    where = "layers.00.attention.q_rope in default/00, default/01"
+    assert lines[0] == f"✗ culprit {where} (rope)"
+    assert [line for line in lines if "default/01: " in line] == []
+    assert [line for line in shown(made, verbose=True).splitlines() if "default/01: " in line]
+
+
 def test_a_selftest_names_what_escaped() -> None:
     text = shown(selftested(caught=False))
     assert text.startswith("✗ FAIL  bfloat16: 192 visible faults, 8 that this input")
