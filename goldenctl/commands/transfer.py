@@ -52,10 +52,10 @@ def push_command(
     from goldenctl.golden.store import goldens_folder
     from goldenctl.remote.place import find_store
     from goldenctl.remote.stores import open_store
-    from goldenctl.remote.transfer import LEAST_PART_BYTES
+    from goldenctl.remote.transfer import LEAST_PART_BYTES, MOST_PART_BYTES
 
-    if not LEAST_PART_BYTES <= part_size <= 1 << 30:
-        msg = f"--part-size {part_size}: expected {LEAST_PART_BYTES} bytes to 1GiB"
+    if not LEAST_PART_BYTES <= part_size <= MOST_PART_BYTES:
+        msg = f"--part-size {part_size}: expected {LEAST_PART_BYTES} bytes to 256MiB"
         raise UsageError(msg)
     target = open_store(find_store(store, goldens_folder(goldens)))
     wanted, absent = _to_push(names, goldens)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from goldenctl.errors import DamagedError
@@ -19,6 +20,8 @@ from goldenctl.exchange.namemap import NameMap, encode
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import SublayerInfo, TensorSpec
+from goldenctl.golden.store import write_whole
+from goldenctl.golden.times import Times, times_path
 from goldenctl.golden.writer import GoldenWriter
 
 Progress = Callable[[int, int, str], None]
@@ -57,6 +60,18 @@ def restore(
             times_ns={tensor.name: tensor.time_ns for tensor in catalog.tensors},
             simulated=catalog.simulated,
         )
+    if catalog.kind == "golden":
+        _restore_times(path, catalog)
+
+
+def _restore_times(path: Path, catalog: Catalog) -> None:
+    """Say beside a golden when it was recorded, not when it was imported."""
+    time_ns = {t.name: t.time_ns for t in catalog.tensors}
+    time_ns |= {s.name: s.time_ns for s in catalog.sublayers}
+    iqr_ns = {t.name: t.iqr_ns for t in catalog.tensors if t.iqr_ns}
+    iqr_ns |= {s.name: s.iqr_ns for s in catalog.sublayers if s.iqr_ns}
+    times = Times(catalog.content_sha256, catalog.created_utc, time_ns, iqr_ns)
+    write_whole(times_path(path), msgspec.json.encode(times) + b"\n")
 
 
 def import_run(

@@ -43,6 +43,7 @@ class Tensor(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     sha256: str
     op: str = ""
     time_ns: int = 0
+    iqr_ns: int = 0
 
     @property
     def spec(self) -> TensorSpec:
@@ -54,6 +55,7 @@ class Sublayer(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
 
     name: str
     time_ns: int = 0
+    iqr_ns: int = 0
     status: str = "ok"
     failure: dict[str, Any] | None = None
 
@@ -105,7 +107,7 @@ def catalog_of(
             sorted(links.items(), key=lambda link: (places.get(_folder(link[0]), last), link[0]))
         ),
         sublayers=tuple(
-            Sublayer(info.name, info.time_ns, info.status, info.failure)
+            Sublayer(info.name, info.time_ns, info.iqr_ns, info.status, info.failure)
             for info in file.sublayers.values()
             if info.name in folders
         ),
@@ -138,7 +140,15 @@ def sublayer_infos(catalog: Catalog) -> list[SublayerInfo]:
 
 def _entry(info: TensorInfo) -> Tensor:
     return Tensor(
-        info.name, info.dtype, info.shape, info.dims, info.role, info.sha256, info.op, info.time_ns
+        name=info.name,
+        dtype=info.dtype,
+        shape=info.shape,
+        dims=info.dims,
+        role=info.role,
+        sha256=info.sha256,
+        op=info.op,
+        time_ns=info.time_ns,
+        iqr_ns=info.iqr_ns,
     )
 
 
@@ -190,6 +200,8 @@ def _tensor_problem(tensor: Tensor) -> str:
         return f"role {tensor.role[:40]!r} or dims do not fit the shape"
     if any(not re.fullmatch(r"[a-z0-9_]{1,32}", dim) for dim in tensor.dims):
         return "a dimension label is odd"
-    if not re.fullmatch(r"[a-z0-9_]{0,32}", tensor.op) or not 0 <= tensor.time_ns < 1 << 62:
-        return "op or time_ns is odd"
+    if not re.fullmatch(r"[a-z0-9_]{0,32}", tensor.op) or not all(
+        0 <= ns < 1 << 62 for ns in (tensor.time_ns, tensor.iqr_ns)
+    ):
+        return "op or a time is odd"
     return "" if _SHA256.fullmatch(tensor.sha256) else "sha256 is not 64 hexadecimal digits"

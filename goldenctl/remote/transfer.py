@@ -30,7 +30,7 @@ from goldenctl.remote.stores import Store
 from goldenctl.threads import map_in_order
 
 PART_BYTES = 32 << 20
-LEAST_PART_BYTES = 1 << 10
+LEAST_PART_BYTES, MOST_PART_BYTES = 1 << 10, 256 << 20
 _INDEX_LIMIT_BYTES = 16 << 20
 _INDEX_VERSION = 1
 Progress = Callable[[int], None]  # bytes done since the last call
@@ -41,7 +41,7 @@ class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     parts_version: int
     bytes: Annotated[int, Meta(ge=0, lt=1 << 53)]
-    part_bytes: Annotated[int, Meta(ge=LEAST_PART_BYTES, le=1 << 32)]
+    part_bytes: Annotated[int, Meta(ge=LEAST_PART_BYTES, le=MOST_PART_BYTES)]
     parts: list[Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]]
 
 
@@ -69,7 +69,8 @@ def send(
 ) -> Sent:
     """Put the file at ``path`` into the store under its digest.
 
-    Raises DamagedError, with nothing sent, when the file is not what its digest says.
+    Raises DamagedError, with nothing sent, when the file is not what its digest says, and
+    UsageError when there would be too many parts.
     """
     size = path.stat().st_size
     known = _known(store, digest, size)
@@ -89,9 +90,13 @@ def send(
         progress(size)
         return Sent(size, 0)
     index = Index(_INDEX_VERSION, size, part_bytes, parts)
+    listed = msgspec.json.encode(index)
+    if len(listed) > _INDEX_LIMIT_BYTES:
+        message = f"{path}: {len(parts)} parts of {part_bytes} bytes are too many"
+        raise UsageError(message, hint="choose a larger --part-size")
     there = _send_parts(store, data, index, progress)
     if known != index:
-        store.write(f"{key_of(digest)}.parts", memoryview(msgspec.json.encode(index)))
+        store.write(f"{key_of(digest)}.parts", memoryview(listed))
     return Sent(size - there, there)
 
 

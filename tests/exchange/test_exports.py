@@ -76,6 +76,9 @@ def test_the_same_file_comes_back(
     back = brought_back(exported(golden, tmp_path, suffix), tmp_path / "back.h5")
     assert back.content_sha256 == golden.content_sha256
     assert back.path.read_bytes() == golden.path.read_bytes()
+    assert back.created_utc == golden.created_utc != ""
+    for name, info in golden.tensors.items():
+        assert (back.info(name).time_ns, back.info(name).iqr_ns) == (info.time_ns, info.iqr_ns)
 
 
 @pytest.mark.parametrize("suffix", WRITERS)

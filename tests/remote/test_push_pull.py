@@ -173,6 +173,15 @@ def test_a_damaged_leftover_is_not_gone_on_from(
     assert made.path(1).read_bytes() == data
 
 
+def test_too_many_parts(made_set: MadeSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("goldenctl.remote.transfer._INDEX_LIMIT_BYTES", 10_000)
+    made = made_set(sizes=(300_000,))
+    (tmp_path / "store").mkdir()
+    with pytest.raises(UsageError, match="293 parts of 1024 bytes are too many"):
+        send(FolderStore(tmp_path / "store"), made.path(1), digest_of(made), part_bytes=1024)
+    assert list((tmp_path / "store").iterdir()) == []
+
+
 def test_every_blob_is_named_by_its_digest(made_set: MadeSet, tmp_path: Path) -> None:
     import hashlib
 
@@ -224,7 +233,7 @@ INDEX = {"parts_version": 1, "bytes": 3 * PART, "part_bytes": PART, "parts": ["0
         {"parts": ["0" * 64] * 2},
         {"parts": 5},
         {"part_bytes": 0},
-        {"part_bytes": 1 << 60},
+        {"part_bytes": 1 << 29},
         {"bytes": 1 << 62},
         {"bytes": 1},
         {"parts_version": 2},
@@ -496,7 +505,7 @@ def test_a_folder_needs_no_fsspec_and_a_url_says_what_it_needs(
         ("push nope --store @store", 2, "nope: there is no golden set of that name"),
         ("push q --store @nowhere", 2, "nowhere: there is no such folder; make it"),
         ("push q --store nosuch://x", 2, "nosuch://x: not a store: "),
-        ("push q --store @store --part-size 1", 2, "--part-size 1: expected 1024 bytes to 1GiB"),
+        ("push q --store @store --part-size 1", 2, "--part-size 1: expected 1024 bytes to 256MiB"),
         ("push q --store @store --part-size x", 2, "is not a size such as 4GiB"),
         ("pull q@v0 --store @store", 2, "v0"),
         ("pull ../q --store @store", 2, "../q"),
