@@ -5,9 +5,11 @@ Every format carries one catalog as JSON beside the tensors' bytes. It is untrus
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,6 +17,7 @@ import msgspec
 from goldenctl.errors import DamagedError
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
+from goldenctl.golden.recipe_keys import read_recipe
 from goldenctl.golden.schema import (
     KINDS,
     ROLES,
@@ -126,6 +129,7 @@ def decode(data: bytes, where: str) -> Catalog:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         message = f"{where}: its catalog is not readable: {error}"
         raise DamagedError(message, hint="export it again") from error
+    read_recipe(json.dumps(catalog.recipe), Path(where))
     problem = _problem(catalog)
     if problem:
         message = f"{where}: its catalog is wrong: {problem}"
@@ -179,6 +183,8 @@ def _problem(catalog: Catalog) -> str:
     wrong_status = [s.name for s in catalog.sublayers if (s.status == "failed") != bool(s.failure)]
     if wrong_status or any(s.status not in ("ok", "failed") for s in catalog.sublayers):
         return "a sublayer's status and its failure do not fit"
+    if not all(0 <= ns < 1 << 62 for s in catalog.sublayers for ns in (s.time_ns, s.iqr_ns)):
+        return "a sublayer's time is odd"
     for tensor in catalog.tensors:
         if problem := _tensor_problem(tensor):
             return f"{tensor.name}: {problem}"
