@@ -82,7 +82,8 @@ def _depths(report: Report, group: str) -> tuple[list[str], list[float], list[fl
         found = [d for d in report.findings.depths if group_of(d.name) == group]
         culprits = [short_name(c.sublayer) for c in report.culprits if group_of(c.name) == group]
         names = [short_name(d.name) or d.name for d in found]
-        return names, [d.local for d in found], [d.chained for d in found], culprits
+        isolated, chained = [_known(d.local) for d in found], [_known(d.chained) for d in found]
+        return names, isolated, chained, culprits
     sublayers = [s for s in report.sublayers if group_of(s.name) == group]
     errors = [_output_error(s) for s in sublayers]
     names = [short_name(s.name) or s.name for s in sublayers]
@@ -93,7 +94,12 @@ def _output_error(sublayer: SublayerResult) -> float:
     last = sublayer.tensors[-1] if sublayer.tensors else None
     if last is None or last.metrics is None or last.metrics.mismatches:
         return math.inf
-    return last.metrics.rel_l2
+    return _known(last.metrics.rel_l2)
+
+
+def _known(error: float) -> float:
+    """An error, Inf where there is none to be known."""
+    return math.inf if math.isnan(error) else error
 
 
 def _depth_labels(names: list[str], x: Scale, y: float) -> str:

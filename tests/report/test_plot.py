@@ -8,6 +8,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
+from msgspec.structs import replace
 from reports import EVERY, STORED, blamed, report, save_report
 
 from goldenctl.cli import run
@@ -44,6 +45,16 @@ def test_a_figure_stands_alone(name: str, dark: bool) -> None:
         numbers = re.findall(r'(?:x|y|width|height|d)="([^"]*)"', text)
         assert not [value for value in numbers if "nan" in value or "inf" in value]
         assert root.get("aria-label")
+
+
+def test_an_error_that_is_not_known_is_drawn_as_none() -> None:
+    made = blamed()
+    assert made.findings is not None
+    lost = tuple(replace(d, local=float("nan")) for d in made.findings.depths)
+    made = replace(made, findings=replace(made.findings, depths=lost))
+    text = next(plot.svg(each.figure) for each in figures(made) if each.figure.name == "depth")
+    assert "nan" not in text
+    assert ">none<" in text
 
 
 def test_they_are_the_pages_own() -> None:
