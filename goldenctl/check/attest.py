@@ -47,7 +47,6 @@ from goldenctl.model.jsonfile import read_object
 
 FORMAT = "goldenctl-attestation"
 _STATES = "passed|failed|missing|extra|shape_mismatch|dtype_mismatch|crashed|not_computed|unsure"
-_RECIPE_KEYS = ("backend", "device", "mode", "dtype", "attention", "not_computed", "faults")
 Word = Annotated[str, Meta(max_length=64)]
 
 
@@ -79,11 +78,23 @@ class AttestedGolden(_Record, frozen=True, kw_only=True):
     manifest_digest: Digest
 
 
+class AttestedRecipe(_Record, frozen=True, kw_only=True):
+    """What of the run's recipe tells the engine apart, and how it was asked."""
+
+    backend: dict[str, Any] = {}
+    device: Word = ""
+    mode: Annotated[str, Meta(pattern="^(sublayer|op|chain)$")] = "sublayer"
+    dtype: Word = ""
+    attention: Word = ""
+    not_computed: tuple[Word, ...] = ()
+    faults: tuple[Annotated[str, Meta(max_length=256)], ...] = ()
+
+
 class AttestedRun(_Record, frozen=True, kw_only=True):
-    """What ran: the run's content, and of its recipe what tells the engine apart."""
+    """What ran: the run's content, and what made it."""
 
     content_sha256: Digest
-    recipe: dict[str, Any]
+    recipe: AttestedRecipe
     sublayers: tuple[Name, ...]
     failures: dict[str, dict[str, Any]] = {}
     simulated: bool = False
@@ -137,7 +148,7 @@ def judge_again(attestation: Attestation, manifest: Manifest, where: Path, file:
     """
     _check_golden(attestation.golden, manifest, where, file)
     run = _as_run(attestation, manifest, file)
-    policy, mode = manifest.tolerance, str(run.recipe.get("mode", "sublayer"))
+    policy, mode = manifest.tolerance, attestation.run.recipe.mode
     attested = {t.name: t.sketch for t in attestation.tensors if t.sketch is not None}
 
     def observe(info: TensorInfo) -> Sketch:
@@ -155,7 +166,7 @@ def judge_again(attestation: Attestation, manifest: Manifest, where: Path, file:
 def dump(attestation: Attestation) -> bytes:
     """Return an attestation as it is written, its digest included."""
     said = msgspec.to_builtins(attestation)
-    said["digest"] = _digest(said)
+    said["digest"] = digest_of(said)
     return (json.dumps(said, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()
 
 
@@ -169,13 +180,14 @@ def load(path: Path) -> Attestation:
     except (msgspec.ValidationError, RecursionError) as error:
         message = f"{path}: not an attestation: {error}"
         raise DamagedError(message) from error
-    if digest != _digest(said):
+    if digest != digest_of(said):
         message = f"{path}: its digest is not that of its content: it was damaged, or edited"
         raise DamagedError(message, hint="ask for the file that goldenctl attest wrote")
     return attestation
 
 
-def _digest(said: Mapping[str, Any]) -> str:
+def digest_of(said: Mapping[str, Any]) -> str:
+    """Return the digest of an attestation's other keys, as plain JSON values."""
     text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return sha256_text(hashlib.sha256(text.encode()).hexdigest())
 
@@ -192,7 +204,10 @@ def _golden(manifest: Manifest) -> AttestedGolden:
 def _run(run: GoldenFile) -> AttestedRun:
     return AttestedRun(
         content_sha256=sha256_text(run.content_sha256),
-        recipe={key: run.recipe[key] for key in _RECIPE_KEYS if key in run.recipe},
+        recipe=msgspec.convert(
+            {key: run.recipe[key] for key in AttestedRecipe.__struct_fields__ if key in run.recipe},
+            AttestedRecipe,
+        ),
         sublayers=tuple(run.recipe.get("sublayers") or run.sublayers),
         failures={
             name: sublayer.failure
@@ -263,7 +278,8 @@ def _as_run(attestation: Attestation, manifest: Manifest, file: Path) -> GoldenF
         "path": str(file),
         "content_sha256": attestation.golden.content_sha256.removeprefix("sha256:"),
     }
-    recipe = {**run.recipe, "golden": origin, "sublayers": list(run.sublayers)}
+    said = msgspec.to_builtins(run.recipe)
+    recipe = {**said, "golden": origin, "sublayers": list(run.sublayers)}
     return GoldenFile(
         path=file,
         kind="run",

@@ -9,7 +9,7 @@ import click
 
 from goldenctl.commands.options import GOLDEN, PATH, TEXT, goldens_option, refuse_unwritable
 from goldenctl.commands.reporting import Shown, deliver
-from goldenctl.errors import DamagedError, UsageError
+from goldenctl.errors import DamagedError, UsageError, printable
 
 if TYPE_CHECKING:
     from goldenctl.check.attest import Attestation
@@ -56,6 +56,7 @@ def attest_command(run: Path, output: Path | None, name: str | None, goldens: Pa
 def run_attestation(file: Path, names: tuple[str, ...], options: dict[str, Any]) -> int:
     """Judge an attestation again and print the report; return the exit code."""
     from goldenctl.check.attest import judge_again, load
+    from goldenctl.diff.against_manifest import described
     from goldenctl.golden.manifest import load_manifest
     from goldenctl.golden.store import open_set
 
@@ -69,24 +70,23 @@ def run_attestation(file: Path, names: tuple[str, ...], options: dict[str, Any])
     report = judge_again(attestation, manifest, golden_set.manifest_path, file)
     shown: Shown = options["shown"]
     if not shown.quiet:
-        _say(attestation)
+        _say(attestation, len(described(manifest, golden_set.manifest_path).sublayers))
     return deliver(report, options["outputs"], shown)
 
 
-def _say(attestation: Attestation) -> None:
+def _say(attestation: Attestation, sublayers: int) -> None:
+    """Say who attests what, and how much it is of a golden of so many sublayers."""
     recipe = attestation.run.recipe
-    backend = recipe.get("backend", {})
-    engine = str(backend.get("name", "unknown")) if isinstance(backend, dict) else "unknown"
+    engine = recipe.backend.get("name", "an unknown engine")
     verdict = "passed" if attestation.ok else "failed"
-    from goldenctl.errors import printable
-
-    click.echo(
-        printable(
-            f"attested {attestation.created_utc} by goldenctl {attestation.tool_version}: {engine} "
-            f"on {recipe.get('device', 'an unknown device')} {verdict}, judged by its "
-            f"{attestation.judged_by}; judged again here by sketches"
-        )
+    said = (
+        f"attested {attestation.created_utc} by goldenctl {attestation.tool_version}: {engine} on "
+        f"{recipe.device or 'an unknown device'} {verdict}, judged by its {attestation.judged_by}"
     )
+    click.echo(printable(f"{said}; judged again here by sketches"))
+    ran = len(attestation.run.sublayers)
+    if ran < sublayers:
+        click.echo(f"ONLY IN PART: {ran} of the golden's {sublayers} sublayers were replayed")
 
 
 def _manifest_of(

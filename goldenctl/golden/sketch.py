@@ -131,6 +131,7 @@ def sketch_of(
     )
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what comes of it, Inf or NaN, is no pass
 def distance(actual: Sketch, expected: Sketch) -> Distance:
     """Estimate how far two tensors of one shape are from each other.
 

@@ -236,6 +236,50 @@ def reworded(path: Path, **changes: Any) -> None:
     path.write_bytes(attest.dump(msgspec.structs.replace(attestation, **changes)))
 
 
+def test_a_run_of_some_layers_is_attested_as_that(call: Call, place: Path) -> None:
+    assert call("replay", "goldens/tiny/v1.h5", "part.h5", "--layers", "0").code == 0
+    assert call("attest", "part.h5", "--output", "part.json").code == 0
+    ran = call("check", "--attestation", "part.json")
+    assert ran.code == 0
+    assert "ONLY IN PART: 2 of the golden's 11 sublayers were replayed" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("run", "recipe", "mode"), "sideways"),
+        (("run", "recipe", "not_computed"), 3),
+        (("run", "recipe", "faults"), True),
+        (("run", "sublayers"), ["../x"]),
+        (("tensors", 0, "shape"), [2**70]),
+        (("tensors", 0, "sketch", "norm"), -1.0),
+        (("tensors", 0, "sketch", "projection"), "AAAA"),
+        (("tensors", 0, "sketch", "rows"), "%"),
+        (("tensors", 0, "state"), "fine"),
+        (("golden", "name"), "../tiny"),
+        (("surprise",), 1),
+    ],
+    ids=str,
+)
+def test_a_hostile_attestation_is_refused_in_one_line(
+    call: Call, place: Path, path: tuple[str | int, ...], value: Any
+) -> None:
+    call("attest", "run.h5", "--output", "a.json")
+    said: Any = json.loads((place / "a.json").read_text())
+    said.pop("digest")
+    inner = said
+    # The first tensor that is not the same bytes: of those no sketch is read.
+    said["tensors"] = [t for t in said["tensors"] if t["name"].endswith("q_proj")]
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    said["digest"] = attest.digest_of(said)
+    (place / "a.json").write_text(json.dumps(said))
+    ran = call("check", "--attestation", "a.json")
+    assert ran.code == 4
+    assert "a.json" in ran.line or "its sketch cannot be read" in ran.line
+
+
 def test_an_edited_attestation_is_refused(call: Call, place: Path) -> None:
     call("attest", "run.h5", "--output", "a.json")
     path = place / "a.json"
