@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from goldenctl.infini.find import Install
 from goldenctl.infini.harness import build_harness
-from goldenctl.infini.provision import install
+from goldenctl.infini.paths import provisioned_prefix
+from goldenctl.infini.provision import fetch, install, is_whole
 
 # Where the tests themselves run on GitHub, no test may write to the job's summary.
 os.environ.pop("GITHUB_STEP_SUMMARY", None)
@@ -18,8 +21,21 @@ os.environ.pop("GITHUB_STEP_SUMMARY", None)
 
 
 @pytest.fixture(scope="session")
-def infini_install() -> Install:
-    """Return the CPU build of InfiniCore, made on the first run of the tests (about 30 s)."""
+def infini_install(tmp_path_factory: pytest.TempPathFactory) -> Install:
+    """Return the CPU build of InfiniCore, made on the first run of the tests (about 30 s).
+
+    It is made as its users make it who have no network where they build: by the command, from
+    a source package that was fetched before, at a prefix.
+    """
+    prefix = provisioned_prefix()
+    if not is_whole(prefix):
+        folder = tmp_path_factory.mktemp("sdist")
+        archive = fetch(folder, folder / "log")
+        command = [sys.executable, "-m", "goldenctl", "infinicore", "install"]
+        command += ["--prefix", str(prefix), "--sdist", str(archive)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, f"InfiniCore is at {prefix}\n"), done.stderr
+        assert is_whole(prefix)
     return install()
 
 

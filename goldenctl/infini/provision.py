@@ -99,7 +99,7 @@ def _build_into(prefix: Path, sdist: Path | None, progress: Progress) -> None:
     log.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{prefix.name}.", dir=prefix.parent) as scratch:
         work = Path(scratch)
-        archive = sdist or _download(work, log, progress)
+        archive = sdist or fetch(work, log, progress)
         _check_digest(archive)
         source = _unpack(archive, work / "source")
         whole = work / "install"
@@ -111,7 +111,11 @@ def _build_into(prefix: Path, sdist: Path | None, progress: Progress) -> None:
     progress(f"InfiniCore {VERSION} is in {prefix}")
 
 
-def _download(work: Path, log: Path, progress: Progress) -> Path:
+def fetch(work: Path, log: Path, progress: Progress = silent) -> Path:
+    """Fetch the pinned source package into the folder ``work`` with pip, which checks its hash.
+
+    Raises MissingError with pip's own words.
+    """
     requirements = work / REQUIREMENTS
     requirements.write_text(_data(REQUIREMENTS), encoding="utf-8")
     progress(f"fetching the InfiniCore {VERSION} source package with pip")

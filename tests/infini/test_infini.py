@@ -101,6 +101,15 @@ def test_install_is_whole_and_repeatable(infini_install: Install) -> None:
     assert lines == [f"InfiniCore 0.1.0 is already in {infini_install.root}"]
 
 
+def test_install_at_a_prefix_that_is_whole(infini_install: Install) -> None:
+    """The command finds nothing to do; that it builds, the fixture has seen."""
+    prefix = str(infini_install.root)
+    command = [sys.executable, "-m", "goldenctl", "infinicore", "install", "--prefix", prefix]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"InfiniCore is at {prefix}\n")
+    assert done.stderr == f"InfiniCore 0.1.0 is already in {prefix}\n"
+
+
 @pytest.mark.parametrize("damage", ["no stamp", "torn stamp", "library"])
 def test_damaged_install_is_not_whole(infini_install: Install, tmp_path: Path, damage: str) -> None:
     root = tmp_path / "copy"
