@@ -128,6 +128,7 @@ class _Judge:
             state="crashed" if failure is not None else "failed" if wrong else PASSED,
             first_wrong=wrong.tap if wrong else "",
             share=worst_share(list(tensors)),
+            input_shape=self._input_shape(name),
             tensors=tensors,
             expected_ns=self._golden.sublayers[name].time_ns,
             actual_ns=ran.time_ns if ran is not None else 0,
@@ -135,6 +136,11 @@ class _Judge:
             actual_iqr_ns=ran.iqr_ns if ran is not None else 0,
             failure=failure,
         )
+
+    def _input_shape(self, sublayer: str) -> tuple[int, ...] | None:
+        path = f"{sublayer}/input"
+        info = self._golden.tensors.get(self._golden.aliases.get(path, path))
+        return None if info is None else info.shape
 
     def _tensor(self, info: TensorInfo, failure: dict[str, Any] | None) -> TensorResult:
         actual = self._run.tensors.get(info.name)

@@ -75,12 +75,16 @@ class TensorResult(
 class SublayerResult(
     msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
 ):
-    """One sublayer: the first of its tensors that is wrong, and its worst."""
+    """One sublayer: the first of its tensors that is wrong, and its worst.
+
+    ``input_shape`` is that of the golden's input, where the golden says it.
+    """
 
     name: str
     state: str
     first_wrong: str = ""
     share: float = 0.0
+    input_shape: tuple[int, ...] | None = None
     tensors: tuple[TensorResult, ...] = ()
     expected_ns: Nanoseconds = 0
     actual_ns: Nanoseconds = 0

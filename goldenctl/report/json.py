@@ -111,7 +111,7 @@ def _legacy_layer(index: int, sublayer: SublayerResult) -> dict[str, Any]:
     return {
         "layer_index": index,
         "layer_name": sublayer.name,
-        "input_shape": None,
+        "input_shape": list(sublayer.input_shape) if sublayer.input_shape else None,
         "output_shape": list(last.shape) if last else None,
         "mse": metrics.mse if metrics else None,
         "max_abs_error": metrics.max_abs_error if metrics else None,
