@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from goldenctl.errors import DamagedError
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.recipe import Recipe
 from goldenctl.golden.schema import TensorInfo
@@ -92,12 +93,21 @@ def padding_by_recipe(masks: dict[str, Values], info: TensorInfo) -> Padding:
 
 
 def padding_by(stored: Values, info: TensorInfo) -> Padding:
-    """Return what of a tensor counts in a step of that attention mask, [B, T]."""
+    """Return what of a tensor counts in a step of that attention mask, [B, T].
+
+    Raises DamagedError when the two do not fit.
+    """
     mask = stored.astype(bool)
-    if mask.all() or "token" not in info.dims[:-1]:
-        return Padding()
     shape, dims = info.shape[:-1], info.dims[:-1]
-    own = mask[:, -shape[dims.index("token")] :]  # [B, S]
+    if "token" not in dims:
+        return Padding()
+    token = shape[dims.index("token")]
+    if mask.ndim != 2 or mask.shape[0] != shape[0] or mask.shape[1] < token:
+        message = f"{info.name}: its step's attention_mask {list(mask.shape)} does not fit"
+        raise DamagedError(message, hint="record it again")
+    if mask.all():
+        return Padding()
+    own = mask[:, -token:]  # [B, S]
     visible = own.reshape(
         [size if dim in ("batch", "token") else 1 for dim, size in zip(dims, shape, strict=True)]
     )

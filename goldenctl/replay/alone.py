@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from goldenctl.diff.judge import compare
 from goldenctl.diff.report import Report
 from goldenctl.diff.tolerance import Policy
-from goldenctl.errors import UsageError
+from goldenctl.errors import DamagedError, UsageError
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.layout import Selection, golden_layout
+from goldenctl.golden.recipe import parse_recipe
 from goldenctl.golden.recipe_keys import RecipeObject
 from goldenctl.golden.schema import SublayerInfo, TensorSpec, step_number
 from goldenctl.golden.steps import Step, steps, visible_tokens
@@ -82,9 +83,12 @@ def alone_vs_batched(
 def rows_of(golden: GoldenFile) -> list[Row]:
     """Return the rows of every case that has more than one; UsageError when there is none."""
     found = []
-    for entry in golden.recipe["cases"]:
-        ids = golden.map(f"cases/{entry['name']}/token_ids")
-        case = Case.from_recipe(entry, tuple(map(tuple, ids.tolist())))
+    for entry in parse_recipe(golden.recipe, str(golden.path)).cases:
+        ids = golden.map(f"cases/{entry.name}/token_ids")
+        case = Case.from_recipe(msgspec.to_builtins(entry), tuple(map(tuple, ids.tolist())))
+        if problem := case.problem(golden.config):
+            message = f"{golden.path}: case {case.name}: {problem}"
+            raise DamagedError(message, hint="record it again")
         if len(case.token_ids) > 1:
             found += [_row(golden, case, number) for number in range(len(case.token_ids))]
     if not found:

@@ -13,6 +13,7 @@ from goldenctl.diff.judge import compare
 from goldenctl.diff.padding import padding_of
 from goldenctl.diff.report import TensorResult
 from goldenctl.diff.tolerance import default_policy
+from goldenctl.errors import DamagedError
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.schema import SublayerInfo, TensorSpec
 from goldenctl.golden.writer import GoldenWriter
@@ -24,13 +25,18 @@ SCORES = ("batch", "head", "token", "key_token")
 
 
 def written(
-    path: Path, kind: str, arrays: dict[str, NDArray[np.generic]], **recipe: object
+    path: Path,
+    kind: str,
+    arrays: dict[str, NDArray[np.float32]],
+    mask: NDArray[np.int32] = MASK,
+    **recipe: object,
 ) -> GoldenFile:
     """Write a file with a mask, a hidden state and scores."""
     specs, kinds = [], {"output": (HIDDEN, "add"), "scores": (SCORES, "matmul_qk")}
     if kind == "golden":
-        dims = ("batch", "key_token")
-        specs.append(TensorSpec("cases/a/steps/00/attention_mask", "int32", (2, 3), dims, "input"))
+        dims = ("batch", "key_token")[: mask.ndim]
+        name = "cases/a/steps/00/attention_mask"
+        specs.append(TensorSpec(name, "int32", mask.shape, dims, "input"))
     for tap, array in arrays.items():
         dims, op = kinds[tap]
         specs.append(TensorSpec(f"{GROUP}/{tap}", "float32", array.shape, dims, "output", op))
@@ -38,7 +44,7 @@ def written(
         path, kind=kind, recipe=recipe, tensors=specs, links={}, groups=[GROUP]
     ) as writer:
         if kind == "golden":
-            writer.write("cases/a/steps/00/attention_mask", memoryview(MASK))
+            writer.write("cases/a/steps/00/attention_mask", memoryview(mask))
         for tap, array in arrays.items():
             writer.write(f"{GROUP}/{tap}", memoryview(np.ascontiguousarray(array)))
         writer.seal(sublayers=[SublayerInfo(GROUP, 0)])
@@ -115,3 +121,12 @@ def test_equalised_keeps_shape_and_real_errors(
         same = padding.equalised(array + 1, array)
         assert same.shape == array.shape
         assert np.count_nonzero(same != array) == {"output": 16, "scores": 2 * (1 + 9)}[tap]
+
+
+@pytest.mark.parametrize("shape", [(6,), (3, 2), (2, 2)])
+def test_a_mask_that_does_not_fit_is_refused(
+    tmp_path: Path, arrays: dict[str, NDArray[np.float32]], shape: tuple[int, ...]
+) -> None:
+    golden = written(tmp_path / "g.h5", "golden", arrays, mask=np.zeros(shape, np.int32))
+    with pytest.raises(DamagedError, match=r"attention_mask: .* does not fit"):
+        padding_of(golden, golden.info(f"{GROUP}/output"))

@@ -30,8 +30,9 @@ def replayed(source: GoldenFile, out: Path, backend: Backend, options: Options) 
     return open_golden(out)
 
 
-@pytest.mark.parametrize("inputs", [LEFT, RIGHT], ids=["left", "right"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("dtype", "inputs"), [("float32", LEFT), ("bfloat16", RIGHT)], ids=["left", "right"]
+)
 def test_infinicore_passes_by_its_budget(
     dtype: str,
     inputs: tuple[str, ...],
@@ -57,11 +58,10 @@ def test_infinicore_passes_by_its_budget(
         assert rows["01/layers/02/mlp/output"] == 0
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_torch_backend_agrees_where_rows_count(
-    dtype: str, golden_of: Callable[..., Path], tmp_path: Path, torch_here: None
+    golden_of: Callable[..., Path], tmp_path: Path, torch_here: None
 ) -> None:
-    source = open_golden(golden_of("tiny", dtype, *LEFT))
+    source = open_golden(golden_of("tiny", "float32", *LEFT))
     for mode in MODES:
         found = replayed(source, tmp_path / "r.h5", NONE, Options(mode=mode))
         assert compare(source, found, default_policy()).ok, mode
