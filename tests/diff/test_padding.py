@@ -128,5 +128,5 @@ def test_a_mask_that_does_not_fit_is_refused(
     tmp_path: Path, arrays: dict[str, NDArray[np.float32]], shape: tuple[int, ...]
 ) -> None:
     golden = written(tmp_path / "g.h5", "golden", arrays, mask=np.zeros(shape, np.int32))
-    with pytest.raises(DamagedError, match=r"attention_mask: .* does not fit"):
+    with pytest.raises(DamagedError, match=r"attention_mask \[.*\] does not fit"):
         padding_of(golden, golden.info(f"{GROUP}/output"))
