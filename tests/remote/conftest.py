@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from moto.server import ThreadedMotoServer
-from moving import Bucket, MadeSet, content, entry_of, manifest_of
+from moving import Bucket, Called, MadeSet, content, entry_of, manifest_of
 
+from goldenctl.cli import run
 from goldenctl.golden.store import GoldenSet
 
 CREDENTIALS = {
@@ -42,6 +43,20 @@ def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     name = f"test-{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:16]}"
     files.mkdir(name)
     return Bucket(f"s3://{name}", files)
+
+
+@pytest.fixture
+def called(capsys: pytest.CaptureFixture[str]) -> Called:
+    """Return a function that runs a command line and returns its code, output and errors."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = run([str(word) for word in words])
+        captured = capsys.readouterr()
+        assert "internal error" not in captured.err
+        return code, captured.out, captured.err
+
+    return call
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from goldenctl.diff.tolerance import default_policy
-from goldenctl.golden.manifest import Manifest, VersionEntry, dump_manifest
+from goldenctl.golden.manifest import Manifest, VersionEntry, dump_manifest, load_manifest
 from goldenctl.golden.recipe import Recipe
 from goldenctl.golden.store import GoldenSet
 
+Called = Callable[..., tuple[int, str, str]]
 MadeSet = Callable[..., GoldenSet]
 
 
@@ -48,3 +49,8 @@ def manifest_of(name: str, version: int, entries: list[VersionEntry]) -> bytes:
             tensors=(),
         )
     )
+
+
+def digest_of(made: GoldenSet, version: int = 1) -> str:
+    entry = next(e for e in load_manifest(made).versions if e.version == version)
+    return entry.sha256.removeprefix("sha256:")
