@@ -216,8 +216,9 @@ def _lock(descriptor: int, golden_set: GoldenSet) -> None:
         holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
         message = f"{golden_set.name}: another goldenctl (process {holder}) is writing this set"
         raise UsageError(message, hint="nothing was changed; wait for it to end") from error
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    with contextlib.suppress(OSError):  # a full disk: the lock holds without its holder's name
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -304,5 +305,7 @@ def _check_space(path: Path, needed_bytes: int) -> None:
 
 def cannot_write(path: Path, error: BaseException) -> UsageError:
     """Return the error for a file that could not be written, with the system's reason."""
-    reason = getattr(error, "strerror", None) or str(error)
+    said = getattr(error, "strerror", None) or str(error)
+    of_hdf5 = re.search(r"error message = '([^']+)'", said)
+    reason = of_hdf5[1] if of_hdf5 else said
     return UsageError(f"{path}: cannot be written: {reason}", hint="nothing was changed")

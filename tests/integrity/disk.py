@@ -34,6 +34,7 @@ FAILURES = (
     ("rename", "error=EACCES", "{}"),
     ("rename", "error=EROFS", "{}"),
 )
+KEPT = ".pull.part"  # a pull goes on from it
 TRACEBACKS = ("Traceback", "internal error", "Exception ignored")
 
 
@@ -52,7 +53,7 @@ def judge(result: Result, how: str, scenario: Scenario, folder: Path, ended: End
     """Note what the failed command said and left, then run it again."""
     found = said_well(ended)
     if ended.code != 0:
-        found += [f"left {name}" for name in leftovers(folder)]
+        found += [f"left {name}" for name in leftovers(folder) if not name.endswith(KEPT)]
     found += problems(scenario, folder)
     result.ends["refused" if ended.code else "unharmed"] += 1
     again = run(scenario.arguments, folder)

@@ -58,7 +58,7 @@ class Result:
 def kill_at_random(scenario: Scenario, folder: Path, *, count: int, seed: int) -> Result:
     """Kill the command ``count`` times, at moments spread over what it takes unharmed."""
     result = Result(scenario.name)
-    unharmed = [run(scenario.arguments, scenario.fresh(folder)) for _ in range(3)]
+    unharmed = [run(scenario.arguments, scenario.fresh(folder)) for _ in range(min(3, count))]
     assert all(ended.code == 0 for ended in unharmed), unharmed[0]
     taken = statistics.median(ended.seconds for ended in unharmed)
     for moment in moments(taken, count, seed=seed):

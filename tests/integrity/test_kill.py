@@ -24,13 +24,13 @@ def measured(script: str, *options: str) -> str:
 
 def test_killed_at_random_moments() -> None:
     """Nothing half is visible, nothing older is harmed, and the next run works and tidies up."""
-    said = measured("kill.py", "--random", "3", "--no-writes")
+    said = measured("kill.py", "--random", "2", "--no-writes")
     assert said.count(", 0 bad") == said.count("runs") >= 4
 
 
 @pytest.mark.skipif(not can_inject(), reason="strace is not installed, or may not trace here")
 def test_killed_at_some_writes() -> None:
-    calls = ("--calls", "rename", "fsync", "--every", "2")
+    calls = ("--calls", "rename", "fsync", "--every", "3")
     said = measured("kill.py", "--random", "0", "--only", "record --name", *calls)
     assert "killed" in said
 
@@ -38,6 +38,6 @@ def test_killed_at_some_writes() -> None:
 @pytest.mark.skipif(not can_inject(), reason="strace is not installed, or may not trace here")
 def test_writes_that_fail() -> None:
     """A full, broken or forbidden disk is said in one line, and nothing is lost."""
-    said = measured("disk.py", "--only", "manifest", "--every", "3", "--steps", "3")
+    said = measured("disk.py", "--only", "manifest", "--every", "8", "--steps", "2")
     assert "manifest, every write fails" in said
     assert "refused" in said
