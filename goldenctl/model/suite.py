@@ -15,7 +15,6 @@ from goldenctl.model.case import Rows
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import ModelConfig
 
-SUITES = ("standard",)
 LONG_TOKENS = 256
 _FEW = 16
 _EXTREMES = 8
