@@ -66,11 +66,11 @@ class Watch {
 
     void restore() const { copy_in(buffer_.data(), before_.data(), before_.size()); }
 
+    // Takes in what a launch left; before the next one, poison again.
     void look() {
         copy_out(after_.data(), buffer_.data(), after_.size());
-        std::vector<char> expected = before_;
-        each([&](size_t at) { std::memcpy(&expected[at], &after_[at], width_); });
-        if (expected != after_)
+        each([&](size_t at) { std::memcpy(&before_[at], &after_[at], width_); });
+        if (before_ != after_)
             throw SublayerError("overrun", "bytes between the elements of the output were changed");
     }
 
@@ -133,8 +133,8 @@ Timing run_op(const Op& op, const Sublayer& sublayer, const std::vector<Buffer>&
     auto again = watch.holding(value);
     for (int64_t suspect : suspects)
         if (!std::binary_search(again.begin(), again.end(), suspect))
-            throw SublayerError("unwritten", "element " + std::to_string(suspect) +
-                                                 " of the output was never written");
+            throw SublayerError("unwritten",
+                                say("element ", suspect, " of the output was never written"));
     return timing(std::move(times));
 }
 
