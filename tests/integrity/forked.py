@@ -139,6 +139,7 @@ def _wait(pid: int, deadline: float) -> int:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
+        os.kill(pid, signal.SIGCONT)  # strace may have taken the first one for its own
         time.sleep(0.002)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
