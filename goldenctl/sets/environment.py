@@ -65,7 +65,7 @@ def full_recipe(golden: GoldenFile) -> Recipe:
     for case in recipe.cases:
         ids = f"cases/{case.name}/token_ids"
         if ids in golden.tensors:
-            rows = tuple(tuple(row) for row in golden.map(ids).tolist())
+            rows = tuple(tuple(row) for row in golden.verify(ids).tolist())
             case = msgspec.structs.replace(case, token_ids=rows)
         cases.append(case)
     return msgspec.structs.replace(recipe, cases=tuple(cases))
