@@ -6,6 +6,7 @@ DEMO := demo
 JOBS ?= 2
 SOURCES := goldenctl tests benchmarks
 FUZZ_S ?= 60
+comma := ,
 CPP := goldenctl/harness/*.cpp goldenctl/harness/*.h tests/fuzz/*.cpp
 
 .PHONY: help setup demo demo-real check check-real goldens test lint format benchmark fuzz integrity \
@@ -14,20 +15,30 @@ CPP := goldenctl/harness/*.cpp goldenctl/harness/*.h tests/fuzz/*.cpp
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-setup: $(VENV)/.installed  ## Make the environment in .venv
+setup: $(VENV)/.installed  ## Make the environment in .venv, with all that tests need
 
-$(VENV)/.installed: pyproject.toml constraints.txt
-	@echo "== making the environment (a few minutes the first time)"
+# $(call install,EXTRAS): bring goldenctl and these extras of it into .venv.
+define install
+	@echo "== making the environment (a few minutes the first time, most of it PyTorch)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "goldenctl needs Python 3.11 or newer; run make PYTHON=python3.11"; exit 3; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --progress-bar off --constraint constraints.txt --editable '.[dev]' \
+	@{ $(BIN)/python -m pip install --progress-bar off --constraint constraints.txt \
+		--editable '.[$(1)]'; echo $$? > $(VENV)/.pip; } \
 		| grep -vE '^(Requirement already|Collecting|  Downloading|Looking in)' || true
+	@exit $$(cat $(VENV)/.pip)
 	@$(BIN)/goldenctl --version
 	@touch $@
+endef
 
-demo: setup  ## Record a small random Qwen3, replay it on InfiniCore, diff
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(call install,dev)
+
+$(VENV)/.usable: pyproject.toml constraints.txt
+	$(call install,record$(comma)build)
+
+demo: $(VENV)/.usable  ## Record a small random Qwen3, replay it on InfiniCore, diff
 	@sh docs/demo.sh $(BIN) $(DEMO)/tiny synth
 
 demo-real: setup  ## The same with real trained weights (SmolLM2-135M, an 89 MiB download)
