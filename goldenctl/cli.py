@@ -117,7 +117,9 @@ def run(arguments: list[str]) -> int:
     except click.ClickException as error:
         usage = getattr(error, "ctx", None)
         hint = f"; see {usage.command_path} --help" if usage is not None else ""
-        return _fail(printable(error.format_message().rstrip(".")) + hint, EXIT_USAGE)
+        said = printable(error.format_message())
+        said = said.rstrip(".") + hint if not said.endswith("?") else f"{said} S{hint[3:]}"
+        return _fail(said, EXIT_USAGE)
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted; nothing half-written was left", EXIT_INTERRUPTED)
     except (BrokenPipeError, SystemExit):  # rich exits where its pipe is broken

@@ -18,6 +18,7 @@ from goldenctl.errors import (
     GoldenctlError,
 )
 from goldenctl.golden.schema import short_name
+from goldenctl.report.words import times
 
 INTEGRITY, RECORD, REPLAY = "integrity", "record", "replay"
 PASSED, FAILED, MISSING, DAMAGED, ERROR = "passed", "failed", "missing", "damaged", "error"
@@ -77,7 +78,7 @@ def _first_wrong(report: Report) -> str:
     where = f"{short_name(first.sublayer) or first.sublayer}.{first.tap}"
     why = first.message
     if not why and first.metrics is not None:
-        why = f"relative L2 {first.metrics.rel_l2:.2g}, {first.share:.3g} times its tolerance"
+        why = f"relative L2 {first.metrics.rel_l2:.2g}, {times(first.share)}"
     worst = f" at {first.worst}" if first.worst else ""
     return f"{wrong} of {len(report.compared)} wrong, first {where}: {why}{worst}"
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from goldenctl.commands.options import GOLDEN, PATH, TEXT, goldens_option, refuse_unwritable
+from goldenctl.commands.options import GOLDEN, PATH, TEXT, goldens_option, plural, refuse_unwritable
 from goldenctl.commands.reporting import Shown, deliver
 from goldenctl.errors import DamagedError, UsageError, printable
 
@@ -47,7 +47,7 @@ def attest_command(run: Path, output: Path | None, name: str | None, goldens: Pa
     write_whole(output, dump(attestation))
     print_report(report)
     click.echo(
-        f"wrote {output}: {len(attestation.tensors)} tensors, judged by their "
+        f"wrote {output}: {plural(len(attestation.tensors), 'tensor')}, judged by their "
         f"{attestation.judged_by}, against {golden_set.name}@v{manifest.version}"
     )
     return report.exit_code

@@ -13,6 +13,7 @@ from goldenctl.commands.options import (
     TEXT,
     goldens_option,
     human_bytes,
+    plural,
     progress_bar,
     refuse_taken,
 )
@@ -113,7 +114,8 @@ def _export_tensors(
     with progress_bar("exporting") as progress, whole_file(out) as temporary:
         write(temporary, source, catalog, progress=progress)
     count, whole = len(catalog.tensors), len(source.tensors)
-    part = f"{count} tensors" if count == whole else f"{count} of {whole} tensors"
+    tensors = plural(whole, "tensor")
+    part = tensors if count == whole else f"{count} of {tensors}"
     size = out.stat().st_size
     share = f"{size / max(catalog.nbytes, 1):.0%} of their bytes"
     click.echo(f"wrote {out}: {part}, {human_bytes(size)}, {share}")

@@ -13,6 +13,7 @@ from goldenctl.commands.options import (
     TEXT,
     goldens_option,
     human_bytes,
+    plural,
     progress_bar,
     refuse_golden_as_run,
     refuse_taken,
@@ -98,7 +99,9 @@ def _restore(dump: Path, out: Path) -> None:
         with progress_bar("importing") as progress:
             restore(out, catalog, read, where=str(dump), progress=progress)
     count = len(catalog.tensors)
-    click.echo(f"wrote {out}: a {catalog.kind} of {count} tensors, {human_bytes(catalog.nbytes)}")
+    click.echo(
+        f"wrote {out}: a {catalog.kind} of {plural(count, 'tensor')}, {human_bytes(catalog.nbytes)}"
+    )
     click.echo(f"content digest {catalog.content_sha256}")
 
 
@@ -116,7 +119,7 @@ def _import_run(
     found = assign(source, read_dump(dump), mapping, **chosen)
     with progress_bar("importing") as progress:
         import_run(out, source, mapping, found, dump=dump, progress=progress)
-    click.echo(f"wrote {out}: a run of {len(found.fits)} tensors")
+    click.echo(f"wrote {out}: a run of {plural(len(found.fits), 'tensor')}")
     for line in _leftovers(found):
         click.echo(line)
 

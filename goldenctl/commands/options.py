@@ -15,6 +15,7 @@ from goldenctl.errors import UsageError
 from goldenctl.golden.store import GOLDENS_ENVIRONMENT, resolve
 from goldenctl.report.units import human_bytes as human_bytes
 from goldenctl.report.units import human_ns as human_ns
+from goldenctl.report.units import plural as plural
 
 
 class _Path(click.Path):

@@ -22,6 +22,7 @@ from goldenctl.commands.options import (
     input_options,
     model_folder,
     parse_layers,
+    plural,
     progress_bar,
     step_options,
 )
@@ -309,8 +310,8 @@ def run_recording(recording: Recording, golden: Path, *, resume: bool = False) -
     layout = recording.layout()
     tokens = sum(len(case.token_ids) * case.length for case in recording.cases)
     click.echo(
-        f"recording {len(recording.cases)} case(s), {tokens} tokens, {recording.dtype} on "
-        f"{recording.device}: {human_bytes(layout.nbytes)} to {golden}"
+        f"recording {plural(len(recording.cases), 'case')}, {plural(tokens, 'token')}, "
+        f"{recording.dtype} on {recording.device}: {human_bytes(layout.nbytes)} to {golden}"
     )
     if layout.oracle_nbytes:
         click.echo(
@@ -345,6 +346,5 @@ def _print_summary(golden: Path, seconds: float) -> None:
         table.add_row(name, *cells)
     Console(highlight=False).print(table)
     size = golden.stat().st_size
-    click.echo(
-        f"wrote {golden}: {len(file.tensors)} tensors, {human_bytes(size)}, in {seconds:.1f} s"
-    )
+    tensors = plural(len(file.tensors), "tensor")
+    click.echo(f"wrote {golden}: {tensors}, {human_bytes(size)}, in {seconds:.1f} s")

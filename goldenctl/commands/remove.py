@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from goldenctl.commands.options import TEXT, goldens_option, human_bytes, os_errors_named
+from goldenctl.commands.options import TEXT, goldens_option, human_bytes, os_errors_named, plural
 from goldenctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def _remove_version(golden_set: GoldenSet, version: int, *, force: bool, yes: bo
 
 def _remove_set(golden_set: GoldenSet, *, force: bool, yes: bool) -> None:
     versions = len(golden_set.versions())
-    what = f"{golden_set.name}: the whole set, {versions} version(s) and its manifest"
+    what = f"{golden_set.name}: the whole set, {plural(versions, 'version')} and its manifest"
     if not force:
         raise UsageError(what, hint=f"name one, such as {golden_set.name}@v1, or pass --force")
     _ask(f"{what}. Remove {golden_set.folder}?", yes=yes)

@@ -19,6 +19,7 @@ from goldenctl.commands.options import (
     mode_option,
     model_folder,
     parse_layers,
+    plural,
     progress_bar,
     refuse_golden_as_run,
     refuse_unwritable,
@@ -192,10 +193,11 @@ def run_replay(
     for name in summary.failed:
         click.echo(f"✗ {name} failed")
     if summary.resumed:
-        click.echo(f"{summary.resumed} sublayers were finished before, and were kept")
+        click.echo(f"finished before, and kept: {plural(summary.resumed, 'sublayer')}")
     seconds = time.monotonic() - started
     good = summary.sublayers - len(summary.failed)
-    click.echo(f"wrote {run}: {good} of {summary.sublayers} sublayers replayed in {seconds:.1f} s")
+    sublayers = plural(summary.sublayers, "sublayer")
+    click.echo(f"wrote {run}: {good} of {sublayers} replayed in {seconds:.1f} s")
     for name, command in summary.debug_commands.items():
         if name not in summary.failed:
             click.echo(f"{name} alone: {command}")

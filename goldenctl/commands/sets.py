@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from goldenctl.commands.options import human_bytes, progress_bar, refuse_existing
+from goldenctl.commands.options import human_bytes, plural, progress_bar, refuse_existing
 from goldenctl.errors import EXIT_BEYOND_TOLERANCE, UsageError
 
 if TYPE_CHECKING:
@@ -153,7 +153,9 @@ def renew(
         return 0
     new.write()
     size = human_bytes(new.path.stat().st_size)
-    click.echo(f"wrote {new.path}: v{version}, {len(new.manifest.tensors)} tensors, {size}")
+    click.echo(
+        f"wrote {new.path}: v{version}, {plural(len(new.manifest.tensors), 'tensor')}, {size}"
+    )
     for change in changes:
         click.echo(f"  {change}")
     return 0

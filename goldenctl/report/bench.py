@@ -9,7 +9,8 @@ from rich.table import Table
 from goldenctl.errors import printable
 from goldenctl.golden.schema import short_name
 from goldenctl.replay.bench import Bench, Comparison, Result, Spread
-from goldenctl.report.words import duration
+from goldenctl.report.units import factor
+from goldenctl.report.words import duration, plural
 
 _MANY = 6
 
@@ -53,7 +54,7 @@ def _table(bench: Bench, *, verbose: bool) -> Table:
         cells: list[str] = []
         for number, result in enumerate(bench.results):
             cells += [f"{_rate(result, step.kind):,.4g} tok/s"] + [""] * bool(number)
-        table.add_row(f"{step.kind}, {step.tokens} tokens", *cells)
+        table.add_row(f"{step.kind}, {plural(step.tokens, 'token')}", *cells)
     return table
 
 
@@ -64,7 +65,7 @@ def _add(table: Table, name: str, spreads: list[Spread | None]) -> None:
         cells.append("-" if spread is None else _time(spread))
         if number:
             known = spread is not None and base is not None and base.median
-            cells.append(f"{spread.median / base.median:.2g}x" if known else "-")  # type: ignore[union-attr]
+            cells.append(factor(spread.median / base.median) if known else "-")  # type: ignore[union-attr]
     table.add_row(name, *cells)
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 from goldenctl.diff.checks import CheckStep
 from goldenctl.errors import printable
 from goldenctl.report.console_parts import clean
-from goldenctl.report.words import percent
+from goldenctl.report.words import percent, plural
 
 
 def check_view(steps: Sequence[CheckStep]) -> RenderableType:
@@ -39,11 +39,7 @@ def _verdict(steps: Sequence[CheckStep], wrong: Sequence[CheckStep]) -> Text:
         return Text("✗ FAIL  nothing was checked", "bold red")
     if wrong:
         bad = len({step.golden for step in wrong})
-        return Text(f"✗ FAIL  {bad} of {_count(goldens, 'golden set')}", "bold red")
+        return Text(f"✗ FAIL  {bad} of {plural(goldens, 'golden set')}", "bold red")
     return Text(
-        f"✓ PASS  {_count(len(steps), 'step')} of {_count(goldens, 'golden set')}", "bold green"
+        f"✓ PASS  {plural(len(steps), 'step')} of {plural(goldens, 'golden set')}", "bold green"
     )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

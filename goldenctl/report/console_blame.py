@@ -14,6 +14,7 @@ from goldenctl.diff.report import Report
 from goldenctl.errors import printable
 from goldenctl.report.answers import main_group
 from goldenctl.report.console_parts import clean, indented
+from goldenctl.report.units import factor
 from goldenctl.report.words import Places, group_of, merged_culprits, plural
 
 _COLOURS = {"culprit": "bold red", "amplifier": "yellow", "victim": "dim", "healed": "green"}
@@ -61,7 +62,7 @@ def _depth_table(depths: list[Depth], places: Places) -> Table:
         table.add_column(title, justify="right")
     table.add_column("")
     for depth in depths:
-        grew = f"{depth.amplification:.2g}x" if math.isfinite(depth.amplification) else "-"
+        grew = factor(depth.amplification) if math.isfinite(depth.amplification) else "-"
         errors = (f"{x:.1e}" for x in (depth.local, depth.inherited, depth.chained))
         word = Text(printable(depth.word), _COLOURS.get(depth.word, ""))
         table.add_row(clean(places.sublayer(depth.name)), *errors, grew, word)
@@ -72,7 +73,8 @@ def graft_line(graft: Graft, culprits: int) -> str:
     """Return what the graft showed, as one sentence."""
     line = (
         f"graft: with the golden's tensor in place of {plural(culprits, 'culprit')}, "
-        f"the chain has {graft.wrong_after} wrong sublayers instead of {graft.wrong_before}"
+        f"the chain has {plural(graft.wrong_after, 'wrong sublayer')} "
+        f"instead of {graft.wrong_before}"
     )
     if graft.top1 is not None:
         golden, before, after = graft.top1

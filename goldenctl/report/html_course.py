@@ -9,6 +9,7 @@ from goldenctl.report.answers import main_group
 from goldenctl.report.console_blame import graft_line
 from goldenctl.report.figures import depth, op_times
 from goldenctl.report.html_parts import Section, escape, figure, rows
+from goldenctl.report.units import factor
 from goldenctl.report.words import Places, duration, group_of, ratio
 
 _MOST_STEPS = 100
@@ -31,7 +32,7 @@ def along_depth(report: Report) -> Section:
             [
                 escape(places.sublayer(d.name)),
                 *(f"{x:.1e}" for x in (d.local, d.inherited, d.chained)),
-                f"{d.amplification:.2g}" if math.isfinite(d.amplification) else "-",
+                factor(d.amplification) if math.isfinite(d.amplification) else "-",
                 escape(d.word),
             ]
             for d in findings.depths

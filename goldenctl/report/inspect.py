@@ -61,7 +61,9 @@ def _provenance(golden: GoldenFile) -> Table:
     _row(table, "file", f"{golden.path} ({golden.kind}, format {golden.format_version})")
     _row(table, "written", f"{golden.created_utc} by goldenctl {golden.tool_version}".strip())
     model = recipe.get("model", {})
-    _row(table, "model", f"{model.get('config', {}).get('model_type')} from {model.get('path')}")
+    if model:
+        what = model.get("config", {}).get("model_type")
+        _row(table, "model", f"{what} from {model.get('path')}")
     _row(table, "fingerprint", model.get("fingerprint"))
     _row(table, "content", f"sha256 {golden.content_sha256}")
     for key in ("reference", "backend"):

@@ -13,7 +13,7 @@ from rich.table import Table
 from goldenctl.diff.report import PASSED, REPORT_VERSION, Report, SublayerResult, worst_share
 from goldenctl.errors import printable
 from goldenctl.report.json import to_json
-from goldenctl.report.words import Places, percent
+from goldenctl.report.words import Places, percent, plural
 
 
 def print_matrix(reports: Sequence[Report], console: Console | None = None) -> None:
@@ -64,7 +64,8 @@ def labels_of(reports: Sequence[Report]) -> list[str]:
 def _line(label: str, report: Report) -> str:
     mark = "[bold green]✓[/]" if report.ok else "[bold red]✗[/]"
     compared = report.compared
-    said = f"{len(compared)} tensors, at most {percent(worst_share(compared))} of tolerance used"
+    said = f"{plural(len(compared), 'tensor')}, at most {percent(worst_share(compared))} "
+    said += "of tolerance used"
     first = report.first_wrong
     if first is not None:
         wrong = sum(not tensor.ok for tensor in compared)

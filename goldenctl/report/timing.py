@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from goldenctl.diff.timing import StepTime
-from goldenctl.report.words import duration, ratio
+from goldenctl.report.words import duration, plural, ratio
 
 
 def step_lines(steps: Sequence[StepTime]) -> list[str]:
@@ -36,4 +36,4 @@ def _line(kind: str, steps: Sequence[StepTime]) -> str:
     ]
     times = ratio(total.actual_ns, total.expected_ns)
     both = f", {times}" if times != "-" else ""
-    return f"  time of {kind}, {total.tokens} tokens: {', '.join(sides)}{both}"
+    return f"  time of {kind}, {plural(total.tokens, 'token')}: {', '.join(sides)}{both}"

@@ -11,6 +11,7 @@ from rich.table import Table
 from goldenctl.errors import printable
 from goldenctl.golden.schema import short_name
 from goldenctl.report.console import what_differs
+from goldenctl.report.units import factor
 from goldenctl.report.words import plural
 from goldenctl.sets.triage import CHANGED, CLOSER, WITHIN, WORDS, Change, Triage
 
@@ -49,7 +50,7 @@ def _table(changes: list[Change], title: str) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("")
     for change in changes:
-        used = f"{change.share:.3g}x" if math.isfinite(change.share) else "-"
+        used = factor(change.share) if math.isfinite(change.share) else "-"
         error = f"{change.rel_l2:.1e}" if math.isfinite(change.rel_l2) else "-"
         cells = (_label(change), error, used, change.message)
         table.add_row(*(escape(printable(cell)) for cell in cells))

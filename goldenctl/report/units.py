@@ -1,6 +1,8 @@
-"""Owns how sizes and durations are written for people."""
+"""Owns how sizes, durations, factors and counts are written for people."""
 
 from __future__ import annotations
+
+import math
 
 
 def human_bytes(count: int) -> str:
@@ -19,3 +21,21 @@ def human_ns(ns: float) -> str:
         if ns >= scale:
             return f"{ns / scale:.3g} {unit}"
     return f"{ns:.0f} ns"
+
+
+def factor(value: float) -> str:
+    """Return how many times one thing is another, two digits and no exponent: ``0.14x``,
+    ``420x``; ``<0.01x`` and ``>9999x`` beyond, ``-`` for what is no number."""
+    if math.isnan(value):
+        return "-"
+    if value >= 9999.5:
+        return ">9999x"
+    if 0 < value < 0.01:
+        return "<0.01x"
+    rounded = float(f"{value:.2g}")
+    return f"{rounded:.0f}x" if rounded >= 10 else f"{rounded:g}x"
+
+
+def plural(count: int, word: str) -> str:
+    """``1 tensor``, ``2 tensors``."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"

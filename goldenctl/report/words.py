@@ -9,7 +9,8 @@ from goldenctl.diff.findings import Culprit
 from goldenctl.diff.metrics import Metrics
 from goldenctl.diff.report import Report
 from goldenctl.golden.schema import short_name
-from goldenctl.report.units import human_ns
+from goldenctl.report.units import factor, human_ns
+from goldenctl.report.units import plural as plural
 
 RULES = {
     "budget": "recorded rounding budget",
@@ -108,7 +109,7 @@ def duration(ns: int) -> str:
 
 def ratio(actual_ns: int, expected_ns: int) -> str:
     """Return how many times longer actual took, ``-`` when either was not taken."""
-    return f"{actual_ns / expected_ns:.2g}x" if actual_ns and expected_ns else "-"
+    return factor(actual_ns / expected_ns) if actual_ns and expected_ns else "-"
 
 
 def numbers(metrics: Metrics | None) -> tuple[str, str, str]:
@@ -133,8 +134,3 @@ def some(items: Iterable[str], most: int = 3) -> str:
     """Join the first items; say when there are more."""
     shown = list(items)
     return ", ".join(shown[:most]) + (", ..." if len(shown) > most else "")
-
-
-def plural(count: int, word: str) -> str:
-    """``1 tensor``, ``2 tensors``."""
-    return f"{count:,} {word}{'' if count == 1 else 's'}"

@@ -11,6 +11,7 @@ from conftest import Call
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.schema import short_name
 from goldenctl.golden.times import times_path
+from goldenctl.report.units import plural
 
 PROMPT = "Hello, this is a test input"
 
@@ -44,7 +45,7 @@ def test_inputs(
     out = tmp_path / "g.h5"
     ran = call("record", checkpoint, out, *arguments)
     assert (ran.code, ran.err) == (0, "")
-    assert f"recording {len(cases)} case(s)" in ran.out
+    assert f"recording {plural(len(cases), 'case')}, " in ran.out
     assert f"wrote {out}: " in ran.out
     golden = open_golden(out, kind="golden")
     assert {c["name"]: c["text"] for c in golden.recipe["cases"]} == {
@@ -204,7 +205,7 @@ def test_decode_steps(call: Call, checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "g.h5"
     ran = call("record", checkpoint, out, "--token-ids", "5,9,7", "--decode", "2")
     assert (ran.code, ran.err) == (0, "")
-    assert "1 case(s), 5 tokens" in ran.out
+    assert "1 case, 5 tokens" in ran.out
     golden = open_golden(out)
     assert golden.recipe["cases"] == [{"name": "tokens", "text": None, "decode": 2}]
     assert golden.map("cases/tokens/steps/02/position_ids").tolist() == [[4]]
@@ -251,7 +252,7 @@ def test_a_suite_without_a_tokenizer(call: Call, checkpoint: Path, tmp_path: Pat
     assert ran.code == 0
     assert "suite standard: its texts are left out: " in ran.err
     assert "tokenizer.json: there is no such file" in ran.err
-    assert "recording 7 case(s)" in ran.out
+    assert "recording 7 cases" in ran.out
     shown = call("inspect", out).out
     for case in open_golden(out).recipe["cases"]:
         assert case["name"] in shown

@@ -170,6 +170,7 @@ WRONG = [
     ("infinicore status --infini-root @none", 3, "is not an InfiniCore install"),
     ("infinicore install --prefix @text", 2, "text: is a file, expected a folder"),
     ("nope", 2, "No such command 'nope'; see goldenctl --help"),
+    ("recrod", 2, "No such command 'recrod'. Did you mean 'record'? See goldenctl --help"),
     ("faults x", 2, "Got unexpected extra argument (x)"),
 ]
 

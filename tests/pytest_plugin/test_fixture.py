@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
+from goldenctl.golden.file import open_golden
 from goldenctl.pytest_plugin.fixture import Golden
 from goldenctl.pytest_plugin.tally import Tally
+from goldenctl.report.inspect import file_view
 
 Check = Callable[..., None]
 
@@ -30,6 +34,15 @@ def record(path: Path, value: Any, **options: Any) -> None:
 
 def check(path: Path, value: Any, **options: Any) -> None:
     golden(path).check("x", value, **options)
+
+
+def test_inspect_of_a_tests_golden_names_no_model(tmp_path: Path) -> None:
+    record(tmp_path, 7)
+    (made,) = tmp_path.rglob("*.h5")
+    file = io.StringIO()
+    Console(file=file, width=200).print(file_view(open_golden(made)))
+    assert "(golden, format 1)" in file.getvalue()
+    assert "model" not in file.getvalue()
 
 
 VALUES = [

@@ -25,6 +25,7 @@ from rich.console import Console
 from goldenctl.diff.report import Report, SublayerResult
 from goldenctl.report.console import print_report
 from goldenctl.report.console_parts import make_console
+from goldenctl.report.units import factor, plural
 
 
 def shown(made: Report, *, width: int = 80, color: bool = False, **options: Any) -> str:
@@ -276,3 +277,29 @@ def test_a_check_shows_its_steps_and_with_verbose_the_tensors_of_the_wrong_one()
     text = shown(checked(), verbose=True)
     assert text.startswith(CHECKED)
     assert "first wrong: layers.00.attention.q_proj" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (5.4e-05, "<0.01x"),
+        (0.0, "0x"),
+        (0.018, "0.018x"),
+        (0.138, "0.14x"),
+        (1.0, "1x"),
+        (2.53, "2.5x"),
+        (99.6, "100x"),
+        (423.0, "420x"),
+        (1012.0, "1000x"),
+        (3.3e5, ">9999x"),
+        (float("inf"), ">9999x"),
+        (float("nan"), "-"),
+    ],
+)
+def test_a_factor_has_two_digits_and_no_exponent(value: float, said: str) -> None:
+    assert factor(value) == said
+
+
+def test_one_has_no_plural() -> None:
+    said = ["0 cases", "1 case", "2 cases", "1,200 cases"]
+    assert [plural(n, "case") for n in (0, 1, 2, 1200)] == said
