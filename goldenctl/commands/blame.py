@@ -8,7 +8,14 @@ from pathlib import Path
 import click
 
 from goldenctl.commands.options import GOLDEN, PATH, goldens_option, model_folder, parse_layers
-from goldenctl.commands.reporting import Outputs, Shown, deliver, report_outputs, report_shown
+from goldenctl.commands.reporting import (
+    Outputs,
+    Shown,
+    deliver,
+    refuse_unmatched,
+    report_outputs,
+    report_shown,
+)
 from goldenctl.errors import UsageError
 
 
@@ -53,6 +60,7 @@ def blame_command(
     outputs.check()
     notify = _silent if shown.quiet else _notify
     source = open_golden(golden, kind="golden")
+    refuse_unmatched(shown.only, source.tensors)
     parse_device(device)
     count = source.config.num_hidden_layers
     options = Options(

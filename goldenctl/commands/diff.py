@@ -14,6 +14,7 @@ from goldenctl.commands.reporting import (
     Outputs,
     Shown,
     deliver,
+    refuse_unmatched,
     report_outputs,
     report_shown,
 )
@@ -109,6 +110,7 @@ def run_diff(
     else:
         with progress_bar("comparing") as progress:
             files = open_golden(golden), open_golden(run)
+            refuse_unmatched(shown.only, files[0].tensors)
             report = compare(*files, policy, progress=progress)
             if outputs.pictures:
                 report = illustrate(report, *files)

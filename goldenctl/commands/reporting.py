@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +79,7 @@ _SHOWN = (
         "--only",
         type=TEXT,
         metavar="PATTERN",
-        help="Show only tensors whose name matches, such as 'layers.0*.q_proj'.",
+        help="Show only tensors whose name matches, such as 'layers.0*.q_proj'. Files hold all.",
     ),
     click.option("-v", "--verbose", is_flag=True, help="Show everything."),
     click.option("-q", "--quiet", is_flag=True, help="Print nothing; the exit code tells."),
@@ -108,11 +109,29 @@ def _gathered(function: Function, name: str, kind: type, options: tuple[Function
     return command
 
 
+def refuse_unmatched(only: str | None, names: Iterable[str]) -> None:
+    """Raise UsageError when --only matches none of the tensors."""
+    from goldenctl.golden.schema import short_name
+    from goldenctl.report.words import matcher
+
+    known = list(names)
+    matches = matcher(only)
+    if only is None or not known or any(map(matches, known)):
+        return
+    taps = {name.rpartition("/")[2]: None for name in known}
+    places = [f"{short_name(name.rpartition('/')[0])}.{name.rpartition('/')[2]}" for name in known]
+    close = get_close_matches(only.strip("*"), [*taps, *dict.fromkeys(places)], 1, 0.5)
+    hint = f"did you mean '{close[0]}'?" if close else "goldenctl inspect lists them"
+    message = f"--only {only}: matches no tensor"
+    raise UsageError(message, hint=hint)
+
+
 def deliver(report: Report, outputs: Outputs, shown: Shown) -> int:
     """Write the report's files and GitHub's step summary, print it; return its exit code."""
     from goldenctl.report.console import print_report
     from goldenctl.report.markdown import append_summary
 
+    refuse_unmatched(shown.only, (tensor.name for tensor in report.tensors))
     write_outputs(report, outputs)
     append_summary(report)
     if not shown.quiet:

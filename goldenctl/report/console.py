@@ -5,8 +5,7 @@ Made for 80 columns; in a pipe lines are as long as they need to be.
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -27,20 +26,25 @@ from goldenctl.report.check import check_view
 from goldenctl.report.console_blame import findings_view
 from goldenctl.report.console_parts import clean, indented, make_console
 from goldenctl.report.console_selftest import selftest_view
+from goldenctl.report.console_table import Row, SublayerTable
 from goldenctl.report.determinism import lines as determinism_lines
 from goldenctl.report.timing import step_lines
 from goldenctl.report.words import (
+    Matcher,
     Places,
     duration,
     group_of,
     groups_of,
+    matcher,
     numbers,
     percent,
     plural,
     ratio,
     reasons_of,
     rules,
+    sides_of,
     some,
+    stands_for,
     times,
 )
 
@@ -54,8 +58,17 @@ def print_report(
     only: str | None = None,
 ) -> None:
     """Print a report; ``worst`` shows that many sublayers, worst first; ``verbose`` adds
-    every tensor of them; ``only`` leaves out what its pattern does not match."""
-    (console or make_console()).print(view(report, worst=worst, verbose=verbose, only=only))
+    every tensor of them; ``only`` leaves out what its pattern does not match.
+
+    On a terminal what is longer than the screen ends in the verdict once more."""
+    console = console or make_console()
+    shown = view(report, worst=worst, verbose=verbose, only=only)
+    console.print(shown)
+    first = report.first_wrong
+    scrolled = console.is_terminal and len(console.render_lines(shown)) >= console.height
+    if scrolled and first is not None and report.command != "check":
+        where = clean(Places(report).tensor(first.name))
+        console.print(f"{_headline(report)}, first [bold]{where}[/]")
 
 
 def view(
@@ -67,16 +80,13 @@ def view(
     if report.command == "check" and report.checks and not verbose:
         return check_view(report.checks)
     parts: list[RenderableType] = [check_view(report.checks), Text()] if report.checks else []
-    if report.simulated:
-        parts.append(Text("SIMULATED: no engine computed these outputs", style="bold yellow"))
-    if report.faults:
-        parts.append(Text(f"INJECTED FAULTS: {printable(', '.join(report.faults))}", "bold yellow"))
-    matches = _matcher(only)
+    parts += [Text(line, "bold yellow") for line in banners(report)]
+    matches = matcher(only)
     if report.findings is not None:
         parts.append(findings_view(report, matches, every=verbose or only is not None))
         return Group(*parts, *_details(report, matches) if verbose else ())
     parts += indented(_verdict(report))
-    parts += indented(step_lines(report.steps))
+    parts += indented(step_lines(report))
     if report.determinism is not None:
         said = determinism_lines(report.determinism, many_cases=len(groups_of(report)) > 1)
         parts += indented(f"  {line}" for line in said)
@@ -96,20 +106,12 @@ def _details(report: Report, matches: Matcher) -> list[RenderableType]:
     return [_tensor_table(report, sublayer, matches) for sublayer in sublayers]
 
 
-Matcher = Callable[[str], bool]
-
-
-def _matcher(only: str | None) -> Matcher:
-    """Return what tells whether a tensor's path matches: as a glob of its dotted name or of
-    a part of it, or as a plain part."""
-    if only is None:
-        return lambda _name: True
-
-    def matches(name: str) -> bool:
-        dotted = name.replace("/", ".")
-        return only in dotted or only in name or fnmatch.fnmatchcase(dotted, f"*{only}*")
-
-    return matches
+def banners(report: Report) -> list[str]:
+    """Return what must be known before any number: no engine, faults put in on purpose."""
+    said = ["SIMULATED: no engine computed these outputs"] if report.simulated else []
+    if report.faults:
+        said.append(f"INJECTED FAULTS: {printable(', '.join(report.faults))}")
+    return said
 
 
 def _chosen(
@@ -129,7 +131,6 @@ def _chosen(
 
 def _verdict(report: Report) -> list[str]:
     compared = report.compared
-    bad = sum(not tensor.ok for tensor in compared)
     lines = []
     if report.ok:
         share = worst_share(compared)
@@ -142,7 +143,7 @@ def _verdict(report: Report) -> list[str]:
     elif not compared:
         lines.append("[bold red]✗ FAIL[/]  nothing was compared")
     else:
-        lines.append(f"[bold red]✗ FAIL[/]  {bad:,} of {len(compared):,} tensors are wrong")
+        lines.append(_headline(report))
     first = report.first_wrong
     if first is not None:
         lines += _first_wrong(report, first)
@@ -156,6 +157,11 @@ def _verdict(report: Report) -> list[str]:
     if report.run.kind == "golden":
         lines += what_differs(report.differs)
     return lines
+
+
+def _headline(report: Report) -> str:
+    bad = sum(not tensor.ok for tensor in report.compared)
+    return f"[bold red]✗ FAIL[/]  {bad:,} of {len(report.compared):,} tensors are wrong"
 
 
 def what_differs(differs: Sequence[str]) -> list[str]:
@@ -221,29 +227,23 @@ def _plain_table(*titles: str, numbers: Sequence[str]) -> Table:
     return table
 
 
-def _table(report: Report, sublayers: list[SublayerResult]) -> Table:
+def _table(report: Report, sublayers: list[SublayerResult]) -> SublayerTable:
     places = Places(report)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
-    table.add_column("sublayer", overflow="fold", min_width=19)
-    sides = ("old", "new") if report.run.kind == "golden" else ("golden", "run")
-    for title in ("used", "rel L2", "cosine", *sides, "ratio"):
-        table.add_column(title, justify="right", no_wrap=True)
+    sides = sides_of(report)
+    rows = []
     for sublayer in sublayers:
-        label = places.sublayer(sublayer.name)
-        if sublayer.first_wrong:
-            label += f" ({sublayer.first_wrong})"
-        shown = _shown(sublayer)
-        table.add_row(
-            _state_mark(sublayer.state == PASSED),
-            clean(label),
+        shown = stands_for(sublayer)
+        cells = (
             percent(sublayer.share),
             *numbers(shown.metrics if shown is not None else None)[:2],
             duration(sublayer.expected_ns),
             duration(sublayer.actual_ns),
             ratio(sublayer.actual_ns, sublayer.expected_ns),
         )
-    return table
+        name, mark = places.sublayer(sublayer.name), _state_mark(sublayer.state == PASSED)
+        rows.append(Row(mark, name, sublayer.first_wrong, cells))
+    titles = ("used", "rel L2", "cosine", *sides, "ratio")
+    return SublayerTable(titles, rows, spare=(sides, ("ratio",), ("cosine",)))
 
 
 def _tensor_table(report: Report, sublayer: SublayerResult, matches: Matcher) -> Table:
@@ -267,13 +267,6 @@ def _mark(tensor: TensorResult) -> Text:
 
 def _state_mark(ok: bool) -> Text:
     return Text("✓", "green") if ok else Text("✗", "bold red")
-
-
-def _shown(sublayer: SublayerResult) -> TensorResult | None:
-    """The tensor whose numbers stand for the sublayer: the first wrong, else the worst."""
-    wrong = [t for t in sublayer.tensors if t.tap == sublayer.first_wrong]
-    scored = [t for t in sublayer.tensors if t.metrics is not None]
-    return next(iter(wrong), None) or max(scored, key=lambda t: t.share, default=None)
 
 
 def _names(tensors: list[TensorResult]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -15,10 +15,9 @@ from goldenctl.errors import printable
 from goldenctl.report.answers import main_group
 from goldenctl.report.console_parts import clean, indented
 from goldenctl.report.units import factor
-from goldenctl.report.words import Places, group_of, merged_culprits, plural
+from goldenctl.report.words import Matcher, Places, group_of, merged_culprits, plural
 
 _COLOURS = {"culprit": "bold red", "amplifier": "yellow", "victim": "dim", "healed": "green"}
-Matcher = Callable[[str], bool]
 
 
 def findings_view(report: Report, matches: Matcher, *, every: bool) -> RenderableType:

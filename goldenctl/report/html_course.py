@@ -10,7 +10,7 @@ from goldenctl.report.console_blame import graft_line
 from goldenctl.report.figures import depth, op_times
 from goldenctl.report.html_parts import Section, escape, figure, rows
 from goldenctl.report.units import factor
-from goldenctl.report.words import Places, duration, group_of, ratio
+from goldenctl.report.words import Places, duration, group_of, ratio, sides_of
 
 _MOST_STEPS = 100
 
@@ -49,10 +49,11 @@ def along_depth(report: Report) -> Section:
 def times(report: Report) -> Section:
     """Return the times of both sides, by op and by step."""
     drawn = op_times(report)
+    sides = sides_of(report)
     expected = sum(s.expected_ns for s in report.sublayers)
     actual = sum(s.actual_ns for s in report.sublayers)
     total = (
-        f"All sublayers: golden {duration(expected)}, run {duration(actual)}, "
+        f"All sublayers: {sides[0]} {duration(expected)}, {sides[1]} {duration(actual)}, "
         f"{ratio(actual, expected)}. Times of one run on two programs, perhaps two machines."
     )
     content = [figure(drawn, "wide")] if drawn is not None else []
@@ -74,7 +75,8 @@ def _steps(report: Report) -> str:
         ]
         for step in report.steps[:_MOST_STEPS]
     ]
-    titles = ("step", "tokens", "golden", "tokens/s", "run", "tokens/s", "ratio")
+    expected, actual = sides_of(report)
+    titles = ("step", "tokens", expected, "tokens/s", actual, "tokens/s", "ratio")
     left = len(report.steps) - len(cells)
     more = f"<p>And {left:,} more steps.</p>" if left else ""
     return rows(titles, cells, numbers=range(1, 7)) + more

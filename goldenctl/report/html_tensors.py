@@ -10,7 +10,7 @@ from goldenctl.diff.report import CRASHED, NEUTRAL, PASSED, Report, TensorResult
 from goldenctl.report import figures
 from goldenctl.report.answers import first_culprit, main_group
 from goldenctl.report.figure_map import KEY, layer_map
-from goldenctl.report.html_parts import Section, escape, figure, rows, scroll
+from goldenctl.report.html_parts import Section, escape, facts, figure, rows, scroll
 from goldenctl.report.svg import tag
 from goldenctl.report.words import (
     Places,
@@ -20,6 +20,7 @@ from goldenctl.report.words import (
     merged_culprits,
     numbers,
     percent,
+    reasons_of,
     times,
 )
 
@@ -65,6 +66,9 @@ def cases(report: Report) -> Section:
         )
     titles = ("", "case", "tensors", "wrong", "used", "first wrong")
     table = rows(titles, cells, numbers=(2, 3, 4)) if len(groups) > 1 else ""
+    reasons = reasons_of(report)
+    if reasons:
+        table += f"<h3>What each case is there to show</h3>{facts(reasons.items())}"
     return Section("cases", "Cases and steps", "", table)
 
 

@@ -17,7 +17,17 @@ from goldenctl.report.answers import Answers, answers
 from goldenctl.report.commands import commands
 from goldenctl.report.determinism import lines
 from goldenctl.report.timing import step_lines
-from goldenctl.report.words import Places, duration, groups_of, numbers, percent, ratio, rules
+from goldenctl.report.words import (
+    Places,
+    duration,
+    groups_of,
+    numbers,
+    percent,
+    ratio,
+    reasons_of,
+    rules,
+    sides_of,
+)
 
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 LIMIT_BYTES = 1 << 20
@@ -86,7 +96,7 @@ def _head(report: Report, said: Answers) -> Iterator[str]:
     ):
         if text:
             yield f"- **{label}:** {_text(text)}" if label else f"- {_text(text)}"
-    for line in (*step_lines(report.steps), *_determinism(report)):
+    for line in (*step_lines(report), *_determinism(report)):
         yield f"- {_text(line.strip())}"
     yield ""
 
@@ -115,19 +125,30 @@ def _body(report: Report) -> Iterator[str]:
         )
         if len(wrong) > _MOST_TENSORS:
             yield f"... and {len(wrong) - _MOST_TENSORS} more\n"
+    yield from _reasons(report)
     yield "<details><summary>All sublayers</summary>\n"
     yield from _table(
-        ("", "sublayer", "used", "golden", "run", "ratio"),
+        ("", "sublayer", "used", *sides_of(report), "ratio"),
         [_sublayer(places, sublayer) for sublayer in report.sublayers],
     )
     yield "</details>\n"
     yield f"Judged by: {_text(rules(report))}; mode {_text(report.mode)}."
-    yield f"Golden {_code(report.golden.path)}, {_code(report.golden.content_sha256[:12])};"
-    yield f"run {_code(report.run.path)}, {_code(report.run.content_sha256[:12])}.\n"
+    expected, actual = sides_of(report)
+    yield f"{expected.capitalize()} {_code(report.golden.path)}, "
+    yield f"{_code(report.golden.content_sha256[:12])};"
+    yield f"{actual} {_code(report.run.path)}, {_code(report.run.content_sha256[:12])}.\n"
     yield "<details><summary>Commands</summary>\n"
     for command in commands(report):
         yield f"{_text(command.purpose)}:\n\n<pre>{_html(command.text)}</pre>\n"
     yield "</details>\n"
+
+
+def _reasons(report: Report) -> Iterator[str]:
+    reasons = reasons_of(report)
+    if reasons:
+        yield "<details><summary>What each case is there to show</summary>\n"
+        yield from _table(("case", "why"), [[_code(n), _text(why)] for n, why in reasons.items()])
+        yield "</details>\n"
 
 
 def _check(step: CheckStep) -> list[str]:

@@ -8,33 +8,38 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from goldenctl.diff.report import PASSED, REPORT_VERSION, Report, SublayerResult, worst_share
 from goldenctl.errors import printable
+from goldenctl.report.console import banners
+from goldenctl.report.console_parts import make_console
+from goldenctl.report.console_table import Row, SublayerTable
 from goldenctl.report.json import to_json
-from goldenctl.report.words import Places, percent, plural
+from goldenctl.report.words import Places, numbers, percent, plural, stands_for
 
 
 def print_matrix(reports: Sequence[Report], console: Console | None = None) -> None:
     """Print one line on each run, then every sublayer with a column for each run: the part of
-    its tolerance that is used and the relative L2 error, both of its worst tensor."""
-    console = console or Console(highlight=False)
+    its tolerance that is used and the relative L2 error of the tensor that stands for it."""
+    console = console or make_console()
     labels = labels_of(reports)
     for label, report in zip(labels, reports, strict=True):
         console.print(_line(label, report))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("sublayer", overflow="fold")
-    for label in labels:
-        table.add_column(escape(printable(label)), justify="right", no_wrap=True)
-        table.add_column("rel L2", justify="right", no_wrap=True)
+        for banner in banners(report):
+            console.print(Text(f"  {banner}", "bold yellow"))
     places = Places(reports[0])
     columns = [{sublayer.name: sublayer for sublayer in r.sublayers} for r in reports]
+    rows = []
     for name in dict.fromkeys(name for column in columns for name in column):
-        cells = [cell for column in columns for cell in _cells(column.get(name))]
-        table.add_row(escape(printable(places.sublayer(name))), *cells)
+        found = [column.get(name) for column in columns]
+        cells = [cell for sublayer in found for cell in _cells(sublayer)]
+        ok = all(sublayer is None or sublayer.state == PASSED for sublayer in found)
+        rows.append(Row(_mark(ok), places.sublayer(name), _taps(labels, found), cells))
+    titles = [title for label in labels for title in (label, "rel L2")]
     console.print()
-    console.print(table)
+    console.print(SublayerTable(titles, rows, spare=(("rel L2",),)))
+    console.print("\nrel L2: of the tensor in parentheses, the first wrong, else of the worst")
 
 
 def render(reports: Sequence[Report]) -> str:
@@ -78,8 +83,20 @@ def _line(label: str, report: Report) -> str:
 def _cells(sublayer: SublayerResult | None) -> tuple[str, str]:
     if sublayer is None:
         return ("-", "-")
-    scored = [tensor for tensor in sublayer.tensors if tensor.metrics is not None]
-    worst = max(scored, key=lambda tensor: tensor.share, default=None)
+    shown = stands_for(sublayer)
     mark = "[green]✓[/]" if sublayer.state == PASSED else "[bold red]✗[/]"
-    error = f"{worst.metrics.rel_l2:.1e}" if worst and worst.metrics else "-"
+    error = numbers(shown.metrics if shown is not None else None)[0]
     return (f"{mark} {percent(sublayer.share)}", error)
+
+
+def _taps(labels: Sequence[str], found: Sequence[SublayerResult | None]) -> str:
+    """The tensor that is wrong first; which run's it is, where the runs are not of one mind."""
+    pairs = zip(labels, found, strict=True)
+    wrong = {label: s.first_wrong for label, s in pairs if s is not None and s.first_wrong}
+    if len(set(wrong.values())) <= 1:
+        return next(iter(wrong.values()), "")
+    return ", ".join(f"{label} {tap}" for label, tap in wrong.items())
+
+
+def _mark(ok: bool) -> Text:
+    return Text("✓", "green") if ok else Text("✗", "bold red")

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from goldenctl.diff.report import Report
 from goldenctl.diff.timing import StepTime
-from goldenctl.report.words import duration, plural, ratio
+from goldenctl.report.words import duration, plural, ratio, sides_of
 
 
-def step_lines(steps: Sequence[StepTime]) -> list[str]:
+def step_lines(report: Report) -> list[str]:
     """Return a line on all prefills and one on all decode steps whose times were taken."""
+    steps, names = report.steps, sides_of(report)
     prefill = [step for step in steps if step.step.endswith("/00")]
     decode = [step for step in steps if not step.step.endswith("/00")]
     return [
-        _line(kind, chosen)
+        _line(kind, chosen, names)
         for kind, chosen in (("prefill", prefill), ("decode", decode))
         if any(step.expected_ns or step.actual_ns for step in chosen)
     ]
 
 
-def _line(kind: str, steps: Sequence[StepTime]) -> str:
+def _line(kind: str, steps: Sequence[StepTime], names: tuple[str, str]) -> str:
     total = StepTime(
         step="",
         tokens=sum(step.tokens for step in steps),
@@ -29,8 +31,8 @@ def _line(kind: str, steps: Sequence[StepTime]) -> str:
     sides = [
         f"{side} {duration(ns)} ({rate:,.4g} tok/s)"
         for side, ns, rate in (
-            ("golden", total.expected_ns, total.expected_per_s),
-            ("run", total.actual_ns, total.actual_per_s),
+            (names[0], total.expected_ns, total.expected_per_s),
+            (names[1], total.actual_ns, total.actual_per_s),
         )
         if ns
     ]

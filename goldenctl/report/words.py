@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from goldenctl.diff.findings import Culprit
 from goldenctl.diff.metrics import Metrics
-from goldenctl.diff.report import Report
+from goldenctl.diff.report import Report, SublayerResult, TensorResult
 from goldenctl.golden.schema import short_name
 from goldenctl.report.units import factor, human_ns
 from goldenctl.report.units import plural as plural
@@ -36,6 +37,34 @@ def reasons_of(report: Report) -> dict[str, str]:
     cases = report.golden.recipe.get("cases")
     entries = [case for case in cases if isinstance(case, dict)] if isinstance(cases, list) else []
     return {str(case.get("name")): str(case["why"]) for case in entries if case.get("why")}
+
+
+Matcher = Callable[[str], bool]
+
+
+def matcher(only: str | None) -> Matcher:
+    """Return what tells whether a tensor's path matches: as a glob of its dotted name or of
+    a part of it, or as a plain part."""
+    if only is None:
+        return lambda _name: True
+
+    def matches(name: str) -> bool:
+        dotted = name.replace("/", ".")
+        return only in dotted or only in name or fnmatch.fnmatchcase(dotted, f"*{only}*")
+
+    return matches
+
+
+def sides_of(report: Report) -> tuple[str, str]:
+    """Return what the two sides are called: golden and run, of two goldens old and new."""
+    return ("old", "new") if report.run.kind == "golden" else ("golden", "run")
+
+
+def stands_for(sublayer: SublayerResult) -> TensorResult | None:
+    """Return the tensor whose numbers stand for a sublayer: the first wrong, else the worst."""
+    wrong = [t for t in sublayer.tensors if t.tap == sublayer.first_wrong]
+    scored = [t for t in sublayer.tensors if t.metrics is not None]
+    return next(iter(wrong), None) or max(scored, key=lambda t: t.share, default=None)
 
 
 class Places:

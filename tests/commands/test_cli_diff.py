@@ -48,6 +48,22 @@ def test_verbose_shows_every_tensor(call: Call, golden: Path, replayed: Path) ->
         assert info.tap in shown
 
 
+@pytest.mark.parametrize(
+    ("only", "hint"),
+    [("q_roop", "did you mean 'q_rope'?"), ("nothing*", "goldenctl inspect lists them")],
+)
+def test_only_that_matches_nothing_is_said_before_anything_is_written(
+    call: Call, golden: Path, replayed: Path, tmp_path: Path, only: str, hint: str
+) -> None:
+    report, page = tmp_path / "r.json", tmp_path / "r.html"
+    assert call("diff", golden, replayed, "--json", report).code == 0
+    for sources in ((golden, replayed), (report,)):
+        ran = call("diff", *sources, "--only", only, "--html", page)
+        assert (ran.code, ran.out) == (2, "")
+        assert ran.line == f"goldenctl: --only {only}: matches no tensor; {hint}"
+    assert not page.exists()
+
+
 def test_worst(call: Call, golden: Path, wrong: Path) -> None:
     rows = call("diff", golden, wrong, "--worst", "1").out.rpartition("ratio\n")[2].splitlines()
     assert len(rows) == 1

@@ -40,13 +40,13 @@ def test_side_by_side(call: Call, golden: Path, tmp_path: Path) -> None:
     assert ran.code == 1
     lines = [line.rstrip() for line in ran.out.splitlines()]
     assert lines[0].startswith("✓ bfloat16: 79 tensors, at most ")
-    assert lines[1] == (
+    assert lines[2] == (
         "✓ float32: 79 tensors, at most 0% of tolerance used (mode sublayer, by default)"
     )
-    assert lines[2].startswith("✗ float16: 79 of 79 tensors are wrong, first embedding.output")
-    assert lines[4].split() == ["sublayer", "bfloat16", "rel", "L2", "float32", "rel", "L2",
+    assert lines[4].startswith("✗ float16: 79 of 79 tensors are wrong, first embedding.output")
+    assert lines[7].split() == ["sublayer", "bfloat16", "rel", "L2", "float32", "rel", "L2",
                                 "float16", "rel", "L2"]  # fmt: skip
-    assert len(lines) == 5 + 11
+    assert sum(line.startswith(("✓  ", "✗  ")) for line in lines) == 11
     report = json.loads(out.read_text())
     assert not report["ok"]
     assert [(r["label"], r["ok"]) for r in report["reports"]] == [
@@ -56,6 +56,24 @@ def test_side_by_side(call: Call, golden: Path, tmp_path: Path) -> None:
     ]
     assert call("diff", golden, *runs[:2], "-q").out == ""
     assert call("diff", golden, *runs[:2]).code == 0
+
+
+def test_side_by_side_shows_what_each_run_alone_does(
+    call: Call, golden: Path, tmp_path: Path
+) -> None:
+    """Its banners under its line, and of each sublayer the same tensor, named."""
+    good = simulated(call, golden, tmp_path / "good.h5", "--noise", "0")
+    bad = tmp_path / "bad.h5"
+    fault = "mask_plus_1@layers.01"
+    assert call("replay", golden, bad, "--backend", "torch", "--inject", fault).code == 0
+    ran = call("diff", golden, good, bad)
+    lines = [line.rstrip() for line in ran.out.splitlines()]
+    assert lines[1] == "  SIMULATED: no engine computed these outputs"
+    assert f"  INJECTED FAULTS: {fault}" in lines
+    alone = call("diff", golden, bad).out.splitlines()
+    row = next(line.split() for line in alone if "layers.01.attention (probs)" in line)
+    both = next(line.split() for line in lines if line.startswith("✗  layers.01.attention (probs)"))
+    assert both[-2:] == row[3:5]
 
 
 def test_goldens_are_chains(call: Call, golden: Path, matrix: list[Path]) -> None:

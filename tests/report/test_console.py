@@ -14,6 +14,7 @@ from reports import (
     blamed,
     checked,
     good,
+    provenance,
     report,
     selftested,
     sublayer,
@@ -23,6 +24,7 @@ from reports import (
 from rich.console import Console
 
 from goldenctl.diff.report import Report, SublayerResult
+from goldenctl.report import html, markdown
 from goldenctl.report.console import print_report
 from goldenctl.report.console_parts import make_console
 from goldenctl.report.units import factor, plural
@@ -87,6 +89,65 @@ def test_the_whole_output(made: Report, want: str) -> None:
 def test_worst_shows_so_many_worst_first() -> None:
     lines = shown(good(), worst=2).splitlines()
     assert [line.split()[1] for line in lines[6:]] == ["layers.00.attention", "lm_head"]
+
+
+def narrow() -> Report:
+    """A note that fits beside its sublayer, and one that does not."""
+    return report(
+        sublayer("layers/00/attention", tensor("layers/00/attention", "q_proj")),
+        sublayer("layers/00/mlp", tensor("layers/00/mlp", "up_proj", 9.0)),
+        sublayer(
+            "layers/01/self_attention",
+            tensor("layers/01/self_attention", "post_attention_layernorm", 9.0),
+        ),
+    )
+
+
+def test_a_narrow_console_loses_times_before_scores_and_breaks_no_name() -> None:
+    def table(width: int) -> list[str]:
+        lines = shown(narrow(), width=width).splitlines()
+        return lines[next(i for i, line in enumerate(lines) if "sublayer  " in line) :]
+
+    titles = {width: table(width)[0].split() for width in (100, 80, 60, 53, 44)}
+    kept = ["sublayer", "used", "rel", "L2"]
+    assert titles[100] == titles[80] == [*kept, "cosine", "golden", "run", "ratio"]
+    assert titles[60] == [*kept, "cosine", "ratio"]
+    assert titles[53] == [*kept, "cosine"]
+    assert titles[44] == kept
+    assert "✗  layers.01.self_attention (post_attention_layernorm)  900%" in shown(
+        narrow(), width=100
+    )
+    for width in (80, 60, 53, 44):
+        assert table(width)[-1] == "     (post_attention_layernorm)"
+        assert len({line.index(" 900%") for line in table(width) if "900%" in line}) == 1
+
+
+def test_a_report_longer_than_the_screen_ends_in_its_verdict() -> None:
+    def lines(height: int, *, terminal: bool = True) -> list[str]:
+        file = io.StringIO()
+        console = Console(
+            file=file, width=100, height=height, force_terminal=terminal, color_system=None
+        )
+        print_report(bad(), console)
+        return file.getvalue().splitlines()
+
+    whole = len(lines(height=100))
+    last = "✗ FAIL  5 of 6 tensors are wrong, first layers.00.attention.q_proj"
+    assert lines(height=whole)[-1] == last
+    assert not lines(height=whole + 1)[-1].startswith("✗ FAIL")
+    assert not lines(height=whole, terminal=False)[-1].startswith("✗ FAIL")
+
+
+def test_of_two_goldens_the_sides_are_old_and_new_everywhere() -> None:
+    made = replace(EVERY["timed"](), run=provenance("golden"))
+    text = shown(made, width=120)
+    assert "3 ms" in text
+    assert ": old " in text
+    assert ", new " in text
+    assert "old  " in text
+    for words in (text, markdown.render(made), html.render(made)):
+        assert "old" in words
+        assert ", run " not in words.split("Provenance")[0]
 
 
 def test_the_verdict_names_the_first_in_execution_order_whatever_the_sorting() -> None:

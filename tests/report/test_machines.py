@@ -12,13 +12,26 @@ import jsonschema
 import junitparser
 import pytest
 import xmlschema
-from reports import EVERY, HOSTILE, STORED, bad, good, hostile, report, selftested, sublayer, tensor
+from msgspec.structs import replace
+from reports import (
+    EVERY,
+    HOSTILE,
+    STORED,
+    bad,
+    good,
+    hostile,
+    provenance,
+    report,
+    selftested,
+    sublayer,
+    tensor,
+)
 
 from goldenctl.commands.reporting import Outputs, write_outputs
 from goldenctl.diff.report import Report
 from goldenctl.errors import UsageError
 from goldenctl.report import csv as csv_report
-from goldenctl.report import junit, markdown
+from goldenctl.report import html, junit, markdown
 from goldenctl.report.json import load_report, to_json
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -204,3 +217,12 @@ def test_a_failing_render_leaves_the_old_file(
 def test_hostile_names_are_hostile() -> None:
     """The tests above rest on it."""
     assert {"<", "\x1b", "\x00", "\n", "|", "`"} <= set(HOSTILE)
+
+
+def test_markdown_and_the_page_say_what_each_case_is_there_to_show() -> None:
+    cases = [{"name": "one", "why": "a single token"}, {"name": "two"}]
+    made = replace(good(), golden=provenance("golden", cases=cases))
+    assert "| <code>one</code> | a single token |" in markdown.render(made)
+    assert "<dt>one</dt><dd>a single token</dd>" in html.render(made)
+    for plain in (markdown.render(good()), html.render(good())):
+        assert "there to show" not in plain
