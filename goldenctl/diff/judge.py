@@ -255,8 +255,7 @@ def _verify_inputs(golden: GoldenFile, names: list[str]) -> None:
     given = [info.name for info in golden.tensors.values() if info.role in _INPUT_ROLES]
     links = (golden.aliases.get(f"{name}/input", "") for name in names)
     given += [link for link in links if link and link.rpartition("/")[0] not in compared]
-    for name in dict.fromkeys(given):
-        golden.verify(name)
+    golden.verify_all(given)
 
 
 def _outputs(file: GoldenFile) -> list[TensorInfo]:

@@ -151,16 +151,16 @@ class _Bound:
         full = graph.recorded_path(self.folder, name)
         if name == "attention_mask":
             dtype = DTYPES[self.dtype]
-            return self._add(np.where(self.golden.map(full), 0.0, dtype.lowest))
+            return self._add(np.where(self.golden.verify(full), 0.0, dtype.lowest))
         if self.golden.aliases.get(full, full) not in self.golden.tensors:
             message = f"{self.golden.path}: {full} was not recorded, the op's inputs are needed"
             raise UsageError(message, hint="record it again with --taps op")
-        return self._add(self.golden.map(full))
+        return self._add(self.golden.verify(full))
 
     def _past(self, name: str) -> Array:
         """Return keys or values of all steps so far, [batch, key_token, kv_head, head_dim]."""
         links = {tap: link for link, tap in graph.CACHE_LINKS.items()}
-        steps = [self.golden.map(f"{at}/{links[name]}") for at in paths_so_far(self.folder)]
+        steps = [self.golden.verify(f"{at}/{links[name]}") for at in paths_so_far(self.folder)]
         return np.concatenate(steps, axis=1)
 
     def weight(self, name: str) -> View:
@@ -198,7 +198,7 @@ def _case(bound: _Bound, sublayer: Sublayer, op: Op, info: TensorInfo) -> Case:
         raise UsageError(message, hint=f"it has {', '.join(_TESTS)}")
     truth = f"{bound.folder}/oracle/{info.tap}"
     kept = truth in bound.golden.tensors
-    answer = bound.golden.map(truth)[0] if kept else bound.golden.map(info.name)
+    answer = bound.golden.verify(truth)[0] if kept else bound.golden.verify(info.name)
     bound.fill(out, answer)
     before = _before(bound, launches[0]) if len(launches) > 1 else None
     if before is not None and launch.op == "causal_softmax":
@@ -300,11 +300,11 @@ def _add_input(case: Case, key: str, array: Array, strides: tuple[int, ...]) -> 
 
 def _atol(golden: GoldenFile, info: TensorInfo, dtype: str, kept: bool) -> float:
     """Return the largest error of an element that the golden's own tolerance lets pass."""
-    expected = np.asarray(golden.map(info.name), np.float64)
+    expected = np.asarray(golden.verify(info.name), np.float64)
     folder, _, tap = info.name.rpartition("/")
     stored = f"{folder}/budget/{tap}"
     if stored in golden.tensors and dtype == info.dtype:
-        budget = Budget.of(golden.map(stored), BUDGET_SCOPES.index("op"))
+        budget = Budget.of(golden.verify(stored), BUDGET_SCOPES.index("op"))
         norms = np.sqrt((expected.reshape(-1, expected.shape[-1]) ** 2).sum(axis=-1))
         return float(row_limits(budget, norms, from_truth=kept)[1].max())
     limits = limits_for(default_policy(), info.op, (info.dtype, dtype), "op")

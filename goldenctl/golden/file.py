@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,7 @@ from goldenctl.golden.schema import SublayerInfo, TensorInfo, content_digest, me
 from goldenctl.golden.times import read_times
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.jsonfile import parse_object
+from goldenctl.threads import map_in_order
 
 _MAX_NAME_CHARACTERS = 1024
 
@@ -51,6 +52,7 @@ class GoldenFile:
     tensors: dict[str, TensorInfo] = field(repr=False)
     aliases: dict[str, str] = field(repr=False)
     sublayers: dict[str, SublayerInfo] = field(repr=False)
+    _verified: set[str] = field(default_factory=set, repr=False, compare=False)
 
     @cached_property
     def config(self) -> ModelConfig:
@@ -86,13 +88,21 @@ class GoldenFile:
     def verify(self, name: str) -> NDArray[Any]:
         """Map a tensor as ``map`` does, after its bytes were found to have their digest.
 
-        Raises DamagedError when they do not.
+        They are hashed once while the file is open. Raises DamagedError when they do not.
         """
         info, values = self.info(name), self.map(name)
+        if info.name in self._verified:
+            return values
         if hashlib.sha256(values.reshape(-1).view(np.uint8).data).hexdigest() != info.sha256:
             message = f"{self.path}: {info.name} does not match its digest"
             raise DamagedError(message, hint="the file was changed after it was written")
+        self._verified.add(info.name)
         return values
+
+    def verify_all(self, names: Iterable[str]) -> None:
+        """Hash tensors in threads, each once; raises DamagedError for the first damaged one."""
+        for _ in map_in_order(self.verify, dict.fromkeys(names)):
+            pass
 
 
 def open_golden(path: Path, *, kind: str | None = None) -> GoldenFile:

@@ -206,7 +206,7 @@ class Tester:
             op = sublayer.producer(tap)
             changed = faulty_op(injection.fault, op, Context(self._config, sublayer))
             assert changed is not None
-            actual, expected = run.map(name), self._golden.map(name)
+            actual, expected = run.map(name), self._golden.verify(name)
             truth = self._truth(path, sublayer, op)
             failed = not results[name].ok
             diagnosis = None
@@ -244,7 +244,7 @@ class Tester:
 
     def _effect(self, path: str, sublayer: Sublayer, changed: Op, name: str) -> float:
         """How far the exactly computed fault moves the worst row, in units of rounding."""
-        expected = self._golden.map(name).astype(np.float64)
+        expected = self._golden.verify(name).astype(np.float64)
         faulty = self._wide.output(path, sublayer, changed).astype(np.float64)
         difference = faulty.reshape(expected.shape) - expected
         if not np.isfinite(difference).all():
@@ -258,7 +258,7 @@ class Tester:
 
     def _budget(self, name: str) -> Budget:
         path, _, tap = name.rpartition("/")
-        return Budget.of(self._golden.map(f"{path}/budget/{tap}"), _OPS_SCOPE)
+        return Budget.of(self._golden.verify(f"{path}/budget/{tap}"), _OPS_SCOPE)
 
     def _truth(self, path: str, sublayer: Sublayer, op: Op) -> np.ndarray[Any, Any]:
         name = f"{path}/{op.output}"
@@ -277,7 +277,7 @@ class Tester:
         path, _, tap = name.rpartition("/")
         sublayer = self._graph[path]
         truth = self._truth(path, sublayer, sublayer.producer(tap))
-        expected = self._golden.map(name)
+        expected = self._golden.verify(name)
         result.correct_ops += 1
         for gate, rule in GATES.items():
             ok = passes(rule, actual, expected, truth, self._golden.recipe["dtype"])
@@ -291,7 +291,7 @@ class Tester:
                     if found is None:
                         continue
                     name = f"{path}/{op.output}"
-                    expected = self._golden.map(name)
+                    expected = self._golden.verify(name)
                     found = found.reshape(expected.shape)
                     rows = RowErrors.of(expected)
                     metrics = score(found, expected, atol=0.0, rtol=0.0, rows=rows)

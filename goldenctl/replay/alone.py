@@ -84,7 +84,7 @@ def rows_of(golden: GoldenFile) -> list[Row]:
     """Return the rows of every case that has more than one; UsageError when there is none."""
     found = []
     for entry in parse_recipe(golden.recipe, str(golden.path)).cases:
-        ids = golden.map(f"cases/{entry.name}/token_ids")
+        ids = golden.verify(f"cases/{entry.name}/token_ids")
         case = Case.from_recipe(msgspec.to_builtins(entry), tuple(map(tuple, ids.tolist())))
         if problem := case.problem(golden.config):
             message = f"{golden.path}: case {case.name}: {problem}"
@@ -105,7 +105,7 @@ def _row(golden: GoldenFile, case: Case, number: int) -> Row:
             raise UsageError(message, hint="record it without --prefill-chunk")
     prompt = np.array(case.token_ids[number])[visible[: case.prompt_length]]
     decoded = [
-        int(golden.map(f"{step.path}/token_ids")[number, 0])
+        int(golden.verify(f"{step.path}/token_ids")[number, 0])
         for step in steps(case)
         if step.start >= case.prompt_length
     ]
@@ -161,14 +161,14 @@ def _values(
 ) -> NDArray[Any]:
     parts = spec.name.split("/")
     if parts[0] == "constants":
-        table = golden.map(spec.name)[: spec.shape[0]]
+        table = golden.verify(spec.name)[: spec.shape[0]]
         return _as_type(table, spec)
     row = rows[parts[1]]
     name = "/".join(["cases", row.batch.name, *parts[2:]])
     ran = spec.role in ("tap", "output") and computed is not None and name in computed.tensors
     source = computed if ran and computed is not None else golden
     step = steps(row.batch)[step_number(name)] if len(parts) > 3 else None
-    return _as_type(_cut(source.map(name), source.info(name).dims, row, step, spec), spec)
+    return _as_type(_cut(source.verify(name), source.info(name).dims, row, step, spec), spec)
 
 
 def _cut(

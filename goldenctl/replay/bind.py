@@ -172,6 +172,7 @@ class Binder:
             for path, write in ((source.golden.path.resolve(), False), (run_path.resolve(), True))
         ]
         self._file_numbers: dict[Path, int] = {}
+        self._given: list[str] = []  # tensors of the golden that the plan loads
 
     @property
     def files(self) -> tuple[File, ...]:
@@ -182,7 +183,11 @@ class Binder:
         )
 
     def sublayers(self) -> tuple[PlanSublayer, ...]:
-        return tuple(self._bind(path, s) for path, s in self._source.sublayers.items())
+        """Bind every sublayer. Raises DamagedError where what the golden gives is not what was
+        recorded: the engine would be charged with it."""
+        bound = tuple(self._bind(path, s) for path, s in self._source.sublayers.items())
+        self._source.golden.verify_all(self._given)
+        return bound
 
     def _bind(self, path: str, sublayer: Sublayer) -> PlanSublayer:
         builder = SublayerBuilder(path, self._dtype)
@@ -233,8 +238,7 @@ class Binder:
         """Where an op's output comes from when it is not computed: a graft or an emulation."""
         name = f"{path}/{op.output}"
         if name in self._grafts:
-            info = self._source.golden.info(name)
-            return Load(0, info.offset, info.dtype)
+            return self._golden(self._source.golden.info(name))
         if "fault" in op.attrs:
             return self._patch(self._patches.emulated(path, sublayer, op))
         return None
@@ -253,7 +257,7 @@ class Binder:
             rounded = table.astype(DTYPES[self._dtype].numpy)
             return builder.tensor(name, table.shape, load=self._patch(rounded))
         if name == "attention_mask":
-            visible = golden.map(graph.recorded_path(path, name))
+            visible = golden.verify(graph.recorded_path(path, name))
             plan_dtype = DTYPES[self._dtype]
             added = np.where(visible, 0.0, plan_dtype.lowest).astype(plan_dtype.numpy)
             return builder.tensor(name, added.shape, load=self._patch(added))
@@ -270,6 +274,10 @@ class Binder:
         """Where an activation comes from: in a chain, what the run itself has written."""
         if self._mode == "chain" and info.name in self._offsets:
             return Load(1, self._offsets[info.name], self._dtype)
+        return self._golden(info)
+
+    def _golden(self, info: TensorInfo) -> Load:
+        self._given.append(info.name)
         return Load(0, info.offset, info.dtype)
 
     def _joined_past(

@@ -20,7 +20,7 @@ def simulate(golden: GoldenFile, writer: GoldenWriter, *, noise: float, seed: in
     ``noise`` is relative and drawn per element from PCG64 by ``seed`` and the tensor's place.
     """
     for order, (name, spec) in enumerate(writer.tensors.items()):
-        expected = golden.map(name).astype(np.float64)
+        expected = golden.verify(name).astype(np.float64)
         generator = np.random.Generator(np.random.PCG64([seed, order]))
         noisy = expected * (1.0 + noise * generator.standard_normal(expected.shape))
         dtype = DTYPES[spec.dtype]
