@@ -36,6 +36,7 @@ from goldenctl.commands.selftest import selftest_command
 from goldenctl.commands.synth import synth_command
 from goldenctl.commands.transfer import pull_command, push_command
 from goldenctl.commands.verify import verify_command
+from goldenctl.encoding import let_everything_print
 from goldenctl.errors import EXIT_INTERRUPTED, EXIT_USAGE, GoldenctlError, printable
 
 EXIT_INTERNAL = 70
@@ -99,6 +100,7 @@ for _commands in SECTIONS.values():
 
 def main() -> None:
     """Run the command line and exit; every error is one line on standard error."""
+    let_everything_print(sys.stdout, sys.stderr)
     sys.exit(run(sys.argv[1:]))
 
 

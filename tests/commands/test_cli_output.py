@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import Call
 
 COMMAND = [sys.executable, "-m", "goldenctl"]
 
@@ -49,3 +50,40 @@ def test_a_broken_pipe_is_no_verdict(environment: dict[str, str], arguments: lis
         )
     assert done.returncode == 141
     assert done.stderr == b""
+
+
+@pytest.fixture(scope="session")
+def judged(golden: Path) -> tuple[Path, Path]:
+    """Return a run that is far beyond tolerance, and the report on it."""
+    from goldenctl.cli import run
+
+    bad, report = golden.parent / "bad.h5", golden.parent / "bad.json"
+    assert run(["replay", str(golden), str(bad), "--backend", "simulated", "--noise", "0.5"]) == 0
+    assert run(["diff", str(golden), str(bad), "-q", "--json", str(report)]) == 1
+    return bad, report
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "latin-1", "ascii", "gbk:strict", "utf-8"])
+def test_every_encoding_prints_the_verdict(
+    call: Call, golden: Path, judged: tuple[Path, Path], encoding: str
+) -> None:
+    name = encoding.partition(":")[0]
+    for command, code, said in (
+        (["diff", golden, judged[0]], 1, "✗ FAIL"),
+        (["report", judged[1]], 0, "✗ FAIL"),
+        (["list", "--goldens", golden.parent / "none"], None, ""),
+        (["doctor"], None, ""),
+    ):
+        done = subprocess.run(
+            [*COMMAND, *map(str, command)],
+            capture_output=True,
+            env={**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "120"},
+        )
+        wanted = call(*command)
+        assert done.returncode == (wanted.code if code is None else code), done.stderr
+        shown = done.stdout.decode(name), done.stderr.decode(name)
+        assert "internal error" not in shown[1]
+        assert said.replace("✗", "✗" if name == "utf-8" else "x") in shown[0]
+        if said:
+            expected = wanted.out.encode(name, "replace").decode(name)
+            assert len(shown[0].splitlines()) == len(expected.splitlines())
