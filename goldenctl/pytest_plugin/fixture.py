@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from goldenctl.diff.by_sketch import SketchScorer
+from goldenctl.errors import DamagedError
 from goldenctl.golden.schema import TensorInfo
 from goldenctl.golden.sketch import sketch_of
 from goldenctl.pytest_plugin.arrays import Array, kept_as, to_array
@@ -88,7 +89,7 @@ class Golden:
 
     def _known(self) -> dict[str, Stored]:
         if self._stored is None:
-            self._stored = load(self._path)
+            self._stored = load(self._path, skip_damaged=self._update)
         return self._stored
 
     def _check(
@@ -108,7 +109,12 @@ class Golden:
         if problem:
             message = f"golden {name!r}: {problem}"
             raise AssertionError(message)
-        stored = self._known().get(name)
+        try:
+            stored = self._known().get(name)
+        except DamagedError as error:
+            message = f"golden {name!r}: {error.message}\nif git has it: git checkout the file; "
+            message += f"else delete it, or to record it again: {self._command}"
+            raise AssertionError(message) from None
         kind = store or ("sketch" if array.nbytes > self._max_bytes else "values")
         if kind == "sketch":
             _refuse_by_element(name, array, allowed, self._max_bytes)

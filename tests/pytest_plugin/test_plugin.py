@@ -180,14 +180,33 @@ def test_a_large_tensor_is_kept_as_a_sketch(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["E*rtol, atol and max_ulp need the values*store='values'*"])
 
 
-def test_a_damaged_golden_is_one_line(project: pytest.Pytester) -> None:
+@pytest.mark.parametrize("where", ["a tensor", "the metadata", "all of it"])
+def test_a_damaged_golden_is_short_and_update_replaces_it(
+    project: pytest.Pytester, where: str
+) -> None:
     path = project.path / "goldens/test_kernel/test_out[1].h5"
-    data = bytearray(path.read_bytes())
-    data[open_golden(path).info("tensors/out").offset] ^= 1
-    path.write_bytes(data)
+    whole = path.read_bytes()
+    data = bytearray(whole)
+    if where == "a tensor":
+        data[open_golden(path).info("tensors/out").offset] ^= 1
+    else:
+        data[:200] = b"x" * 200
+    path.write_bytes(data if where != "all of it" else b"x")
     result = project.runpytest()
     result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["E*DamagedError: *test_out[[]1[]].h5: out does not match*"])
+    said = "out does not match its digest" if where == "a tensor" else "not a usable golden*"
+    result.stdout.fnmatch_lines(
+        [
+            f"E*AssertionError: golden 'out': *test_out[[]1[]].h5: {said}",
+            "E*if git has it: git checkout the file; else delete it, or to record it again: "
+            "pytest --golden-update *test_out?1??",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*goldenctl/*:[0-9]*: *")  # no frame of goldenctl
+    assert path.read_bytes() != whole
+    update(project).assert_outcomes(passed=2)
+    assert path.read_bytes() == whole
+    project.runpytest().assert_outcomes(passed=2)
 
 
 def test_a_wrong_setting_is_refused(project: pytest.Pytester) -> None:
