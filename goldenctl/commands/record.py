@@ -26,7 +26,7 @@ from goldenctl.commands.options import (
     progress_bar,
     step_options,
 )
-from goldenctl.commands.sets import Destination
+from goldenctl.commands.sets import Destination, Tell
 from goldenctl.errors import UsageError, require_torch
 
 if TYPE_CHECKING:
@@ -159,9 +159,10 @@ def _record_variants(
             click.echo(f"{place.golden} is there already")
             continue
 
-        def run(path: Path, dtype: str = dtype) -> None:
-            run_recording(variants.of(dtype), path, resume=options["resume"])
+        def run(path: Path, dtype: str = dtype) -> Tell:
+            tell = run_recording(variants.of(dtype), path, resume=options["resume"])
             variants.note(path)
+            return tell
 
         codes.append(place.record(run))
     return max(codes, default=0)
@@ -302,8 +303,8 @@ def prepare(
     return Recording(weights, config, cases, dtype, device, selection, source=source, repeat=repeat)
 
 
-def run_recording(recording: Recording, golden: Path, *, resume: bool = False) -> None:
-    """Record with a forecast before and a summary after."""
+def run_recording(recording: Recording, golden: Path, *, resume: bool = False) -> Tell:
+    """Record with a forecast before; return what prints a summary after."""
     from goldenctl.reference.record import check_device, record
 
     check_device(recording.device)
@@ -311,7 +312,8 @@ def run_recording(recording: Recording, golden: Path, *, resume: bool = False) -
     tokens = sum(len(case.token_ids) * case.length for case in recording.cases)
     click.echo(
         f"recording {plural(len(recording.cases), 'case')}, {plural(tokens, 'token')}, "
-        f"{recording.dtype} on {recording.device}: {human_bytes(layout.nbytes)} to {golden}"
+        f"{recording.dtype} on {recording.device}: {human_bytes(layout.nbytes)} of tensors "
+        f"to {golden}"
     )
     if layout.oracle_nbytes:
         click.echo(
@@ -321,10 +323,10 @@ def run_recording(recording: Recording, golden: Path, *, resume: bool = False) -
     started = time.monotonic()
     with progress_bar("recording") as progress:
         record(recording, golden, progress, resume=resume)
-    _print_summary(golden, time.monotonic() - started)
+    return _summary(golden, time.monotonic() - started)
 
 
-def _print_summary(golden: Path, seconds: float) -> None:
+def _summary(golden: Path, seconds: float) -> Tell:
     from rich.console import Console
     from rich.table import Table
 
@@ -344,7 +346,12 @@ def _print_summary(golden: Path, seconds: float) -> None:
     for name, row in rows.items():
         cells = [human_ns(row[part]) if part in row else "" for part in ("attention", "mlp")]
         table.add_row(name, *cells)
-    Console(highlight=False).print(table)
-    size = golden.stat().st_size
+    size = human_bytes(golden.stat().st_size)
     tensors = plural(len(file.tensors), "tensor")
-    click.echo(f"wrote {golden}: {tensors}, {human_bytes(size)}, in {seconds:.1f} s")
+    wrote = f"wrote {golden}: {tensors}, {size}, in {seconds:.1f} s"
+
+    def tell() -> None:
+        Console(highlight=False).print(table)
+        click.echo(wrote)
+
+    return tell

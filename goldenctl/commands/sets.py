@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,9 @@ from goldenctl.errors import EXIT_BEYOND_TOLERANCE, UsageError
 if TYPE_CHECKING:
     from goldenctl.golden.policy import Policy
     from goldenctl.golden.store import GoldenSet
+
+# Prints what was done. Printing may fail, so it comes when all that belongs together is written.
+Tell = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -45,14 +49,15 @@ class Destination:
         if self.golden is None:
             return False
         if self.resume and _forget_finished(self.golden):
+            _tell_finished(self.golden)
             return True
         refuse_existing(self.golden, force=self.force)
         return False
 
-    def record(self, run: Callable[[Path], None]) -> int:
-        """Let ``run`` write the golden; return the exit code."""
+    def record(self, run: Callable[[Path], Tell]) -> int:
+        """Let ``run`` write the golden and tell it; return the exit code."""
         if self.golden is not None:
-            run(self.golden)
+            run(self.golden)()
             return 0
         from goldenctl.golden.store import open_set
 
@@ -64,14 +69,15 @@ class Destination:
 def _forget_finished(golden: Path) -> bool:
     from goldenctl.golden.journal import Journal
 
-    finished = golden.exists() and Journal(golden, {}).forget_finished()
-    if finished:
-        click.echo(f"{golden} was finished before it was interrupted")
-    return finished
+    return golden.exists() and Journal(golden, {}).forget_finished()
+
+
+def _tell_finished(golden: Path) -> None:
+    click.echo(f"{golden} was finished before it was interrupted")
 
 
 def _record_version(
-    golden_set: GoldenSet, run: Callable[[Path], None], *, note: str, resume: bool
+    golden_set: GoldenSet, run: Callable[[Path], Tell], *, note: str, resume: bool
 ) -> int:
     """Record the next version of a set and settle what becomes of it; return the exit code.
 
@@ -86,11 +92,14 @@ def _record_version(
         version = next_version(golden_set, manifest)
         if resume and _forget_finished(golden_set.path(version - 1)):
             version -= 1
+            tell: Tell = partial(_tell_finished, golden_set.path(version))
         else:
-            run(golden_set.path(version))
+            tell = run(golden_set.path(version))
         if manifest is None:
-            return renew(golden_set, version, note=note)
-        if restore(golden_set, manifest, version) != version:
+            return renew(golden_set, version, note=note, tell=tell)
+        restored = restore(golden_set, manifest, version) != version
+        tell()
+        if restored:
             click.echo(
                 f"the same bytes as {golden_set.name}@v{manifest.version}, which was not here: "
                 f"it is {golden_set.path(manifest.version)} now"
@@ -134,24 +143,30 @@ def renew(
     tolerance: Policy | None = None,
     note: str = "",
     force: bool = False,
+    tell: Tell = lambda: None,
 ) -> int:
-    """Write or renew a held set's manifest and say what changes; return the exit code."""
+    """Write or renew a held set's manifest and say what changes, after ``tell``; return the exit
+    code."""
     from goldenctl.report.console_parts import make_console
     from goldenctl.report.triage import print_triage
     from goldenctl.sets.renew import renewal
 
     with progress_bar("describing") as progress:
         new = renewal(golden_set, version, tolerance=tolerance, note=note, progress=progress)
+    refused = new.triage is not None and not new.triage.ok and not force
+    changes = new.changes()
+    written = not refused and (new.before is None or bool(changes))
+    if written:
+        new.write()
+    tell()
     if new.triage is not None:
         print_triage(new.triage, make_console())
-        if not new.triage.ok and not force:
-            click.echo(f"{new.path} was not changed; pass --renew if v{version} is right")
-            return EXIT_BEYOND_TOLERANCE
-    changes = new.changes()
-    if new.before is not None and not changes:
+    if refused:
+        click.echo(f"{new.path} was not changed; pass --renew if v{version} is right")
+        return EXIT_BEYOND_TOLERANCE
+    if not written:
         click.echo(f"{new.path} is up to date: v{version}")
         return 0
-    new.write()
     size = human_bytes(new.path.stat().st_size)
     click.echo(
         f"wrote {new.path}: v{version}, {plural(len(new.manifest.tensors), 'tensor')}, {size}"

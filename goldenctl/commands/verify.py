@@ -69,7 +69,7 @@ def verify_command(
     with tempfile.TemporaryDirectory(prefix="goldenctl-") as scratch:
         folder = keep or Path(scratch)
         golden, run = folder / "golden.h5", folder / "run.h5"
-        run_recording(recording, golden)
+        run_recording(recording, golden)()
         run_replay(golden, run, backend=backend, device=device)
         return run_diff(
             golden, run, tolerance=tolerance, outputs=outputs, shown=shown, command="verify"

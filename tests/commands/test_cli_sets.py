@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -385,6 +387,23 @@ def test_a_stop_between_golden_and_manifest_leaves_both_whole(
     assert call("manifest", "new").code == 0
     assert call(*record).code == 0
     assert "v2.h5" in call("gc").out
+
+
+def test_a_cut_pipe_stops_no_manifest(call: Call, goldens: Path) -> None:
+    command = [sys.executable, "-m", "goldenctl", "record", TINY, "--token-ids", "1", "--name"]
+    process = subprocess.Popen(
+        [*command, "new"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline().startswith("recording 1 case(s)")
+    process.stdout.close()
+    said = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(), said) == (141, "")
+    manifest = read_manifest(goldens / "new/manifest.json")
+    assert (manifest.version, len(manifest.tensors)) == (1, 83)
+    assert call("check", "new", "--integrity").code == 0
 
 
 def test_an_interrupted_version_is_resumed(
