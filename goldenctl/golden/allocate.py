@@ -53,7 +53,7 @@ def allocate(
         libver=LIBVER,
         alignment_threshold=1,
         alignment_interval=schema.ALIGNMENT_BYTES,
-        meta_block_size=_METADATA_BYTES * (len(tensors) + len(groups)) + len(str(root)),
+        meta_block_size=metadata_bytes(root, tensors, groups),
     ) as file:
         set_attributes(file.id, root)
         tree = _Tree(file)
@@ -66,6 +66,11 @@ def allocate(
             folder, _, leaf = link.rpartition("/")
             h5py.h5o.link(datasets[target], tree.group(folder), leaf.encode())
         return {spec.name: _offset(path, spec, datasets[spec.name]) for spec in tensors}
+
+
+def metadata_bytes(root: Attributes, tensors: Sequence[TensorSpec], groups: Sequence[str]) -> int:
+    """Return about how much of a file is no tensor: the room kept for what is said of them."""
+    return _METADATA_BYTES * (len(tensors) + len(groups)) + len(str(root))
 
 
 class _Tree:

@@ -24,6 +24,7 @@ from goldenctl.golden.allocate import (
     Attributes,
     allocate,
     change_attributes,
+    metadata_bytes,
     replace_attributes,
     tensor_attributes,
 )
@@ -76,7 +77,8 @@ class GoldenWriter:
         self._links = dict(links)
         self._groups: dict[str, Attributes] = {name: {"time_ns": 0} for name in groups}
         remove_leftovers(path)
-        _check_space(path, 0 if resumed else sum(spec.nbytes for spec in tensors))
+        nbytes = 0 if resumed else sum(spec.nbytes for spec in tensors)
+        _check_space(path, nbytes + metadata_bytes(self._root, tensors, groups))
         try:
             if journal is None:
                 claim(path)

@@ -11,7 +11,7 @@ from conftest import Call
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.schema import short_name
 from goldenctl.golden.times import times_path
-from goldenctl.report.units import plural
+from goldenctl.report.units import human_bytes, plural
 
 PROMPT = "Hello, this is a test input"
 
@@ -150,6 +150,17 @@ def test_force_replaces_and_its_lack_refuses(call: Call, checkpoint: Path, tmp_p
     assert out.read_bytes() == before
     assert call("record", checkpoint, out, "--token-ids", "2", "--force").code == 0
     assert open_golden(out).map("cases/tokens/token_ids").tolist() == [[2]]
+
+
+def test_the_forecast_counts_tensors_and_the_summary_the_file(
+    call: Call, checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "g.h5"
+    ran = call("record", checkpoint, out, "--token-ids", "1")
+    nbytes = sum(info.nbytes for info in open_golden(out).tensors.values())
+    first, *_, last = ran.out.splitlines()
+    assert first.endswith(f": {human_bytes(nbytes)} of tensors to {out}")
+    assert f"tensors, {human_bytes(out.stat().st_size)}, in " in last
 
 
 def test_threads(call: Call, checkpoint: Path, tmp_path: Path) -> None:
