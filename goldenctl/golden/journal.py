@@ -107,8 +107,17 @@ class Journal:
             os.close(self._stream)
         os.close(self.lock)
         if isinstance(error, KeyboardInterrupt):
-            msg = f"interrupted; {self.count} finished sublayers are kept in {self.folder}"
-            raise Interrupted(msg, hint="the same command goes on from there") from error
+            raise self._interrupted() from error
+
+    def _interrupted(self) -> Interrupted:
+        if not self.count:
+            msg = "interrupted; no finished sublayer is kept yet"
+            return Interrupted(msg, hint="the same command begins again")
+        what = (
+            "1 finished sublayer is" if self.count == 1 else f"{self.count} finished sublayers are"
+        )
+        msg = f"interrupted; {what} kept in {self.folder}"
+        return Interrupted(msg, hint="the same command goes on from there")
 
     @property
     def count(self) -> int:

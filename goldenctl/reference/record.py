@@ -79,6 +79,7 @@ def record(
     device is not there; in every case whatever stood at ``path`` is untouched.
     """
     check_device(recording.device)
+    progress(0, _total(recording), "")
     layout = recording.layout()
     made = recipe(recording)
     with Journal(path, made) if resume else nullcontext() as journal:
@@ -126,13 +127,14 @@ class Forward:
 
     def run(self, progress: Progress, keeper: Keeper | None) -> None:
         """Run what ``keeper`` does not say to be finished, and note it there."""
+        passes, total = _passes(self._recording.cases), _total(self._recording)
         kept = keeper.resume() if keeper is not None else None
         done = 0 if kept is None else kept.count
         if kept is None:
             self._sink_constants()
         else:
             self._restore(kept.tensors)
-        passes = _passes(self._recording.cases)
+            progress(done, total, "")
         for number, wave in enumerate(passes):
             places = self._sublayers(wave[0])
             first = number * len(places)
@@ -145,7 +147,7 @@ class Forward:
                 count = first + place + 1
                 if keeper is not None and keeper.due():
                     keeper.finished(count, self._state(states))
-                progress(count, len(passes) * len(places), places[place].name)
+                progress(count, total, places[place].name)
         for oracle in self._oracles:
             oracle.finish()
 
@@ -238,6 +240,14 @@ def _passes(cases: Sequence[Case]) -> list[list[Step]]:
             passes += [[]] if number == len(passes) else []
             passes[number].append(step)
     return passes
+
+
+def _total(recording: Recording) -> int:
+    """How many sublayers run: those of a pass, once for each pass over the weights."""
+    passes = _passes(recording.cases)
+    return len(passes) * len(
+        computed_sublayers(recording.config, recording.selection, passes[0][0])
+    )
 
 
 def _oracles(recording: Recording, sink: Sink) -> list[Oracle]:

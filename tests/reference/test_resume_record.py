@@ -13,7 +13,9 @@ import pytest
 from killing import Killer
 
 from goldenctl.cli import run
+from goldenctl.errors import Interrupted
 from goldenctl.golden.file import open_golden
+from goldenctl.golden.journal import Journal
 from goldenctl.golden.times import times_path
 
 # Every sublayer gets an entry, however little time it took.
@@ -112,3 +114,38 @@ def test_repetitions_have_a_spread(checkpoint: Path, tmp_path: Path) -> None:
     assert all(info.time_ns > 0 for info in measured if info.tap not in ("key", "value"))
     assert any(info.iqr_ns > 0 for info in measured)
     assert any(info.iqr_ns > 0 for info in five.sublayers.values())
+
+
+def test_progress_knows_the_total_before_anything_is_done(checkpoint: Path, tmp_path: Path) -> None:
+    from goldenctl.commands.record import prepare
+    from goldenctl.reference.record import record
+
+    calls: list[tuple[int, int, str]] = []
+    recording = prepare(checkpoint, token_ids=("1,2",), decode=2)
+    record(recording, tmp_path / "g.h5", lambda *call: calls.append(call))
+    total = len(open_golden(tmp_path / "g.h5").sublayers)
+    assert calls[0] == (0, total, "")
+    assert [done for done, *_ in calls[1:]] == list(range(1, total + 1))
+    assert {of for _, of, _ in calls} == {total}
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (0, "interrupted; no finished sublayer is kept yet; the same command begins again"),
+        (1, "interrupted; 1 finished sublayer is kept in {}; the same command goes on from there"),
+    ],
+)
+def test_an_interruption_says_what_is_kept(count: int, said: str, tmp_path: Path) -> None:
+    out = tmp_path / "g.h5"
+
+    def interrupted() -> None:
+        with Journal(out, {}) as journal:
+            journal.begin("2026-01-01T00:00:00Z", {})
+            if count:
+                journal.add("embedding", {}, rest={})
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as caught:
+        interrupted()
+    assert str(caught.value) == said.format(f"{out}.resume")
