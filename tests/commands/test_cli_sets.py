@@ -396,7 +396,7 @@ def test_a_cut_pipe_stops_no_manifest(call: Call, goldens: Path) -> None:
     )
     assert process.stdout is not None
     assert process.stderr is not None
-    assert process.stdout.readline().startswith("recording 1 case(s)")
+    assert process.stdout.readline().startswith("recording 1 case, 1 token, ")
     process.stdout.close()
     said = process.stderr.read()
     process.stderr.close()

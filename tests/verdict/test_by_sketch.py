@@ -48,7 +48,13 @@ def manifest_of(golden: GoldenFile) -> Manifest:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "mode"), [("float32", "sublayer"), ("float32", "chain"), ("bfloat16", "sublayer"), ("bfloat16", "chain")]
+    ("dtype", "mode"),
+    [
+        ("float32", "sublayer"),
+        ("float32", "chain"),
+        ("bfloat16", "sublayer"),
+        ("bfloat16", "chain"),
+    ],
 )
 @pytest.mark.parametrize("fault", [None, "zero_row@layers.00.mlp.up_proj"])
 def test_sketches_say_what_the_tensors_say(
