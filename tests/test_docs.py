@@ -110,7 +110,8 @@ def test_yaml_of_the_ci_page_runs_commands_that_exist() -> None:
         words = line[1:]
         while isinstance(command, click.Group):
             command = command.commands[words.pop(0)]
-        command.make_parser(click.Context(command)).parse_args(args=words)
+        context = click.Context(command, **cli.context_settings)  # a command keeps its help option
+        command.make_parser(context).parse_args(args=words)
 
 
 def test_workflows_have_what_github_asks_for() -> None:

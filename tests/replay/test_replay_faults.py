@@ -43,7 +43,8 @@ def fits(name: str, family: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("name", FAULTS)
+# A padded batch is needed to show it: test_replay_padding.py.
+@pytest.mark.parametrize("name", sorted(FAULTS.keys() - {"no_padding_mask"}))
 def test_fault_changes_outputs_and_is_named(
     name: str,
     golden_of: Callable[..., Path],
