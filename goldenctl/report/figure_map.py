@@ -37,9 +37,7 @@ def layer_map(report: Report, group: str, links: Mapping[str, str] | None = None
     """
     grid = _grid([s for s in report.sublayers if group_of(s.name) == group])
     places = Places(report)
-    body = [_column_labels(grid.columns)]
-    for number_, row in enumerate(grid.rows):
-        body.append(label(_ROW_LABEL - 8, _TOP + number_ * CELL + 16, row, "end"))
+    body = [_column_labels(grid.columns), _row_labels(grid.rows)]
     for row_, column, tensor in grid.cells:
         at = (_x(grid.columns, column), _TOP + row_ * CELL)
         body.append(_cell(at, tensor, places, links))
@@ -58,6 +56,21 @@ def layer_map(report: Report, group: str, links: Mapping[str, str] | None = None
         width,
         bottom + (84 if links is None else 4),
         "".join(body),
+    )
+
+
+def labels_in_sight(report: Report, group: str) -> str:
+    """Return the map's row labels once more, to lie over it where it scrolls sideways."""
+    rows = _grid([s for s in report.sublayers if group_of(s.name) == group]).rows
+    height = _TOP + len(rows) * CELL + 4
+    box = f"0 0 {number(_ROW_LABEL)} {number(height)}"
+    return tag("svg", _row_labels(rows), viewBox=box, width=_ROW_LABEL, height=height,
+               class_="fig rows", aria_hidden="true")  # fmt: skip
+
+
+def _row_labels(rows: list[str]) -> str:
+    return "".join(
+        label(_ROW_LABEL - 8, _TOP + i * CELL + 16, row, "end") for i, row in enumerate(rows)
     )
 
 

@@ -115,7 +115,8 @@ def _depth_labels(names: list[str], x: Scale, y: float) -> str:
             parts.append(label(shown, y, text, anchor))
             free = x(i) + width / 2 + 6
         before = text
-    parts.append(label((x.start + x.end) / 2, y + 20, "sublayers in order of computation", "mid"))
+    # At the left, where a narrow screen shows it: there the chart scrolls sideways.
+    parts.append(label(LEFT, y + 20, "sublayers in order of computation"))
     return "".join(parts)
 
 

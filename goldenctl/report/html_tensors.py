@@ -9,7 +9,7 @@ from goldenctl.diff.pictures import Picture
 from goldenctl.diff.report import CRASHED, NEUTRAL, PASSED, Report, TensorResult, worst_share
 from goldenctl.report import figures
 from goldenctl.report.answers import first_culprit, main_group
-from goldenctl.report.figure_map import KEY, layer_map
+from goldenctl.report.figure_map import KEY, labels_in_sight, layer_map
 from goldenctl.report.html_parts import Section, escape, facts, figure, rows, scroll
 from goldenctl.report.svg import tag
 from goldenctl.report.words import (
@@ -176,7 +176,8 @@ def _map(report: Report, group: str, links: dict[str, str]) -> str:
         link = f'<a href="{links[first.name]}"'
         svg = svg.replace(link, f'{link} data-first="1"', 1)
     caption = f"<figcaption>{escape(drawn.words)}</figcaption>"
-    return f'<figure class="map"><div class="scroll">{svg}</div>{caption}</figure>'
+    rows_ = labels_in_sight(report, group)
+    return f'<figure class="map"><div class="scroll">{rows_}{svg}</div>{caption}</figure>'
 
 
 def pictures(report: Report) -> Section:

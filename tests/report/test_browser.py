@@ -241,6 +241,18 @@ def test_controls_have_names(opened: Any) -> None:
             assert (name + label).strip(), role
 
 
+def test_on_a_phone_the_rows_of_a_scrolled_map_and_the_axis_of_depth_are_read(opened: Any) -> None:
+    page = opened(blamed(), width=PHONE)
+    area = page.locator(".map .scroll").first
+    assert area.evaluate("e => e.scrollLeft") > 0  # to the culprit
+    left = area.bounding_box()["x"]
+    for text in area.locator(".rows text").all():
+        box = text.bounding_box()
+        assert left <= box["x"] < box["x"] + box["width"] <= left + 86
+    axis = page.get_by_text("sublayers in order of computation").bounding_box()
+    assert axis["x"] + axis["width"] <= PHONE
+
+
 @pytest.mark.skipif(not os.environ.get("SCREENSHOTS"), reason="SCREENSHOTS names no folder")
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [PHONE, DESKTOP])
