@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from goldenctl.commands.options import GOLDEN, PATH, TEXT, goldens_option, plural, refuse_unwritable
+from goldenctl.commands.options import GOLDEN, PATH, TEXT, goldens_option, plural
 from goldenctl.commands.reporting import Shown, deliver
+from goldenctl.commands.targets import refuse_other
 from goldenctl.errors import DamagedError, UsageError, printable
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def attest_command(run: Path, output: Path | None, name: str | None, goldens: Pa
     from goldenctl.report.console import print_report
 
     output = output or run.with_name(f"{run.name}.attestation.json")
-    refuse_unwritable(output)
+    refuse_other(output, "attestation")
     opened = open_golden(run, kind="run")
     golden_set, manifest = _manifest_of(opened, name, goldens)
     path = golden_set.path(manifest.version)

@@ -16,13 +16,13 @@ from goldenctl.commands.options import (
     model_folder,
     parse_layers,
     progress_bar,
-    refuse_unwritable,
     timeout_option,
 )
+from goldenctl.commands.targets import refuse_other
 from goldenctl.errors import EXIT_BEYOND_TOLERANCE, UsageError
 
 if TYPE_CHECKING:
-    from goldenctl.replay.bench import Entrant
+    from goldenctl.replay.bench import Bench, Entrant
 
 
 @click.command("bench", short_help="Time backends side by side")
@@ -85,7 +85,7 @@ def bench_command(
     from goldenctl.report.bench import print_bench
 
     if json_path is not None:
-        refuse_unwritable(json_path)
+        refuse_other(json_path, "bench")
     file = open_golden(golden, kind="golden")
     count = file.recipe["model"]["config"]["num_hidden_layers"]
     options = Options(layers=parse_layers(layers, count))
@@ -139,11 +139,12 @@ def _short(spec: str) -> str:
     return f"{kind}{colon}{Path(path).name}" if colon else spec
 
 
-def _write_json(path: Path, measured: object) -> None:
+def _write_json(path: Path, measured: Bench) -> None:
     import json
 
     import msgspec
 
     from goldenctl.report.write import write_text
 
-    write_text(path, json.dumps(msgspec.to_builtins(measured), indent=1) + "\n")
+    data = {"bench_version": measured.bench_version, **msgspec.to_builtins(measured)}
+    write_text(path, json.dumps(data, indent=1) + "\n")

@@ -74,6 +74,7 @@ def check_command(names: tuple[str, ...], attestation: Path | None, **options: A
     Ends with the worst exit code of all steps: 4 damaged, 3 missing, 1 beyond tolerance.
     """
     if attestation is not None:
+        options["outputs"].check()
         from goldenctl.commands.attest import run_attestation
 
         return run_attestation(attestation, names, options)

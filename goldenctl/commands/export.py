@@ -15,8 +15,8 @@ from goldenctl.commands.options import (
     human_bytes,
     plural,
     progress_bar,
-    refuse_taken,
 )
+from goldenctl.commands.targets import refuse_other, refuse_taken
 from goldenctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def export_command(
         raise UsageError(msg, hint=f"pass --format {', '.join(FORMATS)}")
     _refuse_unfit(chosen, parts=bool(only or cases), op=bool(op or model_path or golden))
     refuse_taken(out, force=force)
+    refuse_other(out, chosen)
     source = open_golden(file)
     if chosen == "infiniop-test":
         _export_case(source, out, op=op, model_path=model_path, golden=golden)

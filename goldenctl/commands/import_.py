@@ -15,9 +15,8 @@ from goldenctl.commands.options import (
     human_bytes,
     plural,
     progress_bar,
-    refuse_golden_as_run,
-    refuse_taken,
 )
+from goldenctl.commands.targets import refuse_other, refuse_taken
 from goldenctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -78,24 +77,29 @@ def import_command(
         msg = "a dump of another engine needs --map and --golden"
         raise UsageError(msg, hint="import DUMP --golden GOLDEN --list suggests a map")
     else:
-        refuse_golden_as_run(out)
+        refuse_other(out, "run")
         chosen = {"cases": cases, "steps": steps, "lacking": lacking and lacking.replace("-", "_")}
         _import_run(dump, out, map_path, golden, chosen)
 
 
 def _restore(dump: Path, out: Path) -> None:
-    from goldenctl.errors import MissingError
     from goldenctl.exchange.bring import restore
     from goldenctl.exchange.exports import open_export
+    from goldenctl.golden.file import kind_of
+    from goldenctl.golden.schema import KINDS
 
     if not dump.exists():
         msg = f"{dump}: there is no such file"
-        raise MissingError(msg)
+        raise UsageError(msg)
+    if (kind := kind_of(dump)) in KINDS:
+        msg = f"{dump}: is a {kind} already"
+        raise UsageError(msg, hint="diff, inspect and export take it as it is")
     with open_export(dump) as opened:
         if opened is None:
             msg = f"{dump}: is no export of goldenctl"
             raise UsageError(msg, hint="another engine's dump needs --map and --golden")
         catalog, read = opened
+        refuse_other(out, catalog.kind)
         with progress_bar("importing") as progress:
             restore(out, catalog, read, where=str(dump), progress=progress)
     count = len(catalog.tensors)

@@ -247,51 +247,6 @@ def progress_bar(title: str) -> Iterator[Progress]:
         yield update
 
 
-def refuse_existing(path: Path, *, force: bool) -> None:
-    """Raise UsageError when a golden would be replaced without being told to."""
-    if path.exists() and not force:
-        msg = f"{path}: it exists already, and a golden is never changed"
-        raise UsageError(
-            msg,
-            hint="choose another name, or pass --force to replace it",
-        )
-    refuse_unwritable(path)
-
-
-def refuse_golden_as_run(run: Path) -> None:
-    """Raise UsageError where a run would replace anything but a run."""
-    from goldenctl.errors import DamagedError
-    from goldenctl.golden.file import open_golden
-
-    if not run.exists():
-        return
-    try:
-        kind = open_golden(run).kind
-    except DamagedError:
-        kind = "other"
-    if kind != "run":
-        msg = f"{run}: it exists and is not a run file"
-        raise UsageError(msg, hint="choose another name")
-
-
-def refuse_taken(path: Path, *, force: bool) -> None:
-    """Raise UsageError where a file is in the way, or none can be."""
-    if path.exists() and not force:
-        msg = f"{path}: it exists already"
-        raise UsageError(msg, hint="choose another name, or pass --force to replace it")
-    refuse_unwritable(path)
-
-
-def refuse_unwritable(path: Path) -> None:
-    """Raise UsageError where no file can be, before anything is computed for it."""
-    if path.is_dir():
-        msg = f"{path}: is a folder, expected a file name"
-        raise UsageError(msg)
-    if not path.parent.is_dir():
-        msg = f"{path}: folder {path.parent} does not exist"
-        raise UsageError(msg, hint="create it or choose another path")
-
-
 @contextmanager
 def os_errors_named() -> Iterator[None]:
     """Turn an error of the file system into one line that names the path."""

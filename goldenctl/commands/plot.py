@@ -13,8 +13,8 @@ from goldenctl.commands.options import (
     FiniteRange,
     goldens_option,
     os_errors_named,
-    refuse_unwritable,
 )
+from goldenctl.commands.targets import refuse_other
 from goldenctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def plot_command(
     if ".png" in ((output.suffix,) if one else endings):
         check_png()
     if one:
-        refuse_unwritable(output)
+        refuse_other(output, output.suffix[1:])
     elif output.exists() and not output.is_dir():
         message = f"{output}: is a file, expected a folder or a name ending in .svg or .png"
         raise UsageError(message)
@@ -102,6 +102,9 @@ def plot_command(
         return
     with os_errors_named():
         output.mkdir(parents=True, exist_ok=True)
+    for each in chosen:
+        for ending in endings:
+            refuse_other(output / f"{each.stem}{ending}", ending[1:])
     for each in chosen:
         for ending in endings:
             _write(output / f"{each.stem}{ending}", each, dark=theme == "dark", zoom=zoom)

@@ -21,10 +21,9 @@ from goldenctl.commands.options import (
     parse_layers,
     plural,
     progress_bar,
-    refuse_golden_as_run,
-    refuse_unwritable,
     timeout_option,
 )
+from goldenctl.commands.targets import refuse_other
 from goldenctl.errors import EXIT_BEYOND_TOLERANCE, UsageError
 
 if TYPE_CHECKING:
@@ -149,8 +148,7 @@ def run_replay(
     from goldenctl.replay.replay import Options, replay, replay_simulated
 
     source = open_golden(golden, kind="golden")
-    refuse_unwritable(run)
-    refuse_golden_as_run(run)
+    refuse_other(run, "run")
     parse_device(device)
     count = source.config.num_hidden_layers
     options = Options(

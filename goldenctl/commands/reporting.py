@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from goldenctl.commands.options import PATH, TEXT, refuse_unwritable
+from goldenctl.commands.options import PATH, TEXT
+from goldenctl.commands.targets import refuse_other
 from goldenctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,10 +43,11 @@ class Outputs:
         return self.json is not None or self.html is not None
 
     def check(self) -> None:
-        """Raise UsageError for a path that cannot be written, before anything is computed."""
+        """Raise UsageError, before anything is computed, for a path that cannot be written or
+        where a file is that is no report of that format."""
         paths = list(self.paths.values())
-        for path in paths:
-            refuse_unwritable(path)
+        for name, path in self.paths.items():
+            refuse_other(path, name)
         twice = [path for path in paths if paths.count(path) > 1]
         if twice:
             message = f"{twice[0]}: is given for two formats"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from goldenctl.commands.options import human_bytes, plural, progress_bar, refuse_existing
+from goldenctl.commands.options import human_bytes, plural, progress_bar
+from goldenctl.commands.targets import refuse_existing
 from goldenctl.errors import EXIT_BEYOND_TOLERANCE, UsageError
 
 if TYPE_CHECKING:

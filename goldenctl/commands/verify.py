@@ -13,9 +13,9 @@ from goldenctl.commands.options import (
     PATH,
     TEXT,
     os_errors_named,
-    refuse_existing,
 )
 from goldenctl.commands.reporting import Outputs, Shown, report_outputs, report_shown
+from goldenctl.commands.targets import refuse_existing, refuse_other
 from goldenctl.errors import UsageError
 
 DEFAULT_MODEL = Path("/home/shared/models/Qwen3-1.7B")
@@ -66,6 +66,7 @@ def verify_command(
         with os_errors_named():
             keep.mkdir(parents=True, exist_ok=True)
         refuse_existing(keep / "golden.h5", force=False)
+        refuse_other(keep / "run.h5", "run")
     with tempfile.TemporaryDirectory(prefix="goldenctl-") as scratch:
         folder = keep or Path(scratch)
         golden, run = folder / "golden.h5", folder / "run.h5"

@@ -25,9 +25,9 @@ from goldenctl.golden.allocate import LIBVER, hdf5_type, set_attributes
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.isolate import Refused, Worker, isolated
+from goldenctl.golden.schema import ARCHIVE_FORMAT
 from goldenctl.threads import map_in_order
 
-FORMAT = "goldenctl-archive"
 CATALOG = "catalog"
 LEVEL = 4
 _CHUNK_BYTES = 1 << 20
@@ -54,7 +54,7 @@ def write_archive(
             out.require_group(link.rpartition("/")[0])
             out[link] = out[target]
         root: dict[str, str | int] = {
-            "format": FORMAT,
+            "format": ARCHIVE_FORMAT,
             "format_version": catalogs.CATALOG_VERSION,
             "kind": catalog.kind,
             "content_sha256": catalog.content_sha256,

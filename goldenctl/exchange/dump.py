@@ -75,14 +75,15 @@ class DumpTensor:
 def read_dump(path: Path) -> dict[str, DumpTensor]:
     """Return the tensors of a dump by name; nothing but headers is read.
 
-    Raises MissingError when there is no such file, UsageError when it is of no known kind,
-    DamagedError when it is malformed or two files of a folder have the same tensor.
+    Raises UsageError when there is no such file or it is of no known kind, MissingError for a
+    folder without one, DamagedError when it is malformed or two files of a folder have the same
+    tensor.
     """
     if path.is_dir():
         return _read_folder(path)
     if not path.is_file():
         message = f"{path}: there is no such file"
-        raise MissingError(message)
+        raise UsageError(message)
     with _damage_named(path), path.open("rb") as file:
         magic = file.read(9)
     if magic.startswith(b"PK"):

@@ -14,9 +14,9 @@ from goldenctl.exchange import catalog as catalogs
 from goldenctl.exchange.catalog import Catalog, Tensor
 from goldenctl.exchange.dump import npz_member, read_dump
 from goldenctl.golden.dtypes import DTYPES
+from goldenctl.golden.schema import HDF5_MAGIC
 from goldenctl.model.safetensors_header import read_metadata
 
-_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 Read = Callable[[Tensor], np.ndarray]
 Progress = Callable[[int, int, str], None]
 
@@ -28,7 +28,7 @@ def open_export(path: Path) -> Iterator[tuple[Catalog, Read] | None]:
     None for any other file. Raises DamagedError when it is one of ours but malformed.
     """
     magic = _magic(path)
-    if magic == _HDF5_MAGIC:
+    if magic == HDF5_MAGIC:
         with archive.Archive(path) as opened:
             yield opened.catalog, opened.read
         return

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from goldenctl.errors import DamagedError, UsageError
 from goldenctl.golden import schema
 from goldenctl.golden.dtypes import DTYPES
-from goldenctl.golden.hdf5 import Attributes, Dataset, Tree, read_tree
+from goldenctl.golden.hdf5 import Attributes, Dataset, Tree, read_root, read_tree
 from goldenctl.golden.isolate import Refused
 from goldenctl.golden.recipe_keys import RecipeObject, read_recipe
 from goldenctl.golden.schema import SublayerInfo, TensorInfo, content_digest, metadata_digest
@@ -119,6 +119,10 @@ def open_golden(path: Path, *, kind: str | None = None) -> GoldenFile:
         file_bytes = path.stat().st_size
         golden = _golden(path, read_tree(path, file_bytes), file_bytes)
     except (Refused, OSError, ValueError, msgspec.MsgspecError) as error:
+        if kind_of(path) == "archive":
+            msg = f"{path}: is an archive that export wrote"
+            hint = f"goldenctl import {path} OUT brings it back"
+            raise UsageError(msg, hint=hint) from error
         msg = f"{path}: not a usable golden or run file: {error}"
         raise DamagedError(msg, hint="record or replay it again") from error
     if kind is not None and golden.kind != kind:
@@ -129,6 +133,24 @@ def open_golden(path: Path, *, kind: str | None = None) -> GoldenFile:
         if golden.kind == "golden"
         else _with_spreads(golden, golden.recipe.get("iqr_ns") or {})
     )
+
+
+def kind_of(path: Path) -> str | None:
+    """Return what a file says it is, ``golden``, ``run`` or ``archive``; None for any other.
+
+    Nothing else of it is judged.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.read(len(schema.HDF5_MAGIC)) != schema.HDF5_MAGIC:
+                return None
+        root = read_root(path)
+    except (Refused, OSError, ValueError, msgspec.MsgspecError):
+        return None
+    if root.get("format") == schema.ARCHIVE_FORMAT:
+        return "archive"
+    kind = root.get("kind")
+    return str(kind) if root.get("format") == schema.FORMAT and kind in schema.KINDS else None
 
 
 def _with_times(golden: GoldenFile) -> GoldenFile:

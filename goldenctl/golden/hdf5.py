@@ -69,6 +69,18 @@ def read_tree(path: Path, file_bytes: int) -> Tree:
     return msgspec.msgpack.decode(answer, type=Tree)
 
 
+def read_root(path: Path) -> Attributes:
+    """Extract what a file says of itself, the attributes of its root; raises as read_tree does."""
+    answer = isolated(partial(_extract_root, path, path.stat().st_size))
+    return msgspec.msgpack.decode(answer, type=Attributes)
+
+
+def _extract_root(path: Path, file_bytes: int, worker: Worker) -> bytes:
+    with h5py.File(path, "r", locking=False) as file:
+        worker.close_the_door()
+        return msgspec.msgpack.encode(_Extraction(file.id, file_bytes, worker).root())
+
+
 def _extract(path: Path, file_bytes: int, worker: Worker) -> bytes:
     with h5py.File(path, "r", locking=False) as file:
         worker.close_the_door()
@@ -88,8 +100,11 @@ class _Extraction:
         self._groups: dict[str, Attributes] = {}
         self._datasets: dict[int, Dataset] = {}  # by address
 
+    def root(self) -> Attributes:
+        return self._attributes("/", self._root, ROOT)
+
     def tree(self) -> Tree:
-        root = self._attributes("/", self._root, ROOT)
+        root = self.root()
         seen = {_address(self._root)}
         for count, (path, item) in enumerate(self._walk()):
             if count % _OBJECTS_PER_SIGN_OF_LIFE == 0:

@@ -14,6 +14,8 @@ from goldenctl.errors import DamagedError
 from goldenctl.golden.dtypes import DTYPES
 
 FORMAT = "goldenctl"
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+ARCHIVE_FORMAT = "goldenctl-archive"
 FORMAT_VERSION = 1
 KINDS = ("golden", "run")
 ROLES = ("constant", "input", "tap", "output", "budget", "oracle")

@@ -159,6 +159,9 @@ def resolve(text: str, goldens: Path | None = None) -> Path:
         return Path(text)
     found = open_set(reference.name, goldens)
     if not found.folder.is_dir() and reference.version is None:
+        if Path(text).is_dir():
+            message = f"{text}: is a folder, expected a file"
+            raise UsageError(message)
         folder = goldens_folder(goldens)
         message = f"{text}: there is no such file, and no such golden set in {folder}"
         raise UsageError(message, hint=_known(folder))

@@ -254,7 +254,7 @@ def _read_prompts(path: Path) -> list[_Draft]:
         text = data.decode("utf-8-sig")
     except OSError as error:
         message = f"{path}: cannot be read ({error.strerror})"
-        raise MissingError(message) from error
+        raise UsageError(message) from error
     except UnicodeDecodeError as error:
         message = f"{path}: is not UTF-8 text"
         raise DamagedError(message) from error

@@ -22,6 +22,7 @@ from goldenctl.diff.report import PASSED, REPORT_VERSION, Report, SublayerResult
 from goldenctl.diff.selftest import Trial
 from goldenctl.diff.tolerance import Check
 from goldenctl.errors import DamagedError, UsageError
+from goldenctl.golden.file import kind_of
 
 _LEGACY = (
     "model_path",
@@ -63,7 +64,12 @@ def render(report: Report) -> str:
 def load_report(path: Path) -> Report:
     """Read a report; raises UsageError without the file, DamagedError when it is not one."""
     if not path.is_file():
-        message = f"{path}: there is no such file"
+        what = "is a folder, expected a file" if path.is_dir() else "there is no such file"
+        message = f"{path}: {what}"
+        raise UsageError(message)
+    if (kind := kind_of(path)) is not None:
+        article = "an" if kind == "archive" else "a"
+        message = f"{path}: is {article} {kind}, not a report that --json wrote"
         raise UsageError(message)
     if path.stat().st_size > _LIMIT_BYTES:
         message = f"{path}: {path.stat().st_size:,} bytes are more than a report has"

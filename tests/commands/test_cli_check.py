@@ -181,7 +181,7 @@ def test_a_moved_checkpoint_that_is_another_is_refused(
         (("--goldens", "empty"), 3, "empty: there is no golden set in it"),
         (("--json", "none/x.json"), 2, "folder none does not exist"),
         (("--tolerance", "none"), 2, "there is no such file"),
-        (("--attestation", "none.json"), 3, "none.json: there is no such file"),
+        (("--attestation", "none.json"), 2, "none.json: there is no such file"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -207,6 +207,11 @@ def test_an_attestation_is_judged_again_without_the_golden(
     assert "infinicore on cpu passed" in ran.out
     assert "✓ PASS  79 tensors" in ran.out
     assert "judged by their sketches" in call("attest", "run.h5", "--output", "b.json").out
+    assert call("attest", "run.h5", "--output", "b.json").code == 0  # over its own kind
+    manifest = (place / "goldens/tiny/manifest.json").read_bytes()
+    ran = call("attest", "run.h5", "--output", "goldens/tiny/manifest.json")
+    assert (ran.code, "is not an attestation" in ran.line) == (2, True)
+    assert (place / "goldens/tiny/manifest.json").read_bytes() == manifest
 
 
 def test_rows_of_padding_decide_nothing_for_sketches_either(call: Call, place: Path) -> None:

@@ -98,16 +98,16 @@ WRONG = [
     ("export GOLDEN @x.gguf --only q", 2, "--only and --case are not for infiniop-test"),
     ("export GOLDEN @x.gguf --op nothing", 2, "--op nothing is yielded by no op"),
     ("export GOLDEN @x.gguf --op layers.00.mlp.swiglu --model-path @none", 3, "no such folder"),
-    ("import @none @x.h5", 3, "none: there is no such file"),
+    ("import @none @x.h5", 2, "none: there is no such file"),
     ("import @text @x.h5", 2, "text: is no export of goldenctl; another engine's dump needs"),
-    ("import GOLDEN @x.h5", 4, "golden.h5: not a usable archive: "),
+    ("import GOLDEN @x.h5", 2, "golden.h5: is a golden already; diff, inspect and export take it"),
     ("import @text", 2, "import needs a file to write: import DUMP OUT, or --list"),
     ("import @text @text", 2, "text: it exists already"),
     ("import @text @x.h5 --map @map", 2, "a dump of another engine needs --map and --golden"),
     ("import @text @x.h5 --lacking error", 2, "--case, --step and --lacking need --map"),
     ("import @none @x.h5 --map @map --golden GOLDEN", 2, "map: not a name map: "),
     ("import @none @x.h5 --map @none --golden GOLDEN", 2, "none: cannot be read"),
-    ("import @none @x.h5 --map @good.toml --golden GOLDEN", 3, "none: there is no such file"),
+    ("import @none @x.h5 --map @good.toml --golden GOLDEN", 2, "none: there is no such file"),
     ("import @text @x.h5 --map @good.toml --golden GOLDEN", 2, "neither safetensors nor npz"),
     ("import @a.npz @x.h5 --map @good.toml --golden GOLDEN", 2, "the dump has no tensor 'b'"),
     ("import @a.npz @x.h5 --map @good.toml --golden @none", 2, "none: there is no such file"),
@@ -117,7 +117,7 @@ WRONG = [
         "there is no step 7; 0 is",
     ),
     ("import @a.npz GOLDEN --map @good.toml --golden GOLDEN --force", 2, "exists and is not a run"),
-    ("import @none --list", 3, "none: there is no such file"),
+    ("import @none --list", 2, "none: there is no such file"),
 ]
 
 

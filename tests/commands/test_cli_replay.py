@@ -220,7 +220,10 @@ def test_a_run_is_replaced_but_a_golden_never(call: Call, golden: Path, tmp_path
     before = golden.read_bytes()
     ran = call("replay", golden, golden)
     assert ran.code == 2
-    assert ran.line == f"goldenctl: {golden}: it exists and is not a run file; choose another name"
+    assert ran.line == (
+        f"goldenctl: {golden}: it exists and is not a run file that goldenctl wrote; "
+        "choose another name"
+    )
     assert golden.read_bytes() == before
 
 

@@ -113,11 +113,12 @@ def test_one_file_for_two_formats_is_refused(call: Call, tmp_path: Path) -> None
 
 def test_what_is_no_report_is_refused(call: Call, golden: Path, tmp_path: Path) -> None:
     page = tmp_path / "r.html"
-    page.write_text("old")
-    ran = call("report", golden, "--html", page)
-    assert ran.code == 4
-    assert "not a report" in ran.line
-    assert page.read_text() == "old"
+    (tmp_path / "text").write_text("hello")
+    for file, code in ((golden, 2), (tmp_path / "text", 4)):
+        ran = call("report", file, "--html", page)
+        assert ran.code == code
+        assert "not a report" in ran.line
+    assert not page.exists()
 
 
 def test_plot_of_a_golden_and_a_run(call: Call, golden: Path, wrong: Path, tmp_path: Path) -> None:
