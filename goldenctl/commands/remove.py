@@ -55,18 +55,34 @@ def _remove_version(golden_set: GoldenSet, version: int, *, force: bool, yes: bo
 
 
 def _remove_set(golden_set: GoldenSet, *, force: bool, yes: bool) -> None:
+    from goldenctl.golden.store import LOCK
+
     versions = len(golden_set.versions())
-    what = f"{golden_set.name}: the whole set, {plural(versions, 'version')} and its manifest"
-    if not force:
-        raise UsageError(what, hint=f"name one, such as {golden_set.name}@v1, or pass --force")
-    _ask(f"{what}. Remove {golden_set.folder}?", yes=yes)
+    if any(path.name != LOCK for path in golden_set.folder.iterdir()):
+        _agree(golden_set, versions, force=force, yes=yes)
     shutil.rmtree(golden_set.folder)
     click.echo(f"removed {golden_set.folder}")
 
 
+def _agree(golden_set: GoldenSet, versions: int, *, force: bool, yes: bool) -> None:
+    """Raise UsageError unless the user agrees that a whole set goes."""
+    what = f"{golden_set.name}: the whole set, {plural(versions, 'version')} and its manifest"
+    if not force:
+        raise UsageError(what, hint=f"name one, such as {golden_set.name}@v1, or pass --force")
+    _ask(f"{what}. Remove {golden_set.folder}?", yes=yes)
+
+
 def _ask(question: str, *, yes: bool) -> None:
-    if not yes and not click.confirm(question):
-        message = "nothing was removed"
+    if yes:
+        return
+    message = "nothing was removed"
+    try:
+        agreed = click.confirm(question)
+    except click.Abort as error:
+        if isinstance(error.__context__, EOFError):
+            raise UsageError(message, hint="nobody can answer here; pass --yes") from error
+        raise
+    if not agreed:
         raise UsageError(message, hint="answer y, or pass --yes")
 
 

@@ -97,7 +97,9 @@ def _record_version(
         else:
             tell = run(golden_set.path(version))
         if manifest is None:
-            return renew(golden_set, version, note=note, tell=tell)
+            code = renew(golden_set, version, note=note, tell=tell)
+            _say_init(golden_set)
+            return code
         restored = restore(golden_set, manifest, version) != version
         tell()
         if restored:
@@ -107,6 +109,15 @@ def _record_version(
             )
             return 0
         return _settle(golden_set, version)
+
+
+def _say_init(golden_set: GoldenSet) -> None:
+    """With the first set of a folder, say what keeps its goldens out of git."""
+    from goldenctl.golden.store import list_sets
+
+    folder = golden_set.folder.parent
+    if len(list_sets(folder)) == 1 and not (folder / ".gitignore").exists():
+        click.echo(f"next: goldenctl init {folder} keeps the goldens themselves out of git")
 
 
 def _settle(golden_set: GoldenSet, version: int) -> int:

@@ -16,7 +16,7 @@ from goldenctl.commands.options import (
 )
 from goldenctl.commands.reporting import Outputs, Shown, report_outputs, report_shown
 from goldenctl.commands.targets import refuse_existing, refuse_other
-from goldenctl.errors import UsageError
+from goldenctl.errors import MissingError, UsageError
 
 DEFAULT_MODEL = Path("/home/shared/models/Qwen3-1.7B")
 
@@ -53,6 +53,9 @@ def verify_command(
     from goldenctl.diff.tolerance import load_policy
     from goldenctl.replay.backend import parse_device
 
+    if model_path == DEFAULT_MODEL and not model_path.is_dir():
+        message = f"{model_path}: there is no such folder"
+        raise MissingError(message, hint="name the checkpoint with --model-path")
     load_policy(tolerance)
     parse_device(device)
     if output is not None and outputs.json is not None:

@@ -75,6 +75,10 @@ def inject(
     """
     changed = dict(sublayers)
     for injection in injections:
+        if not any(injection.hits(s, op) for s in changed.values() for op in s.ops):
+            msg = f"--inject {injection}: no sublayer or op that is replayed has that name"
+            names = [s.name for s in changed.values()]
+            raise UsageError(msg, hint=f"such as {names[len(names) // 2]}" if names else "")
         after = {
             path: _with_fault(s, injection, Context(config, sublayers[path]))
             for path, s in changed.items()

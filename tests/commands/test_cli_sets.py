@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -67,6 +68,18 @@ def test_init_writes_what_git_needs_and_never_clobbers(call: Call, tmp_path: Pat
 
 
 # --- record ------------------------------------------------------------------------------------
+
+
+def test_the_first_set_of_a_folder_names_init(call: Call, tmp_path: Path) -> None:
+    folder = tmp_path / "goldens"
+    said = f"next: goldenctl init {folder} keeps the goldens themselves out of git\n"
+    for name, times in (("a", 1), ("b", 0)):
+        ran = call("record", TINY, "--name", name, "--goldens", folder, "--token-ids", "1")
+        assert (ran.code, ran.out.count(said)) == (0, times)
+    shutil.rmtree(folder)
+    assert call("init", folder).code == 0
+    ran = call("record", TINY, "--name", "a", "--goldens", folder, "--token-ids", "1")
+    assert (ran.code, "next: " in ran.out) == (0, False)
 
 
 def test_versions_are_numbered_and_the_same_bytes(goldens: Path) -> None:
@@ -326,6 +339,26 @@ def test_rm_refuses_what_the_manifest_needs(
     assert not (goldens / "tiny" / "v1.h5").exists()
     assert call("rm", "tiny", "--force", "--yes").code == 0
     assert not (goldens / "tiny").exists()
+
+
+def test_rm_of_a_set_with_nothing_in_it_asks_nothing(call: Call, goldens: Path) -> None:
+    (goldens / "bare").mkdir()
+    ran = call("rm", "bare", "--force")
+    assert (ran.code, ran.out) == (0, f"removed {goldens / 'bare'}\n")
+    assert not (goldens / "bare").exists()
+
+
+def test_rm_where_nobody_answers_names_yes(
+    call: Call, goldens: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(goldens)
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    ran = call("rm", "tiny", "--force")
+    assert ran.code == 2
+    assert ran.err.splitlines()[-1].endswith("nobody can answer here; pass --yes")
+    assert {k: v for k, v in contents(goldens).items() if ".lock" not in k} == {
+        k: v for k, v in before.items() if ".lock" not in k
+    }
 
 
 def test_gc_says_first_and_removes_only_what_nobody_needs(call: Call, goldens: Path) -> None:

@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Call
 
 from goldenctl.cli import run
+from tests.commands.conftest import Call
 
 
 @pytest.fixture(scope="module")
