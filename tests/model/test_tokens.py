@@ -124,7 +124,7 @@ def test_bad_prompt_files(tiny: Path, tmp_path: Path, content: bytes, message: s
 
 
 def test_missing_prompts_file(tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match="No such file"):
+    with pytest.raises(UsageError, match="No such file"):
         _cases(tiny, prompts_file=tmp_path / "x")
 
 
