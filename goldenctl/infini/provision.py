@@ -101,7 +101,7 @@ def _build_into(prefix: Path, sdist: Path | None, progress: Progress) -> None:
         work = Path(scratch)
         archive = sdist or fetch(work, log, progress)
         _check_digest(archive)
-        source = _unpack(archive, work / "source")
+        source = unpack(archive, work / "source")
         whole = work / "install"
         _compile(source, work, whole, log=log, progress=progress)
         _stamp(whole)
@@ -143,7 +143,7 @@ def _check_digest(archive: Path) -> None:
         raise DamagedError(message, hint=f"fetch infinicore {VERSION} again")
 
 
-def _unpack(archive: Path, target: Path) -> Path:
+def unpack(archive: Path, target: Path) -> Path:
     """Write the regular files of ``archive`` under ``target``; return its one top folder."""
     total = 0
     with tarfile.open(archive) as tar:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from goldenctl.infini import provision
-from goldenctl.infini.build import compiler, exclusive, silent
+from goldenctl.infini.build import compiler, exclusive
 from goldenctl.infini.find import Install
 from goldenctl.infini.paths import harness_cache
 
@@ -30,9 +30,8 @@ def build_tester(install: Install) -> Path:
     with exclusive(folder.with_name(folder.name + ".lock")):
         if not program.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            log = folder / "log"
-            sdist = provision._download(folder, log, silent)
-            _compile(provision._unpack(sdist, folder / "source"), install, program)
+            sdist = provision.fetch(folder, folder / "log")
+            _compile(provision.unpack(sdist, folder / "source"), install, program)
     return program
 
 

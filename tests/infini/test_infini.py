@@ -142,7 +142,7 @@ def test_unpacking_stays_inside(tmp_path: Path, name: str) -> None:
         member.size = 1
         tar.addfile(member, io.BytesIO(b"x"))
     with pytest.raises(DamagedError, match="outside or too large"):
-        provision._unpack(archive, tmp_path / "target")
+        provision.unpack(archive, tmp_path / "target")
     assert not (tmp_path / "evil").exists()
 
 
@@ -153,7 +153,7 @@ def test_unpacking_leaves_out_links(tmp_path: Path) -> None:
         link.type, link.linkname = tarfile.SYMTYPE, "/"
         tar.addfile(link)
         tar.addfile(tarfile.TarInfo("top/file"))
-    top = provision._unpack(archive, tmp_path / "target")
+    top = provision.unpack(archive, tmp_path / "target")
     assert [path.name for path in top.iterdir()] == ["file"]
 
 
