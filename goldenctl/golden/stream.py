@@ -1,4 +1,4 @@
-"""Owns fast appending to an allocated file: through one reused buffer, past the page cache.
+"""Owns fast writing into an allocated file, past the page cache, from several threads.
 
 A golden is as large as memory and is read back later if at all. Filling the page cache
 with it costs more processor time than computing it does on a small machine, so whole pages
@@ -10,50 +10,54 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 PAGE_BYTES = 4096
-_BUFFER_BYTES = 4 << 20
+_BUFFER_BYTES = 512 << 10
+_LEAST_DIRECT_BYTES = 64 << 10
+_KEPT_BYTES = 4 << 20
 _O_DIRECT = getattr(os, "O_DIRECT", 0)
 
 
 class FileStream:
-    """Writes at rising offsets of a file that exists, for one thread.
+    """Writes tensors of a file that exists, for one thread; others may write other tensors.
 
-    Bytes between two writes keep what the file held when the stream reached them. They
-    and the file's other bytes may be written by others, but not bytes that share a page
-    with what ``flush`` has not yet written.
+    Pages that a tensor shares with its neighbours, and small tensors, are kept and written
+    by ``flush``: a plain write waits for every direct one that is under way.
     """
 
     def __init__(self, path: Path) -> None:
         self._plain = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self._plain, 0, 0, os.POSIX_FADV_RANDOM)  # no read-ahead in gaps
         self._direct = _open_direct(path)
         self._buffer = memoryview(mmap.mmap(-1, _BUFFER_BYTES))  # starts on a page
-        self._start = 0  # file offset of the buffer, a multiple of a page
-        self._used = 0
+        self._kept: list[tuple[bytes, int]] = []
+        self._kept_bytes = 0
 
-    def write(self, data: memoryview, offset: int) -> None:
-        """Write ``data`` at ``offset``; OSError may come here or at ``flush``."""
-        self._move_to(offset)
-        view = data.cast("B") if data.nbytes else memoryview(b"")
-        while view:
-            piece = view[: len(self._buffer) - self._used]
-            self._buffer[self._used : self._used + len(piece)] = piece
-            self._used += len(piece)
-            view = view[len(piece) :]
-            if self._used == len(self._buffer):
-                self.flush()
+    def write(self, data: memoryview, offset: int, see: Callable[[memoryview], object]) -> None:
+        """Write ``data``, bytes, at ``offset``; OSError may come here or at ``flush``.
+
+        ``see`` is given every block in order just before it is copied, so that memory is read
+        once.
+        """
+        start = min(-offset % PAGE_BYTES, len(data))
+        end = start + (len(data) - start) // PAGE_BYTES * PAGE_BYTES
+        if end - start < _LEAST_DIRECT_BYTES:
+            start = end = 0
+        self._keep(data[:start], offset, see)
+        for at in range(start, end, len(self._buffer)):
+            block = data[at : min(at + len(self._buffer), end)]
+            see(block)
+            self._buffer[: len(block)] = block
+            self._write_pages(self._buffer[: len(block)], offset + at)
+        self._keep(data[end:], offset + end, see)
 
     def flush(self) -> None:
         """Hand everything to the operating system."""
-        whole = self._used // PAGE_BYTES * PAGE_BYTES
-        start, used = self._start, self._used
-        self._start, self._used = start + used, 0
-        if whole:
-            self._write_pages(self._buffer[:whole], start)
-        _pwrite(self._plain, self._buffer[whole:used], start + whole)
+        for data, offset in self._kept:
+            _pwrite(self._plain, memoryview(data), offset)
+        self._kept.clear()
+        self._kept_bytes = 0
 
     def close(self) -> None:
         """Close the file; what was not flushed is lost."""
@@ -61,18 +65,14 @@ class FileStream:
         if self._direct is not None:
             os.close(self._direct)
 
-    def _move_to(self, offset: int) -> None:
-        """Make the buffer end at ``offset``: fill a small gap, or start again there."""
-        end = self._start + self._used
-        if not self._used or not end <= offset < min(
-            end + PAGE_BYTES, self._start + len(self._buffer)
-        ):
+    def _keep(self, data: memoryview, offset: int, see: Callable[[memoryview], object]) -> None:
+        if not data:
+            return
+        see(data)
+        self._kept.append((bytes(data), offset))
+        self._kept_bytes += len(data)
+        if self._kept_bytes > _KEPT_BYTES:
             self.flush()
-            end = self._start = offset // PAGE_BYTES * PAGE_BYTES
-        gap = self._buffer[self._used : self._used + offset - end]
-        got = os.preadv(self._plain, [gap], end) if gap else 0
-        gap[got:] = bytes(len(gap) - got)
-        self._used += len(gap)
 
     def _write_pages(self, pages: memoryview, offset: int) -> None:
         if self._direct is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import fcntl
 import hashlib
 import json
@@ -40,6 +42,7 @@ from goldenctl.golden.store import claim, part_path, remove_leftovers, sync_fold
 from goldenctl.golden.times import encode_times, now_utc, times_path
 
 _HASH_BLOCK_BYTES = 1 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _WRITE_ERRORS = (OSError, RuntimeError)  # h5py raises RuntimeError when a close fails
 
 
@@ -91,6 +94,8 @@ class GoldenWriter:
             )
             if journal is not None and resumed:
                 self._take_over(journal, laid_out)
+            if not resumed:
+                _reserve(self.temporary_path)
             self._descriptor = os.open(self.temporary_path, os.O_RDWR | os.O_CLOEXEC)
             fcntl.flock(self._descriptor, fcntl.LOCK_SH)  # no leftover while this process lives
             if journal is not None and not resumed:
@@ -276,6 +281,23 @@ def _pwrite(descriptor: int, data: memoryview, offset: int) -> None:
     while view:
         written = os.pwrite(descriptor, view, offset)
         view, offset = view[written:], offset + written
+
+
+def _reserve(path: Path) -> None:
+    """Set the whole file's blocks aside, so that several threads can write past the page cache
+    at once, which in a file with holes wait for each other.
+
+    OSError when the disk is full. Where the file system cannot do it nothing happens; os's own
+    function would write zeros then.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "fallocate64"):
+        return
+    with path.open("r+b") as file:
+        size = ctypes.c_int64(path.stat().st_size)
+        failed = libc.fallocate64(file.fileno(), 0, ctypes.c_int64(0), size)
+    if failed and ctypes.get_errno() in _FULL:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def _sha256_range(descriptor: int, offset: int, nbytes: int) -> str:

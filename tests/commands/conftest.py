@@ -3,35 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from ran import Call, Ran
 
 from goldenctl.cli import run
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests share their cores
-
-Call = Callable[..., "Ran"]
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What a command printed and how it ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def line(self) -> str:
-        """The one line that an error is; fails when it is not one."""
-        lines = self.err.splitlines()
-        assert len(lines) == 1, self.err
-        assert lines[0].startswith("goldenctl: ")
-        assert "internal error" not in lines[0]
-        return lines[0]
 
 
 @pytest.fixture

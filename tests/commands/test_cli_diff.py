@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Call
+from ran import Call
 
 from goldenctl.golden.file import open_golden
 

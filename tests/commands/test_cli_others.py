@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Call
+from ran import Call
 
 from goldenctl import __version__
 from goldenctl.golden.file import open_golden

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Call
+from ran import Call
 
 COMMAND = [sys.executable, "-m", "goldenctl"]
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Call
+from ran import Call
 
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.schema import short_name

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Call
+from ran import Call
 
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.schema import short_name

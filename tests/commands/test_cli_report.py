@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Call
+from ran import Call
 
 FORMATS = {
     "json": "{", "html": "<!doctype html>", "junit": "<?xml", "markdown": "### ", "csv": "name,",

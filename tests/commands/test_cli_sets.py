@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Call
 from msgspec.structs import replace
+from ran import Call
 
 from goldenctl.golden.file import open_golden
 from goldenctl.golden.manifest import dump_manifest, read_manifest

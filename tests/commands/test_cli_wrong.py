@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Call
+from ran import Call
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,8 @@ SIZE = 300_000
 def small_buffer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A buffer of four pages; ``refused``: the disk turns O_DIRECT down when it is written."""
     monkeypatch.setattr(stream, "_BUFFER_BYTES", 4 * PAGE_BYTES)
+    monkeypatch.setattr(stream, "_LEAST_DIRECT_BYTES", 2 * PAGE_BYTES)
+    monkeypatch.setattr(stream, "_KEPT_BYTES", 10_000)
     if request.param == "plain":
         monkeypatch.setattr(stream, "_open_direct", lambda _path: None)
     if request.param == "refused":
@@ -66,7 +70,9 @@ def test_bytes_are_where_they_belong(
         data = generator.bytes(min(length, SIZE - offset)) if offset < SIZE else b""
         if not data:
             continue
-        writer.write(memoryview(data), offset)
+        seen = bytearray()
+        writer.write(memoryview(data), offset, seen.extend)
+        assert seen == data
         expected[offset : offset + len(data)] = data
         offset += len(data)
     writer.flush()
@@ -75,41 +81,56 @@ def test_bytes_are_where_they_belong(
 
 
 @pytest.mark.usefixtures("small_buffer")
-def test_others_may_write_elsewhere_meanwhile(tmp_path: Path) -> None:
+def test_threads_write_beside_each_other(tmp_path: Path) -> None:
+    """Neighbours share pages; each has a stream of its own."""
     path = tmp_path / "file"
     path.write_bytes(bytes(SIZE))
-    writer = FileStream(path)
-    writer.write(memoryview(b"a" * 50_000), 100)
-    with path.open("r+b") as other:
-        os.pwrite(other.fileno(), b"b" * 1000, 200_000)
-    writer.flush()
-    writer.write(memoryview(b"c" * 10), 50_100)
-    writer.close()  # not flushed: lost
-    assert path.read_bytes() == (
-        bytes(100) + b"a" * 50_000 + bytes(149_900) + b"b" * 1000 + bytes(99_000)
-    )
+    ends = [0, 100, 50_000, 50_010, 120_007, 201_000, SIZE]
+    tensors = [(bytes([n + 1]) * (b - a), a) for n, (a, b) in enumerate(pairwise(ends))]
+    streams = [FileStream(path) for _ in tensors]
+
+    def write(job: tuple[FileStream, tuple[bytes, int]]) -> None:
+        mine, (data, offset) = job
+        mine.write(memoryview(data), offset, len)
+
+    with ThreadPoolExecutor(len(tensors)) as pool:
+        list(pool.map(write, zip(streams, tensors, strict=True)))
+    for each in streams:
+        each.flush()
+        each.close()
+    assert path.read_bytes() == b"".join(data for data, _ in tensors)
 
 
-def test_typed_and_empty_memory(tmp_path: Path) -> None:
+def test_what_is_small_waits_for_flush(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(64))
     writer = FileStream(path)
-    writer.write(memoryview(np.arange(4, dtype="<i4")), 0)
-    writer.write(memoryview(np.empty((0, 3))), 16)
+    writer.write(memoryview(b"abc"), 5, len)
+    writer.write(memoryview(b""), 16, len)
+    assert path.read_bytes() == bytes(64)
     writer.flush()
-    assert np.frombuffer(path.read_bytes(), "<i4")[:5].tolist() == [0, 1, 2, 3, 0]
+    assert path.read_bytes() == bytes(5) + b"abc" + bytes(56)
+    writer.write(memoryview(b"lost"), 20, len)
     writer.close()
+    assert path.read_bytes()[20:24] == bytes(4)
 
 
-def test_other_errors_are_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("nbytes", [PAGE_BYTES, 1 << 20])
+def test_other_errors_are_not_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nbytes: int
+) -> None:
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     path = tmp_path / "file"
-    path.write_bytes(bytes(SIZE))
+    path.write_bytes(bytes(nbytes))
     writer = FileStream(path)
-    writer.write(memoryview(bytes(PAGE_BYTES)), 0)
     monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(OSError, match="No space left"):
+
+    def write() -> None:
+        writer.write(memoryview(bytes(nbytes)), 0, len)
         writer.flush()
+
+    with pytest.raises(OSError, match="No space left"):
+        write()
     writer.close()

@@ -154,7 +154,29 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", folder], check=True)
 
 
-def test_a_disk_that_is_really_full(small_disk: Path) -> None:
+def test_space_is_set_aside_before_anything_is_computed(small_disk: Path) -> None:
+    path = small_file(small_disk / "g.h5")
+    writer = one_tensor(path, 1 << 20)
+    with pytest.raises(OSError, match="No space left"):
+        (small_disk / "other").write_bytes(bytes(1_500_000))
+    (small_disk / "other").unlink()
+    fill(writer)
+    assert open_golden(path).map(OUTPUT).all()
+
+
+def test_a_disk_that_is_full_when_space_is_set_aside(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = small_file(small_disk / "g.h5")
+    monkeypatch.setattr("goldenctl.golden.writer._check_space", lambda *_: None)
+    with pytest.raises(UsageError, match="cannot be written: No space left on device"):
+        one_tensor(path, 3 << 20)
+    assert {each.name for each in small_disk.iterdir()} == {"g.h5", "g.h5.times.json"}
+
+
+def test_a_disk_that_is_really_full(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the file system cannot set space aside."""
+    monkeypatch.setattr("goldenctl.golden.writer._reserve", lambda _: None)
     path = small_file(small_disk / "g.h5")
     with pytest.raises(UsageError, match="bytes are needed, the disk has"):
         one_tensor(path, 3 << 20)

@@ -41,14 +41,14 @@ def arguments(checkpoint: Path, out: Path, *more: str) -> list[str]:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_killed_at_write_points(checkpoint: Path, tmp_path: Path, variant: str) -> None:
-    """Each process dies a few write points on, until one ends."""
+    """Each process dies a few write points on, each a little later, until one ends."""
     out, whole = tmp_path / "g.h5", tmp_path / "whole.h5"
     options = VARIANTS[variant]
     deaths = 0
     with Killer(MODULES, *arguments(checkpoint, whole, *options)) as killer:
         assert killer.run() == 0
     with Killer(MODULES, *arguments(checkpoint, out, *options, "--resume")) as killer:
-        while killer.run(19 + deaths % 5) == -signal.SIGKILL:
+        while killer.run(19 + 5 * deaths) == -signal.SIGKILL:
             if out.exists():
                 open_golden(out)
             deaths += 1
