@@ -97,7 +97,8 @@ class SketchScorer:
                 msg = f"row_budget has {rows.size} groups, expected {gap.row_errors.size}"
                 raise ValueError(msg)
             return _Granted(total, rows)
-        limits = limits_for(self._policy, info.op, (info.dtype, actual.dtype), self._mode)
+        dtypes = (info.dtype, actual.dtype)
+        limits = limits_for(self._policy, info.op, dtypes, self._mode, shape=info.shape)
         total = relative_limit(limits, info, expected)
         typical = math.sqrt(1.0 / max(gap.row_norms.size, 1))
         rows = TABLE_ROWS * total * np.maximum(gap.row_norms, typical)

@@ -214,7 +214,15 @@ class _Judge:
             from_truth = RowErrors.of(exact)
             score(got, exact, atol=0.0, rtol=0.0, rows=from_truth)
             return "truth", *check_budget(from_truth, budget, from_truth=True)
-        limits = limits_for(self._policy, info.op, (info.dtype, actual.dtype), self._mode)
+        probs = self._golden.tensors.get(f"{folder}/probs")
+        limits = limits_for(
+            self._policy,
+            info.op,
+            (info.dtype, actual.dtype),
+            self._mode,
+            shape=info.shape,
+            keys=probs.shape[-1] if probs else 0,
+        )
         return self._policy.name, list(check_limits(metrics, limits)), None
 
     def _beside(self, name: str, shape: tuple[int, ...]) -> NDArray[Any]:

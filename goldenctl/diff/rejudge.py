@@ -31,7 +31,8 @@ def rejudge(report: Report, policy: Policy) -> Report:
 
 
 def _sublayer(sublayer: SublayerResult, policy: Policy, mode: str) -> SublayerResult:
-    tensors = tuple(_tensor(t, policy, mode) for t in sublayer.tensors)
+    keys = max((t.shape[-1] for t in sublayer.tensors if t.tap == "probs"), default=0)
+    tensors = tuple(_tensor(t, policy, mode, keys) for t in sublayer.tensors)
     wrong = first_wrong(tensors, sublayer.failure)
     state = sublayer.state if sublayer.state == "crashed" else "failed" if wrong else PASSED
     return replace(
@@ -43,11 +44,11 @@ def _sublayer(sublayer: SublayerResult, policy: Policy, mode: str) -> SublayerRe
     )
 
 
-def _tensor(tensor: TensorResult, policy: Policy, mode: str) -> TensorResult:
+def _tensor(tensor: TensorResult, policy: Policy, mode: str, keys: int) -> TensorResult:
     if tensor.metrics is None or (policy.budget and tensor.rule in BY_BUDGET):
         return tensor
     dtypes = (tensor.dtype, tensor.actual_dtype or tensor.dtype)
-    limits = limits_for(policy, tensor.op, dtypes, mode)
+    limits = limits_for(policy, tensor.op, dtypes, mode, shape=tensor.shape, keys=keys)
     checks = tuple(check_limits(tensor.metrics, limits))
     m = tensor.metrics
     finite = m.mismatches == 0 and m.nan_actual == 0 and m.compared > 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -55,6 +55,7 @@ _EPSILONS = {
 # A sum of n terms in float32 errs by up to sqrt(n) roundoffs when it is made in one go: a
 # 16-bit result hides that, a float32 one does not.
 _SUM_FACTOR = {"bfloat16": 1.0, "float16": 1.0, "float32": 16.0, "float64": 16.0}
+_KEYS = 4096  # whose root is what that factor and the epsilons of such ops make
 CHAIN_FACTOR = 8.0
 
 
@@ -97,23 +98,52 @@ def load_policy(text: str) -> Policy:
     return Policy(path.name, table)
 
 
-def limits_for(policy: Policy, op: str, dtypes: tuple[str, str], mode: str) -> Limits:
+def limits_for(
+    policy: Policy,
+    op: str,
+    dtypes: tuple[str, str],
+    mode: str,
+    *,
+    shape: Sequence[int] = (),
+    keys: int = 0,
+) -> Limits:
     """Return the limits of an op whose golden and run have ``dtypes``: those of the coarser.
 
-    In mode ``chain`` the default table is loosened; an exact copy may round once where the
-    run's type is the coarser.
+    The default table is fitted to the tensor: in mode ``chain`` it is loosened, and for few
+    rows (all but the last axis of ``shape``) and attention over many ``keys``. An exact copy may
+    round once where the run's type is the coarser.
     """
     coarser = max(dtypes, key=lambda name: DTYPES[name].eps)
     limits = policy.limits(coarser, op)
     if dtypes[0] != coarser and limits.rel_l2 == 0.0:
         limits = policy.limits(coarser, "add")
-    return chain_limits(limits) if mode == "chain" and policy.budget else limits
+    if not policy.budget:
+        return limits
+    if _SUM_FACTOR[coarser] > 1.0 and keys > _KEYS:
+        limits = _times(limits, math.sqrt(keys / _KEYS))
+    limits = _for_rows(limits, math.prod(shape[:-1]))
+    return chain_limits(limits) if mode == "chain" else limits
+
+
+def _for_rows(limits: Limits, rows: int) -> Limits:
+    """The error of one row may lie along the row, where one channel is most of it; those of
+    many rows are independent."""
+    if limits.scale is None or limits.rel_l2 is None:
+        return limits
+    return msgspec.structs.replace(
+        limits, scale=max(limits.scale, limits.rel_l2 / math.sqrt(max(rows, 1)))
+    )
 
 
 def chain_limits(limits: Limits) -> Limits:
     """Loosen limits for a chain replay, where every op before adds its error."""
+    return _times(limits, CHAIN_FACTOR)
+
+
+def _times(limits: Limits, factor: float) -> Limits:
+    """All limits ``factor`` times as wide, but for the cosine."""
     grown = {
-        name: value * CHAIN_FACTOR
+        name: value * factor
         for name, value in msgspec.structs.asdict(limits).items()
         if value is not None and name != "cosine"
     }

@@ -21,6 +21,7 @@ from goldenctl.diff.tolerance import (
     chain_limits,
     check_limits,
     default_policy,
+    limits_for,
     load_policy,
     scale_error,
 )
@@ -88,6 +89,44 @@ def test_a_norm_that_rounds_once_passes(dtype: str, seed: int, width: int) -> No
     once = (y * weight).astype(TYPES[dtype])
     twice = (y.astype(TYPES[dtype]).astype(np.float32) * weight).astype(TYPES[dtype])
     assert passes(once, twice, default_policy().limits(dtype, "rms_norm"))
+
+
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES)
+@settings(deadline=None, max_examples=25)
+@given(rows=st.integers(1, 64), seed=st.integers(0, 2**32), sign=st.sampled_from([-1.0, 1.0]))
+def test_errors_along_a_row_pass_where_rows_are_few(
+    dtype: str, rows: int, seed: int, sign: float
+) -> None:
+    """A channel that is most of a row carries the row's error with it; rows are independent."""
+    e = np.random.default_rng(seed).standard_normal((rows, 64))
+    e[:, 7] = 100.0
+    limit = default_policy().limits(dtype, "linear").rel_l2
+    assert limit is not None
+    a = e * (1 + 0.9 * limit * sign / math.sqrt(rows))
+    limits = limits_for(default_policy(), "linear", (dtype, dtype), "sublayer", shape=e.shape)
+    assert passes(a, e, limits)
+    assert not passes(e * (1 + 1.1 * limit * sign), e, limits)
+    many = limits_for(default_policy(), "linear", (dtype, dtype), "sublayer", shape=(64, 64))
+    assert many == default_policy().limits(dtype, "linear")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "keys", "factor"),
+    [("float32", 4096, 1), ("float32", 16384, 2), ("float64", 65536, 4), ("bfloat16", 65536, 1)],
+)
+def test_sums_over_many_keys_are_given_more_room(dtype: str, keys: int, factor: float) -> None:
+    table = default_policy().limits(dtype, "matmul_pv")
+    shape = (1, 64, 2, 16)
+    got = limits_for(
+        default_policy(), "matmul_pv", (dtype, dtype), "sublayer", shape=shape, keys=keys
+    )
+    assert (got.rel_l2, got.peak) == (table.rel_l2 * factor, table.peak * factor)
+
+
+def test_a_file_of_the_user_holds_as_it_is() -> None:
+    policy = Policy("mine", {"*/*": Limits(rel_l2=0.1, scale=1e-3)})
+    got = limits_for(policy, "linear", ("float32", "float32"), "chain", shape=(1, 4), keys=1 << 20)
+    assert got == Limits(rel_l2=0.1, scale=1e-3)
 
 
 @pytest.mark.parametrize("dtype", FLOAT_DTYPES)
