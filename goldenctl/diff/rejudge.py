@@ -13,7 +13,7 @@ from goldenctl.diff.report import (
     first_wrong,
     worst_share,
 )
-from goldenctl.diff.tolerance import Policy, check_limits, limits_for
+from goldenctl.diff.tolerance import Policy, Scores, check_limits, limits_for
 
 
 def rejudge(report: Report, policy: Policy) -> Report:
@@ -31,24 +31,28 @@ def rejudge(report: Report, policy: Policy) -> Report:
 
 
 def _sublayer(sublayer: SublayerResult, policy: Policy, mode: str) -> SublayerResult:
-    keys = max((t.shape[-1] for t in sublayer.tensors if t.tap == "probs"), default=0)
-    tensors = tuple(_tensor(t, policy, mode, keys) for t in sublayer.tensors)
+    tensors: list[TensorResult] = []
+    scores = None
+    for tensor in sublayer.tensors:
+        tensors.append(_tensor(tensor, policy, mode, scores))
+        if tensor.op == "matmul_qk" and tensor.metrics is not None:
+            scores = Scores(tensor.metrics.max_expected, tensor.shape[-1])
     wrong = first_wrong(tensors, sublayer.failure)
     state = sublayer.state if sublayer.state == "crashed" else "failed" if wrong else PASSED
     return replace(
         sublayer,
         state=state,
-        tensors=tensors,
+        tensors=tuple(tensors),
         first_wrong=wrong.tap if wrong else "",
-        share=worst_share(list(tensors)),
+        share=worst_share(tensors),
     )
 
 
-def _tensor(tensor: TensorResult, policy: Policy, mode: str, keys: int) -> TensorResult:
+def _tensor(tensor: TensorResult, policy: Policy, mode: str, scores: Scores | None) -> TensorResult:
     if tensor.metrics is None or (policy.budget and tensor.rule in BY_BUDGET):
         return tensor
     dtypes = (tensor.dtype, tensor.actual_dtype or tensor.dtype)
-    limits = limits_for(policy, tensor.op, dtypes, mode, shape=tensor.shape, keys=keys)
+    limits = limits_for(policy, tensor.op, dtypes, mode, shape=tensor.shape, scores=scores)
     checks = tuple(check_limits(tensor.metrics, limits))
     m = tensor.metrics
     finite = m.mismatches == 0 and m.nan_actual == 0 and m.compared > 0

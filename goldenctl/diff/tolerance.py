@@ -7,6 +7,7 @@ import math
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -20,6 +21,7 @@ __all__ = [
     "Check",
     "Limits",
     "Policy",
+    "Scores",
     "chain_limits",
     "check_limits",
     "default_policy",
@@ -27,6 +29,13 @@ __all__ = [
     "load_policy",
     "scale_error",
 ]
+
+
+class Scores(NamedTuple):
+    """What an attention's softmax was given: the largest score by size, and how many keys."""
+
+    largest: float
+    keys: int
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -55,7 +64,13 @@ _EPSILONS = {
 # A sum of n terms in float32 errs by up to sqrt(n) roundoffs when it is made in one go: a
 # 16-bit result hides that, a float32 one does not.
 _SUM_FACTOR = {"bfloat16": 1.0, "float16": 1.0, "float32": 16.0, "float64": 16.0}
-_KEYS = 4096  # whose root is what that factor and the epsilons of such ops make
+# What the table's epsilons of a softmax and of what is behind it cover: exp turns an error of
+# one epsilon of a score s into s epsilons, and a sum of n small terms to a large one, made in one
+# go, may lose n roundoffs.
+_USUAL_SCORE = 8.0
+_USUAL_KEYS = 1024
+_MOST_REL_L2 = 0.25  # whatever the scores are
+_ROWS_SHARE = 2.0
 CHAIN_FACTOR = 8.0
 
 
@@ -105,13 +120,13 @@ def limits_for(
     mode: str,
     *,
     shape: Sequence[int] = (),
-    keys: int = 0,
+    scores: Scores | None = None,
 ) -> Limits:
     """Return the limits of an op whose golden and run have ``dtypes``: those of the coarser.
 
-    The default table is fitted to the tensor: in mode ``chain`` it is loosened, and for few
-    rows (all but the last axis of ``shape``) and attention over many ``keys``. An exact copy may
-    round once where the run's type is the coarser.
+    The default table is fitted to the tensor: it is loosened in mode ``chain``, for few rows
+    (all but the last axis of ``shape``), and for the softmax of unusual ``scores`` and what is
+    computed from it. An exact copy may round once where the run's type is the coarser.
     """
     coarser = max(dtypes, key=lambda name: DTYPES[name].eps)
     limits = policy.limits(coarser, op)
@@ -119,19 +134,28 @@ def limits_for(
         limits = policy.limits(coarser, "add")
     if not policy.budget:
         return limits
-    if _SUM_FACTOR[coarser] > 1.0 and keys > _KEYS:
-        limits = _times(limits, math.sqrt(keys / _KEYS))
+    if scores is not None and limits.rel_l2:
+        stretch = min(_stretch(scores, coarser, mode), _MOST_REL_L2 / limits.rel_l2)
+        limits = _times(limits, stretch)
     limits = _for_rows(limits, math.prod(shape[:-1]))
     return chain_limits(limits) if mode == "chain" else limits
 
 
+def _stretch(scores: Scores, dtype: str, mode: str) -> float:
+    """How much wider the limits behind a softmax are than the table's. In mode ``op`` the scores
+    are the golden's; 16-bit results hide what a sum loses."""
+    by_size = 1.0 if mode == "op" else scores.largest / _USUAL_SCORE
+    by_sum = scores.keys / _USUAL_KEYS if _SUM_FACTOR[dtype] > 1.0 else 1.0
+    return max(1.0, by_size, by_sum)
+
+
 def _for_rows(limits: Limits, rows: int) -> Limits:
     """The error of one row may lie along the row, where one channel is most of it; those of
-    many rows are independent."""
+    many rows are independent, but for a few that share their cause."""
     if limits.scale is None or limits.rel_l2 is None:
         return limits
     return msgspec.structs.replace(
-        limits, scale=max(limits.scale, limits.rel_l2 / math.sqrt(max(rows, 1)))
+        limits, scale=max(limits.scale, _ROWS_SHARE * limits.rel_l2 / math.sqrt(max(rows, 1)))
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import ml_dtypes
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,6 +19,7 @@ from goldenctl.diff.tolerance import (
     CLASSIC,
     Limits,
     Policy,
+    Scores,
     chain_limits,
     check_limits,
     default_policy,
@@ -102,30 +104,57 @@ def test_errors_along_a_row_pass_where_rows_are_few(
     e[:, 7] = 100.0
     limit = default_policy().limits(dtype, "linear").rel_l2
     assert limit is not None
-    a = e * (1 + 0.9 * limit * sign / math.sqrt(rows))
+    a = e * (1 + 0.9 * limit * sign * min(1.0, 2 / math.sqrt(rows)))
     limits = limits_for(default_policy(), "linear", (dtype, dtype), "sublayer", shape=e.shape)
     assert passes(a, e, limits)
     assert not passes(e * (1 + 1.1 * limit * sign), e, limits)
-    many = limits_for(default_policy(), "linear", (dtype, dtype), "sublayer", shape=(64, 64))
+    many = limits_for(default_policy(), "linear", (dtype, dtype), "sublayer", shape=(1024, 64))
     assert many == default_policy().limits(dtype, "linear")
 
 
 @pytest.mark.parametrize(
-    ("dtype", "keys", "factor"),
-    [("float32", 4096, 1), ("float32", 16384, 2), ("float64", 65536, 4), ("bfloat16", 65536, 1)],
+    ("dtype", "mode", "scores", "factor"),
+    [
+        ("bfloat16", "sublayer", Scores(8.0, 1 << 20), 1),  # the sum is made in float32
+        ("bfloat16", "sublayer", Scores(32.0, 7), 4),
+        ("bfloat16", "op", Scores(32.0, 7), 1),  # the scores are the golden's own
+        ("float32", "sublayer", Scores(32.0, 2048), 4),
+        ("float32", "op", Scores(32.0, 2048), 2),
+        ("float32", "sublayer", Scores(0.1, 1024), 1),
+    ],
 )
-def test_sums_over_many_keys_are_given_more_room(dtype: str, keys: int, factor: float) -> None:
-    table = default_policy().limits(dtype, "matmul_pv")
+def test_a_softmax_of_unusual_scores_is_given_more_room(
+    dtype: str, mode: str, scores: Scores, factor: float
+) -> None:
     shape = (1, 64, 2, 16)
-    got = limits_for(
-        default_policy(), "matmul_pv", (dtype, dtype), "sublayer", shape=shape, keys=keys
-    )
-    assert (got.rel_l2, got.peak) == (table.rel_l2 * factor, table.peak * factor)
+    for op in ("causal_softmax", "matmul_pv"):
+        usual, got = (
+            limits_for(default_policy(), op, (dtype, dtype), mode, shape=shape, scores=given)
+            for given in (Scores(1.0, 8), scores)
+        )
+        assert msgspec.structs.astuple(got) == tuple(
+            value and value * factor for value in msgspec.structs.astuple(usual)
+        )
+
+
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES)
+@pytest.mark.parametrize("largest", [1e30, math.inf])
+def test_no_scores_make_a_check_that_cannot_fail(dtype: str, largest: float) -> None:
+    scores = Scores(largest, 8)
+    got = limits_for(default_policy(), "linear", (dtype, dtype), "sublayer", scores=scores)
+    assert got.rel_l2 == pytest.approx(0.25)
 
 
 def test_a_file_of_the_user_holds_as_it_is() -> None:
     policy = Policy("mine", {"*/*": Limits(rel_l2=0.1, scale=1e-3)})
-    got = limits_for(policy, "linear", ("float32", "float32"), "chain", shape=(1, 4), keys=1 << 20)
+    got = limits_for(
+        policy,
+        "linear",
+        ("float32", "float32"),
+        "chain",
+        shape=(1, 4),
+        scores=Scores(99.0, 1 << 20),
+    )
     assert got == Limits(rel_l2=0.1, scale=1e-3)
 
 
