@@ -90,6 +90,9 @@ def _plainly(function: Callable[[Worker], bytes]) -> bytes:
 def _child(function: Callable[[Worker], bytes], descriptor: int) -> NoReturn:
     """Answer and end, without running anything that the parent would run at its end."""
     try:
+        # A lock that the parent holds must not outlive it here.
+        os.closerange(3, descriptor)
+        os.closerange(descriptor + 1, os.sysconf("SC_OPEN_MAX"))
         gc.disable()  # objects of the parent are not ours to finalize
         faulthandler.disable()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGXCPU):

@@ -193,20 +193,18 @@ class Oracle:
     ) -> Tensor:
         """Standard deviation of each element's rounding error."""
         element, row = self._noise_sizes(op, inputs, weights, truth)
-        return torch.hypot(element, row / math.sqrt(truth.shape[-1]))
+        return torch.hypot(element, _spread(op, truth, row))
 
     def _with_noise(
         self, op: Op, exact: Tensor, inputs: Mapping[str, Tensor], weights: Mapping[str, Tensor]
     ) -> Tensor:
         """Add the op's own rounding noise to the twins; the truths stay."""
         element, row = self._noise_sizes(op, inputs, weights, exact)
+        spread = _spread(op, exact, row)
         if op.kind in SHARED_NOISE:  # one error of exactly one deviation for the whole row
-            sign = self._draw(row).sign()
-            noise = element * self._draw(exact) + exact * sign * row / _norm(exact).clamp_min(
-                1e-300
-            )
+            noise = element * self._draw(exact) + spread * self._draw(row).sign()
         else:
-            noise = torch.hypot(element, row / math.sqrt(exact.shape[-1])) * self._draw(exact)
+            noise = torch.hypot(element, spread) * self._draw(exact)
         _by_scope(noise)[:, 0] = 0.0
         return exact + noise
 
@@ -232,6 +230,13 @@ class Oracle:
             self._sink(f"{path}/{self._folder}budget/{name}", budget, 0)
             if self._keep:
                 self._sink(f"{path}/oracle/{name}", _truths(truth, stacked), 0)
+
+
+def _spread(op: Op, exact: Tensor, row: Tensor) -> Tensor:
+    """What a row's noise is in each of its elements: one factor on all, or of one size in all."""
+    if op.kind in SHARED_NOISE:
+        return exact * (row / _norm(exact).clamp_min(1e-300))
+    return row / math.sqrt(exact.shape[-1])
 
 
 def _stacked(name: str, value: Tensor) -> Tensor:
@@ -368,7 +373,14 @@ def _softmax_noise(
     largest = scores.masked_fill(out == 0, -torch.inf).amax(-1, keepdim=True)
     shift = _norm(out * (scores - largest).masked_fill(out == 0, 0.0))
     exponential = (shift + 4.0 * _norm(out)) * (_UNIFORM * unit.sum)
-    return exponential + _sum_noise(unit, out.shape[-1], torch.zeros_like(largest), out)
+    in_any_order = _sum_noise(unit, out.shape[-1], torch.zeros_like(largest), out)
+    return exponential + in_any_order.maximum(_lost(unit, out) * _norm(out))
+
+
+def _lost(unit: Unit, probs: Tensor) -> Tensor:
+    """What a sum in one go loses of 1: terms below one roundoff leave a large one as it is, all
+    in the same direction (Higham, Accuracy and Stability of Numerical Algorithms, 2002, ch. 4)."""
+    return torch.where(probs < unit.sum, probs, 0.0).sum(-1, keepdim=True)
 
 
 def _swiglu_noise(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import time
@@ -122,3 +123,15 @@ def test_without_forks_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isolated(lambda _: str(os.getpid()).encode()) == pid
     with pytest.raises(Refused, match="no\nsuch thing"):
         isolated(complain)
+
+
+def test_a_lock_does_not_outlive_the_process_that_holds_it(tmp_path: Path) -> None:
+    """The child of a killed process may go on for a while: it has none of its open files."""
+    with (tmp_path / "lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+
+        def locks(_: Worker) -> bytes:
+            left = (each.resolve().name for each in Path("/proc/self/fd").iterdir())
+            return b"held" if "lock" in left else b"free"
+
+        assert isolated(locks) == b"free"
