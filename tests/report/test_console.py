@@ -61,6 +61,7 @@ INJECTED FAULTS: rope_interleaved
 ✗ FAIL  5 of 6 tensors are wrong
   first wrong: layers.00.attention.q_proj (op linear)
   2 times its tolerance: relative L2 2.00e-02, cosine 1.000000
+  only a recorded budget (record --oracle) can tell a bug from rounding
   worst at batch 0, token 3, hidden 7
   rule: tolerance default (3); mode: sublayer
 
@@ -212,6 +213,7 @@ SEVERAL = """\
 ✗ FAIL  1 of 5 tensors are wrong
   first wrong: long/01: layers.00.mlp.up_proj (op linear)
   9 times its tolerance: relative L2 9.00e-02, cosine 1.000000
+  only a recorded budget (record --oracle) can tell a bug from rounding
   worst at batch 0, token 3, hidden 7
   rule: tolerance default (5); mode: sublayer
 
