@@ -23,6 +23,9 @@ from goldenctl.report.words import (
 
 SURELY = 4.0
 """From this many times a rounding budget on, a tensor cannot be wrong by rounding."""
+HARDLY = 10.0
+"""The same for a tolerance that knows nothing of the tensor's own rounding."""
+UNTOLD = "only a recorded budget (record --oracle) can tell a bug from rounding"
 
 _UNKNOWN = "unknown: like no pattern that is known here"
 _SKETCHED = {
@@ -147,7 +150,9 @@ def _size(first: TensorResult) -> str:
         return "certain: not a number is not rounding"
     size = times(first.share)
     if first.rule not in BY_BUDGET:
-        return f"{size}; only a recorded budget (record --oracle) can tell a bug from rounding"
+        return (
+            f"{size}: rounding hardly does that" if first.share >= HARDLY else f"{size}; {UNTOLD}"
+        )
     if first.share < SURELY:
         return f"{size}: beyond what rounding does, but near; look at the QQ plot"
     return f"{size}: rounding does not do that"

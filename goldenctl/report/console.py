@@ -23,6 +23,7 @@ from goldenctl.diff.report import (
 )
 from goldenctl.errors import printable
 from goldenctl.golden.schema import short_name
+from goldenctl.report.answers import HARDLY, UNTOLD
 from goldenctl.report.check import check_view
 from goldenctl.report.console_blame import findings_view
 from goldenctl.report.console_parts import clean, indented, make_console
@@ -48,8 +49,6 @@ from goldenctl.report.words import (
     stands_for,
     times,
 )
-
-_UNLIKELY = 10.0  # times a tolerance of the table: rounding would not do that
 
 
 def print_report(
@@ -181,8 +180,8 @@ def _first_wrong(report: Report, first: TensorResult) -> list[str]:
     elif first.metrics is not None:
         rel_l2, cosine = first.metrics.rel_l2, first.metrics.cosine
         lines.append(f"  {times(first.share)}: relative L2 {rel_l2:.2e}, cosine {cosine:.6f}")
-        if first.rule not in (*BY_BUDGET, "sketch") and first.share < _UNLIKELY:
-            lines.append("  only a recorded budget (record --oracle) can tell a bug from rounding")
+        if first.rule not in (*BY_BUDGET, "sketch") and first.share < HARDLY:
+            lines.append(f"  {UNTOLD}")
     if first.worst:
         lines.append(f"  worst at {clean(first.worst)}")
     words = next((p.looks_like for p in report.pictures if p.name == first.name), ())

@@ -25,6 +25,7 @@ from rich.console import Console
 
 from goldenctl.diff.report import Report, SublayerResult
 from goldenctl.report import html, markdown
+from goldenctl.report.answers import UNTOLD, answers
 from goldenctl.report.console import print_report
 from goldenctl.report.console_parts import make_console
 from goldenctl.report.units import factor, plural
@@ -366,3 +367,25 @@ def test_a_factor_has_two_digits_and_no_exponent(value: float, said: str) -> Non
 def test_one_has_no_plural() -> None:
     said = ["0 cases", "1 case", "2 cases", "1,200 cases"]
     assert [plural(n, "case") for n in (0, 1, 2, 1200)] == said
+
+
+@pytest.mark.parametrize(
+    ("rule", "share", "sure", "printed"),
+    [
+        (
+            "default",
+            9.9,
+            "9.9 times its tolerance; only a recorded budget (record --oracle) can",
+            True,
+        ),
+        ("default", 10.0, "10 times its tolerance: rounding hardly does that", False),
+        ("budget", 3.9, "beyond what rounding does, but near", False),
+        ("truth", 4.0, "4 times its tolerance: rounding does not do that", False),
+        ("default", float("inf"), "certain: not a number is not rounding", False),
+    ],
+)
+def test_how_sure(rule: str, share: float, sure: str, printed: bool) -> None:
+    wrong = tensor("layers.00/mlp", "output", share, state="failed", rule=rule)
+    made = report(sublayer("layers.00/mlp", wrong, state="failed", share=share))
+    assert sure in answers(made).sure
+    assert (UNTOLD in shown(made)) == printed
