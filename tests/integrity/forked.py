@@ -19,7 +19,7 @@ LIMIT_S = 120.0
 WRITES = (
     "write", "pwrite64", "pwritev", "fsync", "fdatasync", "ftruncate", "rename", "renameat",
     "renameat2", "unlink", "unlinkat", "mkdir", "mkdirat", "link", "linkat", "symlink",
-    "copy_file_range", "sendfile",
+    "copy_file_range", "sendfile", "fallocate",
 )  # fmt: skip
 
 
