@@ -85,10 +85,11 @@ def _record_version(
     The set is held meanwhile. The first version gets a manifest; a later one is sorted
     against the version that the manifest describes, which stays as it is.
     """
-    from goldenctl.golden.store import locked
+    from goldenctl.golden.store import locked, remove_leftovers
     from goldenctl.sets.renew import manifest_or_none, next_version, restore
 
     with locked(golden_set):
+        remove_leftovers(golden_set.manifest_path, of_all=True)  # of other versions too
         manifest = manifest_or_none(golden_set)
         version = next_version(golden_set, manifest)
         if resume and _forget_finished(golden_set.path(version - 1)):

@@ -283,11 +283,12 @@ def claim(path: Path) -> Path:
     return temporary
 
 
-def remove_leftovers(path: Path) -> None:
-    """Remove what processes that are no more left of writing ``path``, where that is allowed."""
+def remove_leftovers(path: Path, *, of_all: bool = False) -> None:
+    """Remove what processes that are no more left of writing ``path``, or any file beside it,
+    where that is allowed."""
     with contextlib.suppress(OSError):
         for part in leftovers(path.parent):
-            if part.name.startswith(f".{path.name}."):
+            if of_all or part.name.startswith(f".{path.name}."):
                 part.unlink(missing_ok=True)
 
 

@@ -361,6 +361,13 @@ def test_rm_where_nobody_answers_names_yes(
     }
 
 
+def test_the_next_version_takes_away_what_a_killed_one_left(call: Call, goldens: Path) -> None:
+    part = goldens / "tiny" / ".v2.h5.times.json.999999999.part"
+    part.write_bytes(b"half")
+    assert call("record", TINY, "--name", "tiny", "--token-ids", "1").code in (0, 1)
+    assert not part.exists()
+
+
 def test_gc_says_first_and_removes_only_what_nobody_needs(call: Call, goldens: Path) -> None:
     part = goldens / "tiny" / ".v9.h5.999999999.part"
     part.write_bytes(b"half")

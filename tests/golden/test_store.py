@@ -129,6 +129,10 @@ def test_leftovers_of_dead_processes_are_found(goldens: Path) -> None:
     for path in (dead, alive):
         path.write_bytes(b"")
     assert store.leftovers(tiny) == [dead]
+    store.remove_leftovers(tiny / "manifest.json")
+    assert dead.exists()  # of another file
+    store.remove_leftovers(tiny / "manifest.json", of_all=True)
+    assert (dead.exists(), alive.exists()) == (False, True)
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
