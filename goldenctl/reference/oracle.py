@@ -235,7 +235,7 @@ class Oracle:
 def _spread(op: Op, exact: Tensor, row: Tensor) -> Tensor:
     """What a row's noise is in each of its elements: one factor on all, or of one size in all."""
     if op.kind in SHARED_NOISE:
-        return exact * (row / _norm(exact).clamp_min(1e-300))
+        return exact * (row / _norm(exact).clamp_min(torch.finfo(exact.dtype).tiny))
     return row / math.sqrt(exact.shape[-1])
 
 
