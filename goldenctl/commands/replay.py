@@ -90,7 +90,8 @@ if TYPE_CHECKING:
     "faults",
     multiple=True,
     metavar="FAULT[@PLACE]",
-    help="Put in a fault, such as no_norm@layers.03.attention.q_norm (repeatable).",
+    help="Put in a fault, such as no_norm@layers.03.attention.q_norm, or cache_lost@PATH of one "
+    "step (repeatable).",
 )
 @click.option(
     "--debug",

@@ -180,8 +180,10 @@ class _Case:
         residual = metrics.rel_l2 if np.isfinite(metrics.rel_l2) else np.inf
         error = before.mse * before.compared
         left = metrics.mse * metrics.compared
-        explained = 1.0 - left / error if error > 0 else float(metrics.mismatches == 0)
         same_masks = metrics.mismatches == 0
+        if same_masks and not metrics.compared:  # NaN and Inf alone, in the same places
+            residual = 0.0
+        explained = 1.0 - left / error if error > 0 else float(same_masks)
         return Hypothesis(
             faults, explained, float(residual), same_masks and self._within(rows, residual)
         )

@@ -81,6 +81,44 @@ def _masked(shown: int) -> Emulation:
     return emulate
 
 
+def _rope_restarts(call: Call) -> Tensor:
+    x, positions, *tables = call.inputs
+    return call.run(x, positions - positions[:, :1], *tables)
+
+
+def _mask_without_past(call: Call) -> Tensor:
+    token, key_token = call.inputs[0].shape[-2:]
+    return _masked(token - key_token)(call)
+
+
+def _with_cache(change: Callable[[Tensor, int], Tensor]) -> Emulation:
+    """The keys or values [B, T, K, D] are ``change(them, tokens of earlier steps)``."""
+
+    def emulate(call: Call) -> Tensor:
+        first, kv = call.inputs
+        tokens = first.shape[1 if call.kind == "matmul_qk" else 2]  # of q, or of probs
+        return call.run(first, change(kv.clone(), kv.shape[1] - tokens))
+
+    return emulate
+
+
+def _lost(kv: Tensor, past: int) -> Tensor:
+    kv[:, :past] = 0.0
+    return kv
+
+
+def _not_written(kv: Tensor, past: int) -> Tensor:
+    kv[:, past:] = 0.0
+    return kv
+
+
+def _one_early(kv: Tensor, past: int) -> Tensor:
+    """This step's tokens begin on the last one of the steps before; one slot stays empty."""
+    kv[:, past - 1 : -1] = kv[:, past:].clone()
+    kv[:, -1] = 0.0
+    return kv
+
+
 def _with_heads(pick: Callable[[int, int], list[int]]) -> Emulation:
     """Query head h reads key/value head ``pick(H, K)[h]``."""
 
@@ -239,6 +277,11 @@ EMULATIONS: dict[str, Emulation] = {
     "mask_plus_1": _masked(1),
     "mask_minus_1": _masked(-1),
     "no_mask": _masked(1 << 30),
+    "mask_without_past": _mask_without_past,
+    "rope_restarts": _rope_restarts,
+    "cache_lost": _with_cache(_lost),
+    "cache_not_written": _with_cache(_not_written),
+    "cache_one_early": _with_cache(_one_early),
     "kv_modulo": _with_heads(_modulo),
     "kv_wrong_head": _with_heads(_one_wrong),
     "stale_last_token": _row(_stale),

@@ -27,7 +27,7 @@ from goldenctl.diff.tolerance import default_policy
 from goldenctl.errors import UsageError
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.layout import oracle_dtype
-from goldenctl.golden.schema import BUDGET_SCOPES, short_name
+from goldenctl.golden.schema import BUDGET_SCOPES
 from goldenctl.golden.times import now_utc
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.graph import Op, Sublayer
@@ -133,10 +133,10 @@ class Tester:
         queues = {}
         for path, sublayer in self._graph.items():
             for op in sublayer.ops:
-                place = f"{short_name(path)}.{op.output}"
+                name = f"{path}/{op.output}"
                 context = Context(self._config, sublayer)
                 fitting = [f for f in FAULTS.values() if faulty_op(f, op, context)]
-                queues[f"{path}/{op.output}"] = [Injection(f, place) for f in fitting]
+                queues[name] = [Injection(f, name) for f in fitting]
         while any(queues.values()):
             yield {name: queue.pop(0) for name, queue in queues.items() if queue}
 
@@ -166,7 +166,7 @@ class Tester:
         sublayer replay, the op replay has the word."""
         first: dict[str, str] = {}
         for tensor in culprits(report, self._graph):
-            first.setdefault(tensor.sublayer, f"{short_name(tensor.sublayer)}.{tensor.tap}")
+            first.setdefault(tensor.sublayer, f"{tensor.sublayer}/{tensor.tap}")
         for path, injection in assigned.items():
             fault, place = injection.fault.name, injection.where
             found = first.get(path, place if caught[fault, place] else "")

@@ -261,14 +261,17 @@ class Binder:
             plan_dtype = DTYPES[self._dtype]
             added = np.where(visible, 0.0, plan_dtype.lowest).astype(plan_dtype.numpy)
             return builder.tensor(name, added.shape, load=self._patch(added))
-        full_name = graph.recorded_path(path, name)
-        if golden.aliases.get(full_name, full_name) not in golden.tensors:
-            message = f"{golden.path}: {full_name} was not recorded, --mode op needs every tap"
-            raise UsageError(message, hint="record it again with --taps op")
-        info = golden.info(full_name)
+        info = self._recorded(graph.recorded_path(path, name))
         load = self._source_of(info)
         dtype = info.dtype if info.dtype.startswith("int") else self._dtype
         return builder.tensor(name, info.shape, dtype=dtype, load=load)
+
+    def _recorded(self, name: str) -> TensorInfo:
+        golden = self._source.golden
+        if golden.aliases.get(name, name) not in golden.tensors:
+            message = f"{golden.path}: {name} was not recorded, this replay needs every tap"
+            raise UsageError(message, hint="record it again with --taps op")
+        return golden.info(name)
 
     def _source_of(self, info: TensorInfo) -> Load:
         """Where an activation comes from: in a chain, what the run itself has written."""
@@ -293,7 +296,8 @@ class Binder:
     ) -> View:
         """A buffer [B, T, K, D] of all steps so far; the last ``without`` tokens stay empty."""
         links = {tap: link for link, tap in graph.CACHE_LINKS.items()}
-        infos = [self._source.golden.info(f"{at}/{links[name]}") for at in paths_so_far(path)]
+        kept = links.get(name, name)  # a fault may read another tap than the cache holds
+        infos = [self._recorded(f"{at}/{kept}") for at in paths_so_far(path)]
         total = sum(info.shape[1] for info in infos)
         batch, _, *inner = infos[0].shape
         row = math.prod(inner)

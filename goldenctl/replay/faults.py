@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from goldenctl.errors import UsageError
 from goldenctl.model.config import ModelConfig
-from goldenctl.model.graph import Op, Sublayer
+from goldenctl.model.graph import Op, Sublayer, own_name
 
 # Turns an op into the faulty one, or None where the fault makes no sense.
 Change = Callable[[Op, "Context"], Op | None]
@@ -26,6 +26,11 @@ class Context:
 
     config: ModelConfig
     sublayer: Sublayer
+
+    @property
+    def has_past(self) -> bool:
+        """Whether attention reads a cache that earlier steps filled."""
+        return any(own_name(name) != name for op in self.sublayer.ops for name in op.inputs)
 
 
 @dataclass(frozen=True)
@@ -40,8 +45,11 @@ class Fault:
 
 @dataclass(frozen=True)
 class Injection:
-    """A fault to be put in: everywhere it fits, or only below ``where`` (a sublayer's or an
-    op's dotted name, such as ``layers.03`` or ``layers.03.attention.q_norm``)."""
+    """A fault to be put in: everywhere it fits, or only below ``where``.
+
+    That is a sublayer's or an op's dotted name, such as ``layers.03.attention.q_norm``, which
+    every step of every case has, or a path in the golden, such as ``cases/default/steps/01``.
+    """
 
     fault: Fault
     where: str = ""
@@ -49,9 +57,12 @@ class Injection:
     def __str__(self) -> str:
         return f"{self.fault.name}@{self.where}" if self.where else self.fault.name
 
-    def hits(self, sublayer: Sublayer, op: Op) -> bool:
-        full = f"{sublayer.name}.{op.output}"
-        return not self.where or full == self.where or full.startswith(f"{self.where}.")
+    def hits(self, path: str, sublayer: Sublayer, op: Op) -> bool:
+        """Whether an op of the sublayer at ``path`` is meant."""
+        names = ((f"{sublayer.name}.{op.output}", "."), (f"{path}/{op.output}", "/"))
+        return not self.where or any(
+            f"{name}{end}".startswith(f"{self.where}{end}") for name, end in names
+        )
 
 
 def parse_injection(text: str) -> Injection:
@@ -60,9 +71,9 @@ def parse_injection(text: str) -> Injection:
     if name not in FAULTS:
         msg = f"--inject {text}: there is no fault {name}"
         raise UsageError(msg, hint="goldenctl faults lists them")
-    if "@" in text and not re.fullmatch(r"[a-z0-9_.]+", where):
+    if "@" in text and not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", where):
         msg = f"--inject {text}: {where!r} is no place"
-        raise UsageError(msg, hint="try @layers.03.attention")
+        raise UsageError(msg, hint="try @layers.03.attention or @cases/default/steps/01")
     return Injection(FAULTS[name], where)
 
 
@@ -75,12 +86,12 @@ def inject(
     """
     changed = dict(sublayers)
     for injection in injections:
-        if not any(injection.hits(s, op) for s in changed.values() for op in s.ops):
+        if not any(injection.hits(path, s, op) for path, s in changed.items() for op in s.ops):
             msg = f"--inject {injection}: no sublayer or op that is replayed has that name"
             names = [s.name for s in changed.values()]
             raise UsageError(msg, hint=f"such as {names[len(names) // 2]}" if names else "")
         after = {
-            path: _with_fault(s, injection, Context(config, sublayers[path]))
+            path: _with_fault(path, s, injection, Context(config, sublayers[path]))
             for path, s in changed.items()
         }
         if after == changed:
@@ -96,9 +107,11 @@ def faulty_op(fault: Fault, op: Op, context: Context) -> Op | None:
     return None if changed == op else changed
 
 
-def _with_fault(sublayer: Sublayer, injection: Injection, context: Context) -> Sublayer:
+def _with_fault(path: str, sublayer: Sublayer, injection: Injection, context: Context) -> Sublayer:
     ops = tuple(
-        (faulty_op(injection.fault, op, context) or op) if injection.hits(sublayer, op) else op
+        (faulty_op(injection.fault, op, context) or op)
+        if injection.hits(path, sublayer, op)
+        else op
         for op in sublayer.ops
     )
     return replace(sublayer, ops=ops)
@@ -119,6 +132,26 @@ def _attrs(**attrs: object) -> Change:
 
 def _emulated(name: str) -> Change:
     return lambda op, _context: replace(op, attrs={**op.attrs, "fault": name})
+
+
+def _over_past(name: str) -> Change:
+    """An emulated fault that only a step after the first can have."""
+    return lambda op, context: _emulated(name)(op, context) if context.has_past else None
+
+
+def _other_cache(op: Op, _context: Context) -> Op:
+    """Values are read where keys belong, or keys where values do."""
+    return _second_input(op, {"k_rope": "v_proj", "v_proj": "k_rope"}[own_name(op.inputs[1])])
+
+
+def _keys_before_rope(op: Op, context: Context) -> Op:
+    return _second_input(op, context.sublayer.producer("k_rope").inputs[0])
+
+
+def _second_input(op: Op, tap: str) -> Op:
+    """Read another tap, of as many steps."""
+    first, second = op.inputs
+    return replace(op, inputs=(first, second.replace(own_name(second), tap)))
 
 
 def _copied(op: Op, _context: Context) -> Op:
@@ -235,7 +268,8 @@ def _linear_inputs(op: Op, config: ModelConfig) -> int:
 
 _NORM = ("rms_norm",)
 _LINEAR = ("linear",)
-_MATMULS = ("linear", "matmul_qk", "matmul_pv")
+_OVER_KEYS = ("matmul_qk", "matmul_pv")
+_MATMULS = ("linear", *_OVER_KEYS)
 _ANY = (
     "embedding",
     "rms_norm",
@@ -266,6 +300,12 @@ FAULTS: dict[str, Fault] = {
         Fault("rope_position_plus_1", "RoPE position + 1", ("rope",), _tables("shift=1")),
         Fault("rope_position_minus_1", "RoPE position - 1", ("rope",), _tables("shift=-1")),
         Fault("rope_half", "RoPE on one half only", ("rope",), _tables("half")),
+        Fault(
+            "rope_restarts",
+            "RoPE positions restart with each step",
+            ("rope",),
+            _over_past("rope_restarts"),
+        ),
         Fault("no_scale", "attention scale missing", ("matmul_qk",), _scale(0.0)),
         Fault("scale_twice", "attention scale applied twice", ("matmul_qk",), _scale(-1.0)),
         Fault("scale_by_hidden", "scaled by hidden size", ("matmul_qk",), _scale_by_hidden),
@@ -282,18 +322,39 @@ FAULTS: dict[str, Fault] = {
             _emulated("mask_minus_1"),
         ),
         Fault("no_mask", "causal mask missing", ("causal_softmax",), _emulated("no_mask")),
+        Fault(
+            "mask_without_past",
+            "causal mask ignores earlier steps",
+            ("causal_softmax",),
+            _over_past("mask_without_past"),
+        ),
         Fault("no_padding_mask", "padding not masked", ("causal_softmax",), _unmasked_padding),
         Fault(
             "kv_modulo",
             "kv heads by modulo instead of repeated",
-            ("matmul_qk", "matmul_pv"),
+            _OVER_KEYS,
             _emulated("kv_modulo"),
         ),
         Fault(
             "kv_wrong_head",
             "one query head reads the wrong kv head",
-            ("matmul_qk", "matmul_pv"),
+            _OVER_KEYS,
             _emulated("kv_wrong_head"),
+        ),
+        Fault("key_value_swapped", "keys and values swapped", _OVER_KEYS, _other_cache),
+        Fault("keys_before_rope", "keys cached before RoPE", ("matmul_qk",), _keys_before_rope),
+        Fault("cache_lost", "cache of earlier steps lost", _OVER_KEYS, _over_past("cache_lost")),
+        Fault(
+            "cache_not_written",
+            "this step not in the cache",
+            _OVER_KEYS,
+            _over_past("cache_not_written"),
+        ),
+        Fault(
+            "cache_one_early",
+            "cache written one token early",
+            _OVER_KEYS,
+            _over_past("cache_one_early"),
         ),
         Fault("stale_last_token", "last token stale", _FLOAT, _emulated("stale_last_token")),
         Fault("zero_row", "one token's row zero", _FLOAT, _emulated("zero_row")),

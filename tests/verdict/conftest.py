@@ -34,13 +34,14 @@ def record_tiny(
     dtype: str = "float32",
     selection: Selection | None = None,
     tokens: tuple[int, ...] = TOKENS,
+    case: Case | None = None,
 ) -> GoldenFile:
     """Record a golden of the checkpoint in ``folder``, with budgets unless told otherwise."""
     checkpoint = Checkpoint.open(folder)
     recording = Recording(
         checkpoint=checkpoint,
         config=load_config(folder),
-        cases=[Case("default", (tokens,), None)],
+        cases=[case or Case("default", (tokens,), None)],
         dtype=dtype,
         selection=selection or Selection(oracle="budget"),
     )
@@ -81,9 +82,10 @@ class Bench:
 
     def diagnose(self, name: str, actual: NDArray[Any], **options: Any) -> Diagnosis:
         path, sublayer, op = self.place(name)
-        return Diagnoser(self.golden, self.emulator, **options).diagnose(
-            path, sublayer, op.output, actual
-        )
+        return self.diagnoser(**options).diagnose(path, sublayer, op.output, actual)
+
+    def diagnoser(self, **options: Any) -> Diagnoser:
+        return Diagnoser(self.golden, self.emulator, **options)
 
 
 @pytest.fixture(scope="session")

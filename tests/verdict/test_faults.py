@@ -52,15 +52,22 @@ FITS: dict[str, set[str]] = {
     "rope_position_plus_1": ROPES,
     "rope_position_minus_1": ROPES,
     "rope_half": ROPES,
+    "rope_restarts": ROPES,
     "no_scale": {"scores"},
     "scale_twice": {"scores"},
     "scale_by_hidden": {"scores"},
     "mask_plus_1": {"probs"},
     "mask_minus_1": {"probs"},
     "no_mask": {"probs"},
+    "mask_without_past": {"probs"},
     "no_padding_mask": {"probs"},
     "kv_modulo": {"scores", "context"},
     "kv_wrong_head": {"scores", "context"},
+    "key_value_swapped": {"scores", "context"},
+    "keys_before_rope": {"scores"},
+    "cache_lost": {"scores", "context"},
+    "cache_not_written": {"scores", "context"},
+    "cache_one_early": {"scores", "context"},
     "stale_last_token": FLOAT,
     "zero_row": FLOAT,
     "duplicate_row": FLOAT,
@@ -92,7 +99,7 @@ FITS: dict[str, set[str]] = {
 def _fitting(fault: str, config: ModelConfig) -> list[tuple[Sublayer, Op]]:
     return [
         (sublayer, op)
-        for sublayer in decoder(config, masked=True)
+        for sublayer in decoder(config, past=True, masked=True)
         for op in sublayer.ops
         if faulty_op(FAULTS[fault], op, Context(config, sublayer))
     ]
@@ -143,8 +150,11 @@ def test_emulations_are_those_that_the_catalogue_uses() -> None:
 
 # Recorded for the last token only, the logits have no row but one to take another from.
 BLIND = {("duplicate_row", "lm_head")}
-# Rounding toward zero is tested below; padding in tests/replay/test_replay_padding.py.
-UNSEEN_HERE = ("truncated", "no_padding_mask")
+# Rounding toward zero is tested below; padding in tests/replay/test_replay_padding.py; what only
+# a later step can have in test_cache_faults.py.
+OVER_PAST = {"rope_restarts", "mask_without_past", "cache_lost", "cache_not_written"}
+OVER_PAST |= {"cache_one_early"}
+UNSEEN_HERE = {"truncated", "no_padding_mask"} | OVER_PAST
 
 
 @pytest.mark.parametrize("fault", [name for name, taps in FITS.items() if taps])
@@ -301,7 +311,13 @@ def _graph() -> dict[str, Sublayer]:
 
 
 @pytest.mark.parametrize(
-    "text", ["no_norm", "no_norm@layers.03", "scale_1.02@layers.00.mlp.swiglu"]
+    "text",
+    [
+        "no_norm",
+        "no_norm@layers.03",
+        "scale_1.02@layers.00.mlp.swiglu",
+        "cache_lost@cases/Prompt-1/steps/01",
+    ],
 )
 def test_injection_round_trip(text: str) -> None:
     assert str(parse_injection(text)) == text
@@ -313,7 +329,7 @@ def test_injection_round_trip(text: str) -> None:
         ("bogus", "there is no fault bogus"),
         ("", "there is no fault "),
         ("no_norm@", "'' is no place"),
-        ("no_norm@layers/03", "'layers/03' is no place"),
+        ("no_norm@layers//03", "'layers//03' is no place"),
         ("no_norm@a@b", "'a@b' is no place"),
     ],
 )
@@ -365,8 +381,13 @@ def test_an_injection_hits_below_its_place() -> None:
         ("layers.0", False),
         ("layers.00.mlp.swi", False),
         ("layers.00.mlp.gate_proj", False),
+        ("cases/default/steps/01", True),
+        ("cases/default/steps/01/layers/00/mlp/swiglu", True),
+        ("cases/default/steps/0", False),
+        ("cases/default/steps/00", False),
     ):
-        assert Injection(FAULTS["gelu"], where).hits(mlp, op) is hit
+        path = "cases/default/steps/01/layers/00/mlp"
+        assert Injection(FAULTS["gelu"], where).hits(path, mlp, op) is hit
 
 
 def test_the_command_lists_all(capsys: pytest.CaptureFixture[str]) -> None:
