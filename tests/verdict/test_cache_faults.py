@@ -125,7 +125,7 @@ def _report(golden: GoldenFile, replayed: Path, *options: str) -> Report:
 
 
 @pytest.mark.parametrize("mode", ["op", "sublayer"])
-@pytest.mark.parametrize("fault", ["cache_one_early", "key_value_swapped", "keys_before_rope"])
+@pytest.mark.parametrize("fault", CACHE_FAULTS)
 def test_a_place_may_be_one_step(
     decoded: GoldenFile, backend: Backend, tmp_path: Path, mode: str, fault: str
 ) -> None:
@@ -133,7 +133,7 @@ def test_a_place_may_be_one_step(
     options = ("--mode", mode, "--inject", f"{fault}@{place}", "--backend", backend.name)
     report = _report(decoded, tmp_path / "run.h5", *options)
     first = next(t for t in report.tensors if not t.ok)
-    assert first.name == f"{place}/scores"
+    assert first.name == f"{place}/{CACHE_FAULTS[fault][0]}"
     assert {t.name.rpartition("/")[0] for t in report.tensors if not t.ok} == {place}
 
 
