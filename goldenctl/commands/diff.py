@@ -14,6 +14,8 @@ from goldenctl.commands.reporting import (
     Outputs,
     Shown,
     deliver,
+    deliver_matrix,
+    refuse_of_one,
     refuse_unmatched,
     report_outputs,
     report_shown,
@@ -57,27 +59,19 @@ def run_matrix(
     shown: Shown = EVERYTHING,
 ) -> int:
     """Compare every run with the golden and print them side by side; the worst exit code."""
+    from msgspec.structs import replace
+
     from goldenctl.diff.judge import compare
     from goldenctl.diff.tolerance import load_policy
     from goldenctl.golden.file import open_golden
-    from goldenctl.report.matrix import print_matrix, render
-    from goldenctl.report.write import write_text
 
     policy = load_policy(tolerance)
     outputs.check()
-    one_only = [f"--{name}" for name in outputs.paths if name != "json"]
-    one_only += [f"--{name}" for name in ("worst", "only", "verbose") if getattr(shown, name)]
-    if one_only:
-        message = f"{one_only[0]}: is of one run, {len(runs)} are given"
-        raise UsageError(message, hint="use --json, or diff each run by itself")
+    refuse_of_one(shown, len(runs))
     files = open_golden(golden), [open_golden(run) for run in runs]
     with progress_bar("comparing") as progress:
         reports = [compare(files[0], run, policy, progress=progress) for run in files[1]]
-    if outputs.json is not None:
-        write_text(outputs.json, render(reports))
-    if not shown.quiet:
-        print_matrix(reports)
-    return max(report.exit_code for report in reports)
+    return deliver_matrix([replace(report, command="diff") for report in reports], outputs, shown)
 
 
 def run_diff(
@@ -97,7 +91,7 @@ def run_diff(
     from goldenctl.diff.rejudge import rejudge
     from goldenctl.diff.tolerance import load_policy
     from goldenctl.golden.file import open_golden
-    from goldenctl.report.json import load_report
+    from goldenctl.report.json import load_reports
     from goldenctl.sets.environment import told_apart
 
     policy = load_policy(tolerance)
@@ -106,15 +100,17 @@ def run_diff(
         message = "diff needs a golden and a run, or one report that diff --json wrote"
         raise UsageError(message)
     if run is None:
-        report = rejudge(load_report(golden), policy)
-    else:
-        with progress_bar("comparing") as progress:
-            files = open_golden(golden), open_golden(run)
-            refuse_unmatched(shown.only, files[0].tensors)
-            report = compare(*files, policy, progress=progress)
-            if outputs.pictures:
-                report = illustrate(report, *files)
-            if files[1].kind == "golden":
-                report = replace(report, differs=told_apart(*files))
-        report = replace(report, command=command)
-    return deliver(report, outputs, shown)
+        again = [rejudge(report, policy) for report in load_reports(golden)]
+        if len(again) == 1:
+            return deliver(again[0], outputs, shown)
+        refuse_of_one(shown, len(again))
+        return deliver_matrix(again, outputs, shown)
+    with progress_bar("comparing") as progress:
+        files = open_golden(golden), open_golden(run)
+        refuse_unmatched(shown.only, files[0].tensors)
+        report = compare(*files, policy, progress=progress)
+        if outputs.pictures:
+            report = illustrate(report, *files)
+        if files[1].kind == "golden":
+            report = replace(report, differs=told_apart(*files))
+    return deliver(replace(report, command=command), outputs, shown)

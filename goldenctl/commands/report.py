@@ -7,7 +7,15 @@ from pathlib import Path
 import click
 
 from goldenctl.commands.options import PATH
-from goldenctl.commands.reporting import Outputs, Shown, deliver, report_outputs, report_shown
+from goldenctl.commands.reporting import (
+    Outputs,
+    Shown,
+    deliver,
+    deliver_matrix,
+    refuse_of_one,
+    report_outputs,
+    report_shown,
+)
 
 
 @click.command("report", short_help="Render a stored report in other formats")
@@ -19,8 +27,13 @@ def report_command(file: Path, outputs: Outputs, shown: Shown) -> int:
 
     Ends with exit code 0 whatever the verdict is; to judge a report again, pass it to diff.
     """
-    from goldenctl.report.json import load_report
+    from goldenctl.report.json import load_reports
 
     outputs.check()
-    deliver(load_report(file), outputs, shown)
+    reports = load_reports(file)
+    if len(reports) == 1:
+        deliver(reports[0], outputs, shown)
+    else:
+        refuse_of_one(shown, len(reports))
+        deliver_matrix(reports, outputs, shown)
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -134,18 +134,40 @@ def deliver(report: Report, outputs: Outputs, shown: Shown) -> int:
     from goldenctl.report.markdown import append_summary
 
     refuse_unmatched(shown.only, (tensor.name for tensor in report.tensors))
-    write_outputs(report, outputs)
-    append_summary(report)
+    write_outputs([report], outputs)
+    append_summary([report])
     if not shown.quiet:
         print_report(report, worst=shown.worst, verbose=shown.verbose, only=shown.only)
     return report.exit_code
 
 
-def write_outputs(report: Report, outputs: Outputs) -> None:
+def refuse_of_one(shown: Shown, runs: int) -> None:
+    """Raise UsageError for an option that only the report of one run has."""
+    for name in ("worst", "only", "verbose"):
+        if getattr(shown, name):
+            message = f"--{name}: is of one run, {runs} are given"
+            raise UsageError(message, hint="diff each run by itself")
+
+
+def deliver_matrix(reports: Sequence[Report], outputs: Outputs, shown: Shown) -> int:
+    """Do the same for several runs of one golden; return the exit code of the worst."""
+    from goldenctl.report.markdown import append_summary
+    from goldenctl.report.matrix import print_matrix
+
+    write_outputs(reports, outputs)
+    append_summary(reports)
+    if not shown.quiet:
+        print_matrix(reports)
+    return max(report.exit_code for report in reports)
+
+
+def write_outputs(reports: Sequence[Report], outputs: Outputs) -> None:
     """Render every wanted format and put it into its file, each in one step."""
     from importlib import import_module
 
     from goldenctl.report.write import write_text
 
     for name, path in outputs.paths.items():
-        write_text(path, import_module(f"goldenctl.report.{name}").render(report))
+        renderer = import_module(f"goldenctl.report.{name}")
+        one = len(reports) == 1
+        write_text(path, renderer.render(reports[0]) if one else renderer.render_matrix(reports))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,17 @@ class Command:
 def commands(report: Report) -> list[Command]:
     """Return the commands that fit the report, in the order of their use."""
     return [*_reproduce(report), *_debug(report), *_accept(report)]
+
+
+def compare_all(reports: Sequence[Report]) -> list[Command]:
+    """Return the commands that compare several runs again, and each that is wrong by itself."""
+    golden, runs = reports[0].golden.path, [report.run.path for report in reports]
+    alone = [
+        Command(f"See more of {report.run.path}", _line("diff", golden, report.run.path))
+        for report in reports
+        if not report.ok
+    ]
+    return [Command("Compare again", _line("diff", golden, *runs)), *alone]
 
 
 def _reproduce(report: Report) -> Iterator[Command]:

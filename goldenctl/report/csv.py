@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -12,6 +12,7 @@ from goldenctl.diff.metrics import LogitMetrics, Metrics
 from goldenctl.diff.report import Report, TensorResult
 from goldenctl.diff.selftest import Selftest
 from goldenctl.errors import printable
+from goldenctl.report.words import labels_of
 
 _TENSOR = (
     "name", "sublayer", "tap", "op", "state", "rule", "share", "dtype", "actual_dtype", "shape",
@@ -19,6 +20,7 @@ _TENSOR = (
 )  # fmt: skip
 _METRICS = Metrics.__struct_fields__
 _LOGITS = LogitMetrics.__struct_fields__
+_HEADER = (*_TENSOR, "ok", *_METRICS, *(f"logits_{name}" for name in _LOGITS))
 _CHECK = ("golden", "step", "state", "judged_by", "share", "said")
 _TRIAL = ("fault", "place", "op", "effect", "visible", "caught", "named", "causes", "held_out")
 
@@ -35,9 +37,18 @@ def render(report: Report) -> str:
         writer.writerow(_CHECK)
         writer.writerows([_cell(getattr(step, name)) for name in _CHECK] for step in report.checks)
     else:
-        logits = [f"logits_{name}" for name in _LOGITS]
-        writer.writerow([*_TENSOR, "ok", *_METRICS, *logits])
+        writer.writerow(_HEADER)
         writer.writerows(_row(tensor) for tensor in report.tensors)
+    return file.getvalue()
+
+
+def render_matrix(reports: Sequence[Report]) -> str:
+    """Return the rows of several reports behind each other, the run's label in front."""
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow(["run", *_HEADER])
+    for label, report in zip(labels_of(reports), reports, strict=True):
+        writer.writerows([_cell(label), *_row(tensor)] for tensor in report.tensors)
     return file.getvalue()
 
 

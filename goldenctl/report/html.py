@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 
 from goldenctl import __version__
 from goldenctl.diff.report import Report
-from goldenctl.report import html_course, html_selftest, html_tensors
+from goldenctl.report import html_course, html_matrix, html_selftest, html_tensors
 from goldenctl.report.answers import Answers, answers
 from goldenctl.report.commands import commands
-from goldenctl.report.html_parts import Section, escape, facts
+from goldenctl.report.html_parts import Section, command, escape, facts
 from goldenctl.report.palette import figure_css, variables
 from goldenctl.report.provenance import both_sides
 from goldenctl.report.words import rules
@@ -28,6 +28,23 @@ def render(report: Report) -> str:
     """Return the page. For a 28-layer model with all taps it is below 1 MiB."""
     said = answers(report)
     sections = [section for section in _sections(report) if section.content]
+    header = _header(report, said)
+    return _page(report.command, said.ok, header, sections, _foot(report))
+
+
+def render_matrix(reports: Sequence[Report]) -> str:
+    """Return the page of several reports side by side."""
+    title, ok = reports[0].command, all(report.ok for report in reports)
+    header = _verdict(ok, html_matrix.verdict(reports))
+    sections = list(html_matrix.sections(reports))
+    foot = f"goldenctl {__version__} {title}; golden {reports[0].golden.path}"
+    return _page(title, ok, header, sections, foot)
+
+
+def _page(
+    title: str, ok: bool, header: Iterable[str], sections: Sequence[Section], foot: str
+) -> str:
+    links = "".join(f'<li><a href="#{s.id}">{escape(s.title)}</a></li>' for s in sections)
     style, script = _style(), _asset("page.js")
     policy = (
         f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; "
@@ -40,13 +57,15 @@ def render(report: Report) -> str:
             '<meta name="viewport" content="width=device-width,initial-scale=1">\n',
             '<meta name="color-scheme" content="light dark">\n',
             '<meta name="referrer" content="no-referrer">\n<link rel="icon" href="data:,">\n',
-            f"<title>{escape(_title(report, said))}</title>\n<style>{style}</style>\n</head>\n",
-            f'<body class="{"pass" if said.ok else "fail"}">\n',
-            '<a class="skip" href="#main">Skip to the report</a>\n',
-            *_header(report, said, sections),
-            '<main id="main">\n',
+            f"<title>{'PASS' if ok else 'FAIL'}: goldenctl {escape(title)}</title>\n",
+            f"<style>{style}</style>\n</head>\n",
+            f'<body class="{"pass" if ok else "fail"}">\n',
+            '<a class="skip" href="#main">Skip to the report</a>\n<header>\n',
+            f'<div class="top"><span><b>goldenctl</b> {escape(title)}</span></div>\n',
+            *header,
+            f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n</header>\n<main id="main">\n',
             *(section.html() for section in sections),
-            f"</main>\n<footer>{escape(_foot(report))}</footer>\n",
+            f"</main>\n<footer>{escape(foot)}</footer>\n",
             f"<script>{script}</script>\n</body>\n</html>\n",
         ]
     )
@@ -72,18 +91,12 @@ def _digest(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _title(report: Report, said: Answers) -> str:
-    return f"{'PASS' if said.ok else 'FAIL'}: goldenctl {report.command}"
-
-
 def _foot(report: Report) -> str:
     run = f", run {report.run.path}" if report.run.path else ""
     return f"goldenctl {__version__} {report.command}; golden {report.golden.path}{run}"
 
 
-def _header(report: Report, said: Answers, sections: list[Section]) -> Iterator[str]:
-    yield "<header>\n"
-    yield f'<div class="top"><span><b>goldenctl</b> {escape(report.command)}</span></div>\n'
+def _header(report: Report, said: Answers) -> Iterator[str]:
     if report.simulated:
         yield '<p class="banner">Simulated: no engine computed these outputs</p>\n'
     if report.faults:
@@ -92,9 +105,7 @@ def _header(report: Report, said: Answers, sections: list[Section]) -> Iterator[
     if report.differs:
         listed = escape("; ".join(report.differs))
         yield f'<p class="banner">The two goldens also differ in: {listed}</p>\n'
-    mark, word = ("✓", "Pass") if said.ok else ("✗", "Fail")
-    verdict = f'<span class="word"><span aria-hidden="true">{mark}</span>{word}</span>'
-    yield f"<h1>{verdict}<span>{escape(said.verdict)}</span></h1>\n"
+    yield _verdict(said.ok, said.verdict)
     told = [(label, getattr(said, name)) for name, label in _ANSWERS]
     if any(text for _, text in told):
         yield '<dl class="answers">'
@@ -102,8 +113,12 @@ def _header(report: Report, said: Answers, sections: list[Section]) -> Iterator[
             if text:
                 yield f"<dt>{label}</dt><dd>{escape(text)}</dd>"
         yield "</dl>\n"
-    links = "".join(f'<li><a href="#{s.id}">{escape(s.title)}</a></li>' for s in sections)
-    yield f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n</header>\n'
+
+
+def _verdict(ok: bool, said: str) -> str:
+    mark, word = ("✓", "Pass") if ok else ("✗", "Fail")
+    verdict = f'<span class="word"><span aria-hidden="true">{mark}</span>{word}</span>'
+    return f"<h1>{verdict}<span>{escape(said)}</span></h1>\n"
 
 
 def _sections(report: Report) -> Iterator[Section]:
@@ -132,9 +147,5 @@ def _provenance(report: Report) -> Section:
 
 
 def _commands(report: Report) -> Section:
-    parts = [
-        f'<div class="command"><p>{escape(command.purpose)}</p>'
-        f'<div class="line"><pre tabindex="0">{escape(command.text)}</pre></div></div>'
-        for command in commands(report)
-    ]
+    parts = [command(each) for each in commands(report)]
     return Section("commands", "Commands", "", "".join(parts))

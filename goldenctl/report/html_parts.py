@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from goldenctl.report.commands import Command
 from goldenctl.report.svg import Figure, text_of
 
 escape = text_of
@@ -64,3 +65,17 @@ def facts(pairs: Iterable[tuple[str, str]]) -> str:
     """Return names and values."""
     items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in pairs)
     return f'<dl class="facts">{items}</dl>'
+
+
+def mark(ok: bool) -> str:
+    if ok:
+        return '<span class="ok" role="img" aria-label="right">✓</span>'
+    return '<span class="no" role="img" aria-label="wrong">✗</span>'
+
+
+def command(shown: Command) -> str:
+    """Return a command line under its purpose; the page's script adds a button to copy it."""
+    return (
+        f'<div class="command"><p>{escape(shown.purpose)}</p>'
+        f'<div class="line"><pre tabindex="0">{escape(shown.text)}</pre></div></div>'
+    )

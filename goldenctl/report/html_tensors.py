@@ -10,7 +10,7 @@ from goldenctl.diff.report import CRASHED, NEUTRAL, PASSED, Report, TensorResult
 from goldenctl.report import figures
 from goldenctl.report.answers import first_culprit, main_group
 from goldenctl.report.figure_map import KEY, labels_in_sight, layer_map
-from goldenctl.report.html_parts import Section, escape, facts, figure, rows, scroll
+from goldenctl.report.html_parts import Section, escape, facts, figure, mark, rows, scroll
 from goldenctl.report.svg import tag
 from goldenctl.report.words import (
     Places,
@@ -56,7 +56,7 @@ def cases(report: Report) -> Section:
         wrong = [t for t in tensors if not t.ok]
         cells.append(
             [
-                _mark(all(s.state == PASSED for s in sublayers)),
+                mark(all(s.state == PASSED for s in sublayers)),
                 escape(places.group(group)),
                 f"{len(tensors):,}",
                 f"{len(wrong):,}",
@@ -76,7 +76,7 @@ def checks(report: Report) -> Section:
     """Return the steps of a check of golden sets."""
     cells = [
         [
-            _mark(step.ok),
+            mark(step.ok),
             escape(step.golden),
             escape(step.step),
             escape(step.judged_by),
@@ -195,8 +195,7 @@ def pictures(report: Report) -> Section:
 
 
 def _picture(places: Places, i: int, picture: Picture, tensor: TensorResult) -> str:
-    mark = _mark(tensor.ok)
-    name = f"{mark} {escape(places.tensor(tensor.name))}"
+    name = f"{mark(tensor.ok)} {escape(places.tensor(tensor.name))}"
     used = f'<span class="soft">{escape(times(tensor.share))}</span>'
     if tensor.ok:
         used = f'<span class="soft">{percent(tensor.share)} of its tolerance</span>'
@@ -274,7 +273,7 @@ def _row(places: Places, i: int, tensor: TensorResult, picture: str) -> str:
 def _cells(places: Places, tensor: TensorResult) -> Iterator[str]:
     metrics = tensor.metrics
     rel_l2, cosine, ulp = numbers(metrics)
-    yield f"<td>{_mark(tensor.ok) if tensor.state not in NEUTRAL else '–'}"
+    yield f"<td>{mark(tensor.ok) if tensor.state not in NEUTRAL else '–'}"
     yield f"<td>{escape(places.tensor(tensor.name))}<td>{escape(tensor.op)}"
     yield _number(percent(tensor.share), worst_share([tensor]))
     if metrics is None:
@@ -305,9 +304,3 @@ def _sorted(value: float) -> float:
 
 def _right(right: bool) -> str:
     return ' class="n"' if right else ""
-
-
-def _mark(ok: bool) -> str:
-    if ok:
-        return '<span class="ok" role="img" aria-label="right">✓</span>'
-    return '<span class="no" role="img" aria-label="wrong">✗</span>'

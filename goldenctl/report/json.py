@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
@@ -23,6 +24,7 @@ from goldenctl.diff.selftest import Trial
 from goldenctl.diff.tolerance import Check
 from goldenctl.errors import DamagedError, UsageError
 from goldenctl.golden.file import kind_of
+from goldenctl.report.words import labels_of
 
 _LEGACY = (
     "model_path",
@@ -57,12 +59,36 @@ def to_json(report: Report) -> dict[str, Any]:
 
 def render(report: Report) -> str:
     """Return the report as JSON text; lists of numbers stand on one line."""
-    text = json.dumps(to_json(report), indent=1, allow_nan=False) + "\n"
+    return _text_of(to_json(report))
+
+
+def render_matrix(reports: Sequence[Report]) -> str:
+    """Return several reports of one golden as one document, ``reports[]`` under their labels."""
+    labelled = [
+        {"label": label, **to_json(report)}
+        for label, report in zip(labels_of(reports), reports, strict=True)
+    ]
+    ok = all(report.ok for report in reports)
+    return _text_of({"report_version": REPORT_VERSION, "ok": ok, "reports": labelled})
+
+
+def _text_of(data: dict[str, Any]) -> str:
+    text = json.dumps(data, indent=1, allow_nan=False) + "\n"
     return _NUMBERS_ONLY.sub(lambda match: " ".join(match[0].split()), text)
 
 
 def load_report(path: Path) -> Report:
-    """Read a report; raises UsageError without the file, DamagedError when it is not one."""
+    """Read a report of one run; raises as ``load_reports``, UsageError where it holds several."""
+    reports = load_reports(path)
+    if len(reports) != 1:
+        message = f"{path}: holds the reports of {len(reports)} runs, expected one"
+        raise UsageError(message, hint="write one with diff GOLDEN RUN --json FILE")
+    return reports[0]
+
+
+def load_reports(path: Path) -> list[Report]:
+    """Read a report, or several side by side; raises UsageError without the file, DamagedError
+    when it is no such thing."""
     if not path.is_file():
         what = "is a folder, expected a file" if path.is_dir() else "there is no such file"
         message = f"{path}: {what}"
@@ -76,16 +102,21 @@ def load_report(path: Path) -> Report:
         raise DamagedError(message)
     try:
         data = json.loads(path.read_bytes())
-        version = data.pop("report_version", None) if isinstance(data, dict) else None
-        if version != REPORT_VERSION:
-            message = f"{path}: report version is {version}, expected {REPORT_VERSION}"
-            raise DamagedError(message)
-        for key in ("ok", "first_wrong", *_LEGACY):
-            data.pop(key, None)
-        return msgspec.convert(_decode(data), Report)
+        several = isinstance(data, dict) and isinstance(data.get("reports"), list)
+        return [_parse(path, each) for each in (data["reports"] or [{}] if several else [data])]
     except (ValueError, RecursionError, msgspec.ValidationError) as error:
         message = f"{path}: not a report: {error}"
         raise DamagedError(message, hint="write it again with --json") from error
+
+
+def _parse(path: Path, data: Any) -> Report:
+    version = data.pop("report_version", None) if isinstance(data, dict) else None
+    if version != REPORT_VERSION:
+        message = f"{path}: report version is {version}, expected {REPORT_VERSION}"
+        raise DamagedError(message)
+    for key in ("ok", "first_wrong", "label", *_LEGACY):
+        data.pop(key, None)
+    return msgspec.convert(_decode(data), Report)
 
 
 def _legacy_fields(report: Report) -> dict[str, Any]:

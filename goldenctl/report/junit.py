@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree as ET
 
 from goldenctl.diff.checks import CheckStep
 from goldenctl.diff.report import NEUTRAL, Report, SublayerResult, TensorResult
 from goldenctl.diff.selftest import Selftest
 from goldenctl.report.answers import answers
-from goldenctl.report.words import Places, numbers, times
+from goldenctl.report.words import Places, labels_of, numbers, times
 
 # What XML 1.0 can hold; anything else is written as an escape.
 _FORBIDDEN = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -20,8 +20,21 @@ _ERRORS = ("crashed", "missing", "extra", "shape_mismatch", "dtype_mismatch")
 
 def render(report: Report) -> str:
     """Return the XML, with its declaration."""
-    suites = list(_suites(report))
-    root = ET.Element("testsuites", _attributes(f"goldenctl {report.command}", suites))
+    return _document(report.command, list(_suites(report)))
+
+
+def render_matrix(reports: Sequence[Report]) -> str:
+    """Return the XML of several reports: each suite's name starts with its run's."""
+    suites = []
+    for label, report in zip(labels_of(reports), reports, strict=True):
+        for suite in _suites(report):
+            suite.set("name", clean(f"{label}: {suite.get('name')}"))
+            suites.append(suite)
+    return _document(reports[0].command, suites)
+
+
+def _document(command: str, suites: list[ET.Element]) -> str:
+    root = ET.Element("testsuites", _attributes(f"goldenctl {command}", suites))
     root.extend(suites)
     ET.indent(root)
     text = ET.tostring(root, encoding="unicode")

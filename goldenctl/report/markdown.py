@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.text import Text
@@ -16,6 +16,8 @@ from goldenctl.errors import UsageError, printable
 from goldenctl.report.answers import Answers, answers
 from goldenctl.report.commands import commands
 from goldenctl.report.determinism import lines
+from goldenctl.report.matrix import HINT, Cell, matrix_rows, verdict
+from goldenctl.report.matrix import lines as run_lines
 from goldenctl.report.timing import step_lines
 from goldenctl.report.words import (
     Places,
@@ -45,8 +47,13 @@ def render(report: Report, *, limit_bytes: int = LIMIT_BYTES) -> str:
     return _capped(parts, limit_bytes)
 
 
-def append_summary(report: Report, environment: Mapping[str, str] = os.environ) -> None:
-    """Append the report to GitHub's step summary, when the environment names its file.
+def render_matrix(reports: Sequence[Report], *, limit_bytes: int = LIMIT_BYTES) -> str:
+    """Return the Markdown of several reports side by side."""
+    return _capped(list(_matrix(reports)), limit_bytes)
+
+
+def append_summary(reports: Sequence[Report], environment: Mapping[str, str] = os.environ) -> None:
+    """Append the reports to GitHub's step summary, when the environment names its file.
 
     Nothing is written where the file is full. Raises UsageError when it cannot be written.
     """
@@ -56,7 +63,12 @@ def append_summary(report: Report, environment: Mapping[str, str] = os.environ) 
     path = Path(named)
     try:
         size = path.stat().st_size if path.exists() else 0
-        text = render(report, limit_bytes=max(LIMIT_BYTES - size - 1, 0))
+        limit = max(LIMIT_BYTES - size - 1, 0)
+        text = (
+            render(reports[0], limit_bytes=limit)
+            if len(reports) == 1
+            else render_matrix(reports, limit_bytes=limit)
+        )
         if text:
             with path.open("a", encoding="utf-8") as file:
                 file.write(text + "\n")
@@ -99,6 +111,32 @@ def _head(report: Report, said: Answers) -> Iterator[str]:
     for line in (*step_lines(report), *_determinism(report)):
         yield f"- {_text(line.strip())}"
     yield ""
+
+
+def _matrix(reports: Sequence[Report]) -> Iterator[str]:
+    runs = run_lines(reports)
+    mark = "✅ PASS" if all(run.ok for run in runs) else "❌ FAIL"
+    yield f"### {mark}: goldenctl {_text(reports[0].command)}, {_text(verdict(reports))}\n"
+    for run in runs:
+        yield f"- {'✅' if run.ok else '❌'} **{_text(run.label)}:** {_text(run.said)}"
+        for banner in run.banners:
+            yield f"  - **{_text(banner)}**"
+    yield "\n<details><summary>All sublayers</summary>\n"
+    titles = tuple(_text(x) for run in runs for x in (run.label, "rel. L2"))
+    rows = (
+        [
+            "✅" if row.ok else "❌",
+            _code(f"{row.place} ({row.taps})" if row.taps else row.place),
+            *(text for cell in row.cells for text in _shown(cell)),
+        ]
+        for row in matrix_rows(reports)
+    )
+    yield from _table(("", "sublayer", *titles), rows)
+    yield f"{_text(HINT)}\n\n</details>\n"
+
+
+def _shown(cell: Cell | None) -> tuple[str, str]:
+    return ("", "") if cell is None else (f"{'✅' if cell.ok else '❌'} {cell.used}", cell.error)
 
 
 def _determinism(report: Report) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from goldenctl.diff.findings import Culprit
 from goldenctl.diff.metrics import Metrics
@@ -157,6 +158,16 @@ def rules(report: Report) -> str:
             counts[tensor.rule] = counts.get(tensor.rule, 0) + 1
     said = [f"{RULES.get(rule, f'tolerance {rule}')} ({n})" for rule, n in counts.items()]
     return ", ".join(said) or report.policy
+
+
+def labels_of(reports: Sequence[Report]) -> list[str]:
+    """Name each run by its dtype where that tells them apart, else by its file."""
+    names = [
+        [str(report.run.recipe.get("dtype", "")) for report in reports],
+        [Path(report.run.path).stem for report in reports],
+        [report.run.path for report in reports],
+    ]
+    return next((n for n in names if len(set(n)) == len(n) and all(n)), names[-1])
 
 
 def some(items: Iterable[str], most: int = 3) -> str:

@@ -93,10 +93,33 @@ def test_runs_of_one_dtype_have_their_files_names(call: Call, golden: Path, tmp_
 
 def test_what_is_of_one_run(call: Call, golden: Path, tmp_path: Path) -> None:
     run = simulated(call, golden, tmp_path / "r.h5")
-    for option in (("--markdown", tmp_path / "m.md"), ("--worst", 3), ("-v",)):
-        ran = call("diff", golden, run, run, *option)
-        assert ran.code == 2
-        assert "is of one run, 2 are given" in ran.line
+    stored = tmp_path / "m.json"
+    call("diff", golden, run, run, "--json", stored)
+    for option in (("--only", "q_proj"), ("--worst", 3), ("-v",)):
+        for command in (("diff", golden, run, run), ("diff", stored), ("report", stored)):
+            ran = call(*command, *option)
+            assert ran.code == 2
+            assert "is of one run, 2 are given" in ran.line
+    ran = call("plot", stored, "--output", tmp_path / "figures")
+    assert ran.code == 2
+    assert "holds the reports of 2 runs, expected one" in ran.line
+
+
+def test_a_stored_report_of_several_runs_is_shown_and_judged_again(
+    call: Call, golden: Path, tmp_path: Path
+) -> None:
+    runs = [
+        simulated(call, golden, tmp_path / "f.h5", "--noise", "0"),
+        simulated(call, golden, tmp_path / "h.h5", "--dtype", "float16", "--noise", "0.5"),
+    ]
+    stored = tmp_path / "m.json"
+    first = call("diff", golden, *runs, "--json", stored, "--html", tmp_path / "1.html")
+    shown = call("report", stored, "--html", tmp_path / "2.html")
+    assert (shown.code, shown.out) == (0, first.out)
+    assert (tmp_path / "1.html").read_bytes() == (tmp_path / "2.html").read_bytes()
+    assert (first.code, call("diff", stored).code) == (1, 1)
+    again = call("diff", stored, "--tolerance", "classic")
+    assert again.out.count("by classic)") == 2
 
 
 def test_a_run_of_another_golden_is_refused(

@@ -26,7 +26,7 @@ STEP = "cases/default/steps/00"
 
 def save_report(made: Report, path: Path) -> None:
     """Write a report as --json does."""
-    write_outputs(made, Outputs(json=path))
+    write_outputs([made], Outputs(json=path))
 
 
 def provenance(kind: str, **recipe: Any) -> Provenance:
@@ -251,6 +251,15 @@ def hostile() -> Report:
         pictures=(replace(drawn, strips=strips, worst=worst),),
         findings=Findings(culprits=(culprit,), depths=(depth,), note=HOSTILE),
     )
+
+
+def matrix() -> list[Report]:
+    """Four runs of one golden: right, wrong, of fewer sublayers, and with hostile names."""
+    runs = {"cpu": good(), "npu": bad(), "part": report(*good().sublayers[:1]), "x": hostile()}
+    return [
+        replace(made, run=replace(made.run, path=f"{name}.h5" if name != "x" else HOSTILE))
+        for name, made in runs.items()
+    ]
 
 
 EVERY = {

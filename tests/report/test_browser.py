@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reports import EVERY, STORED, pictured, report, sublayer, tensor
+from reports import EVERY, STORED, matrix, pictured, report, sublayer, tensor
 
 from goldenctl.report import html
 from goldenctl.report.json import load_report
@@ -59,7 +59,8 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Any]:
 
     def open_(made: Any, *, width: int = DESKTOP, theme: str = "light", **options: Any) -> Any:
         path = tmp_path / "report.html"
-        path.write_text(html.render(made), encoding="utf-8")
+        text = html.render_matrix(made) if isinstance(made, list) else html.render(made)
+        path.write_text(text, encoding="utf-8")
         windows.append(Opened(browser, path, width=width, theme=theme, **options))
         return windows[-1].page
 
@@ -75,12 +76,12 @@ def blamed() -> Any:
     return load_report(STORED / "blamed.json")
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", [*EVERY, "matrix"])
 @pytest.mark.parametrize("width", [PHONE, DESKTOP])
 def test_every_report_opens_without_trouble_and_fits_the_screen(
     opened: Any, name: str, width: int
 ) -> None:
-    page = opened(EVERY[name](), width=width)
+    page = opened({**EVERY, "matrix": matrix}[name](), width=width)
     assert page.locator("h1").is_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate("typeof window.alert.mock") == "undefined"
@@ -222,9 +223,9 @@ CONTRAST = """() => {
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["blamed", "good", "selftest"])
+@pytest.mark.parametrize("name", ["blamed", "good", "selftest", "matrix"])
 def test_text_has_contrast(opened: Any, theme: str, name: str) -> None:
-    page = opened(EVERY[name](), theme=theme)
+    page = opened({**EVERY, "matrix": matrix}[name](), theme=theme)
     page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
     assert page.evaluate(CONTRAST) == []
 

@@ -4,12 +4,12 @@ test_browser.py."""
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from pages import Page
 from reports import EVERY, HOSTILE, STEP, STORED, blamed, good, pictured, report, sublayer, tensor
 
 from goldenctl.commands.reporting import Outputs, write_outputs
@@ -19,8 +19,6 @@ from goldenctl.report import html
 from goldenctl.report.html_tensors import MOST_TENSORS
 from goldenctl.report.json import load_report
 
-VOID = {"meta", "link", "input", "br", "img"}
-CLOSES_ITSELF = {"td", "tr"}
 TAPS = {
     "attention": (
         "input_layernorm", "q_proj", "k_proj", "v_proj", "q_norm", "k_norm", "q_rope", "k_rope",
@@ -28,38 +26,6 @@ TAPS = {
     ),
     "mlp": ("post_attention_layernorm", "gate_proj", "up_proj", "swiglu", "down_proj", "output"),
 }  # fmt: skip
-
-
-class Page(HTMLParser):
-    """Collects elements; fails where one is closed that is not open."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.texts: list[str] = []
-        self.open: list[str] = []
-        self.feed(text)
-        self.close()
-        assert not self.open, self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert len(dict(attrs)) == len(attrs), f"{tag}: an attribute twice"
-        self.elements.append((tag, {key: value or "" for key, value in attrs}))
-        if tag not in VOID | CLOSES_ITSELF:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {key: value or "" for key, value in attrs}))
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in CLOSES_ITSELF:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
-
-    def of(self, tag: str) -> list[dict[str, str]]:
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 def big(*, layers: int = 28, steps: int = 1, share: float = 0.4) -> Report:
@@ -175,6 +141,6 @@ def test_a_failing_render_leaves_the_old_page(
     path.write_text("old")
     monkeypatch.setattr("goldenctl.report.figures.scatter", lambda _picture: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        write_outputs(blamed(), Outputs(html=path))
+        write_outputs([blamed()], Outputs(html=path))
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -50,7 +50,7 @@ def every() -> list[Any]:
 def test_each_format_is_rendered_from_the_same_stored_report(stored: Path, tmp_path: Path) -> None:
     outputs = Outputs(**{name: tmp_path / f"r.{name}" for name in FORMATS})
     made = load_report(stored)
-    write_outputs(made, outputs)
+    write_outputs([made], outputs)
     assert repr(load_report(tmp_path / "r.json")) == repr(made)
     for name in FORMATS:
         assert "layers" in (tmp_path / f"r.{name}").read_text(encoding="utf-8")
@@ -176,7 +176,7 @@ def test_the_step_summary_is_found_and_appended_to(tmp_path: Path) -> None:
     path = tmp_path / "summary.md"
     path.write_text("before\n")
     for _ in range(2):
-        markdown.append_summary(good(), {"GITHUB_STEP_SUMMARY": str(path)})
+        markdown.append_summary([good()], {"GITHUB_STEP_SUMMARY": str(path)})
     text = path.read_text(encoding="utf-8")
     assert text.startswith("before\n### ✅ PASS")
     assert text.count("### ✅ PASS") == 2
@@ -186,15 +186,15 @@ def test_the_step_summary_stays_below_githubs_limit(tmp_path: Path) -> None:
     path = tmp_path / "summary.md"
     for filled in (markdown.LIMIT_BYTES, markdown.LIMIT_BYTES - 900, markdown.LIMIT_BYTES + 5):
         path.write_bytes(b"x" * filled)
-        markdown.append_summary(bad(), {"GITHUB_STEP_SUMMARY": str(path)})
+        markdown.append_summary([bad()], {"GITHUB_STEP_SUMMARY": str(path)})
         assert path.stat().st_size <= max(markdown.LIMIT_BYTES, filled)
 
 
 def test_no_step_summary_outside_github(tmp_path: Path) -> None:
-    markdown.append_summary(good(), {})
-    markdown.append_summary(good(), {"GITHUB_STEP_SUMMARY": ""})
+    markdown.append_summary([good()], {})
+    markdown.append_summary([good()], {"GITHUB_STEP_SUMMARY": ""})
     with pytest.raises(UsageError, match="cannot be written"):
-        markdown.append_summary(good(), {"GITHUB_STEP_SUMMARY": str(tmp_path / "none" / "x")})
+        markdown.append_summary([good()], {"GITHUB_STEP_SUMMARY": str(tmp_path / "none" / "x")})
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -209,7 +209,7 @@ def test_a_failing_render_leaves_the_old_file(
 
     monkeypatch.setattr(f"goldenctl.report.{name}.render", fails)
     with pytest.raises(RuntimeError):
-        write_outputs(good(), Outputs(**{name: path}))
+        write_outputs([good()], Outputs(**{name: path}))
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -1,0 +1,137 @@
+"""Tests of reports of several runs side by side, in each format."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import jsonschema
+import junitparser
+import pytest
+import xmlschema
+from pages import Page
+from reports import HOSTILE, bad, good, matrix, provenance
+
+from goldenctl.commands.reporting import Outputs, write_outputs
+from goldenctl.errors import DamagedError, UsageError, printable
+from goldenctl.report import csv as csv_report
+from goldenctl.report import html, junit, markdown
+from goldenctl.report.json import load_report, load_reports, render_matrix
+from goldenctl.report.matrix import lines, matrix_rows, verdict
+
+XSD = xmlschema.XMLSchema(Path(__file__).with_name("junit.xsd"))
+SCHEMA = Path(__file__).parents[2] / "docs/report.schema.json"
+LABELS = ["cpu", "npu", "part", Path(HOSTILE).stem]
+
+
+def test_a_line_for_each_run() -> None:
+    found = lines(matrix())
+    assert [(line.label, line.ok) for line in found] == list(
+        zip(LABELS, (True, False, True, False), strict=True)
+    )
+    assert found[0].said.startswith("4 tensors, at most ")
+    assert "first layers.00.attention.q_proj" in found[1].said
+    assert found[3].banners == [f"INJECTED FAULTS: {printable(HOSTILE)}"]
+    assert verdict(matrix()) == "2 of 4 runs within tolerance"
+
+
+def test_a_row_for_each_sublayer_of_any_run() -> None:
+    rows = {row.place: row for row in matrix_rows(matrix()[:3])}
+    assert [cell and cell.ok for cell in rows["embedding"].cells] == [True, True, True]
+    attention = rows["layers.00.attention"]
+    assert [cell and cell.ok for cell in attention.cells] == [True, False, None]
+    assert (attention.ok, attention.taps) == (False, "q_proj")
+
+
+def test_every_format_is_rendered_again_from_the_stored_reports(tmp_path: Path) -> None:
+    formats = ("json", "html", "junit", "markdown", "csv")
+    for turn in ("first", "second"):
+        made = matrix() if turn == "first" else load_reports(tmp_path / "first.json")
+        write_outputs(made, Outputs(**{name: tmp_path / f"{turn}.{name}" for name in formats}))
+    for name in formats:
+        texts = [(tmp_path / f"{turn}.{name}").read_bytes() for turn in ("first", "second")]
+        assert texts[0] == texts[1], name
+
+
+def test_json_holds_each_report_as_alone() -> None:
+    data = json.loads(render_matrix(matrix()))
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    assert [(each.pop("label"), each["ok"]) for each in data["reports"]] == list(
+        zip(LABELS, (True, False, True, False), strict=True)
+    )
+    assert data["ok"] is False
+    for each in data["reports"]:
+        jsonschema.validate(each, schema)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"report_version": 1, "reports": []}', '{"reports": [1]}', '{"reports": [{"ok": true}]}'],
+)
+def test_a_document_without_right_reports_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(text)
+    with pytest.raises(DamagedError, match=r"r\.json: report version is None, expected"):
+        load_reports(path)
+
+
+def test_what_wants_one_report_says_how_many_there_are(tmp_path: Path) -> None:
+    write_outputs(matrix(), Outputs(json=tmp_path / "r.json"))
+    with pytest.raises(UsageError, match="holds the reports of 4 runs, expected one"):
+        load_report(tmp_path / "r.json")
+
+
+def test_junit_names_the_run_of_each_suite() -> None:
+    text = junit.render_matrix(matrix())
+    XSD.validate(io.StringIO(text))
+    names = [suite.name for suite in junitparser.JUnitXml.fromstring(text.encode())]
+    assert names[0] == "cpu: embedding"
+    assert "npu: layers.00.attention" in names
+
+
+def test_csv_has_the_run_in_front() -> None:
+    made = matrix()[:3]
+    found = list(csv.DictReader(io.StringIO(csv_report.render_matrix(made))))
+    counts = zip(LABELS, (len(report.tensors) for report in made), strict=False)
+    assert [row["run"] for row in found] == [label for label, n in counts for _ in range(n)]
+    alone = list(csv.DictReader(io.StringIO(csv_report.render(made[1]))))
+    npu = [row for row in found if row.pop("run") == "npu"]
+    assert npu == alone
+
+
+@pytest.mark.parametrize("limit", [1 << 20, 2000, 300])
+def test_markdown_says_it_in_a_line_each_and_keeps_its_limit(limit: int) -> None:
+    text = markdown.render_matrix(matrix(), limit_bytes=limit)
+    assert text.startswith("### ❌ FAIL: goldenctl diff, 2 of 4 runs within tolerance\n")
+    assert "- ✅ **cpu&#58;** 4 tensors" in text or "- ✅ **cpu:** 4 tensors" in text
+    assert len(text.encode()) <= limit
+    assert text.count("<details>") == text.count("</details>")
+    assert "<img" not in text
+
+
+def test_a_step_summary_takes_several(tmp_path: Path) -> None:
+    path = tmp_path / "summary.md"
+    markdown.append_summary(matrix(), {"GITHUB_STEP_SUMMARY": str(path)})
+    assert path.read_text(encoding="utf-8").startswith("### ❌ FAIL: goldenctl diff, 2 of 4 runs")
+
+
+def test_the_page_is_whole_and_escapes_what_files_say() -> None:
+    text = html.render_matrix(matrix())
+    page = Page(text)
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert all(
+        a["href"] == "data:," or a["href"][1:] in ids for _, a in page.elements if "href" in a
+    )
+    assert page.of("img") == []
+    assert len(page.of("script")) == 1
+    said = "".join(page.texts)
+    for words in ("2 of 4 runs within tolerance", "not run", printable(HOSTILE), "Run npu"):
+        assert words in said
+    assert "goldenctl diff golden.h5 npu.h5" in said
+
+
+def test_runs_that_nothing_tells_apart_go_by_their_paths() -> None:
+    assert [line.label for line in lines([good(), bad()])] == [provenance("run").path] * 2
