@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import mmap
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +26,8 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 DTYPE_OF_TAG = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 LISTED_PROBLEMS = 3
+# A layer's tensors, but for the frequencies that older checkpoints hold and nothing reads.
+_OF_LAYER = re.compile(r"model\.layers\.(?!\d+\.self_attn\.rotary_emb\.inv_freq$)")
 
 
 @dataclass(frozen=True)
@@ -135,9 +139,10 @@ class Checkpoint:
     def check_against(self, config: ModelConfig) -> tuple[str, ...]:
         """Check that every weight ``config`` needs is there; return the names it does not use.
 
-        Raises DamagedError naming the missing or misshapen tensors, and UsageError when
-        embeddings are tied but ``lm_head.weight`` is there with other values: transformers 4
-        ignores it, transformers 5 uses it.
+        Raises DamagedError naming the missing or misshapen tensors, and UsageError for a layer's
+        tensor that the model of ``config`` does not have (another architecture, or fewer layers),
+        and when embeddings are tied but ``lm_head.weight`` is there with other values:
+        transformers 4 ignores it, transformers 5 uses it.
         """
         expected = parameter_shapes(config)
         problems = [p for name, shape in expected.items() if (p := self._problem(name, shape))]
@@ -156,7 +161,9 @@ class Checkpoint:
             )
             hint = "set tie_word_embeddings to false, or remove the tensor"
             raise UsageError(message, hint=hint)
-        return tuple(name for name in self._place if name not in expected)
+        unused = tuple(name for name in self._place if name not in expected)
+        _refuse_of_layers(self.folder, [name for name in unused if _OF_LAYER.match(name)])
+        return unused
 
     def _problem(self, name: str, shape: tuple[int, ...]) -> str:
         if name not in self:
@@ -194,6 +201,16 @@ class Checkpoint:
                 raise DamagedError(message, hint="the file is being changed")
             self._maps[path] = mapped
         return self._maps[path]
+
+
+def _refuse_of_layers(folder: Path, names: Sequence[str]) -> None:
+    """Raise UsageError for tensors that would be left out of the arithmetic without a word."""
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        message = (
+            f"{folder}: {names[0]}{more} is in the weights, but not in the model of config.json"
+        )
+        raise UsageError(message, hint="it computes something else, or has fewer layers")
 
 
 def _read_files(folder: Path) -> dict[Path, dict[str, Entry]]:

@@ -212,6 +212,9 @@ def _refuse_sliding_window(reader: Fields, family: Family, config: ModelConfig) 
             if kind != "full_attention":
                 message = f"{reader.where}: layer_types has {show(kind)}, which is not supported"
                 raise UsageError(message, hint="supported: full_attention")
+        if len(layer_types) != config.num_hidden_layers:
+            expected = f"{config.num_hidden_layers} entries, one for each layer"
+            reader.fail("layer_types", expected, len(layer_types))
     if reader.get("sliding_window") is None or not _window_used(reader, family, config):
         return
     window = reader.size("sliding_window")

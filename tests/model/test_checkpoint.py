@@ -160,6 +160,28 @@ def test_unused_tensors_are_named(copy: Path) -> None:
         checkpoint.tensor("rotary")
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("model.layers.1.self_attn.q_proj.bias", r"layers\.1\.self_attn\.q_proj\.bias is in the"),
+        ("model.layers.4.mlp.up_proj.weight", r"layers\.4\.mlp\.up_proj\.weight is in the weig"),
+    ],
+    ids=["another architecture", "more layers"],
+)
+def test_a_layers_tensor_that_the_model_lacks_is_refused(copy: Path, name: str, said: str) -> None:
+    _rewrite(copy, **{name.replace(".", "__"): np.zeros(3, np.float32)})
+    checkpoint = Checkpoint.open(copy)
+    with pytest.raises(UsageError, match=said):
+        checkpoint.check_against(checkpoint.config)
+
+
+def test_stored_frequencies_that_nothing_reads_are_let_be(copy: Path) -> None:
+    name = "model.layers.0.self_attn.rotary_emb.inv_freq"
+    _rewrite(copy, **{name.replace(".", "__"): np.zeros(3, "f4")})
+    checkpoint = Checkpoint.open(copy)
+    assert checkpoint.check_against(checkpoint.config) == (name,)
+
+
 def test_tied_embeddings_with_an_lm_head(copy: Path) -> None:
     _edit(copy / "config.json", tie_word_embeddings=True)
     checkpoint = Checkpoint.open(copy)

@@ -140,6 +140,11 @@ REFUSED = [
     Expect(
         QWEN3_06B, {"layer_types": ["sliding_attention"]}, 'layer_types has "sliding_attention"'
     ),
+    Expect(
+        QWEN3_06B,
+        {"layer_types": ["full_attention"] * 27},
+        "layer_types: expected 28 entries, one for each layer, got 27",
+    ),
     Expect({"model_type": "mistral"}, {}, "sliding_window 4096 is not supported"),
     Expect(MISTRAL, {"attention_bias": True}, "attention_bias true is not supported; mistral"),
     Expect({"model_type": "qwen2"}, {"attention_bias": False}, "attention_bias false is not"),
