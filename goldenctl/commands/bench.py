@@ -13,9 +13,9 @@ from goldenctl.commands.options import (
     GOLDEN,
     PATH,
     goldens_option,
-    model_folder,
     parse_layers,
     progress_bar,
+    recorded_folder,
     timeout_option,
 )
 from goldenctl.commands.targets import refuse_other
@@ -93,7 +93,7 @@ def bench_command(
     wanted = dtype or file.recipe["dtype"]
     for entrant in entrants:
         check_dtype(entrant.backend, wanted)
-    source = open_source(file, model_folder(model_path or file.recipe["model"]["path"]), options)
+    source = open_source(file, recorded_folder(file, model_path), options)
     with progress_bar("timing") as progress:
         measured = bench(
             source,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from goldenctl.commands.options import GOLDEN, PATH, goldens_option, model_folder, parse_layers
+from goldenctl.commands.options import GOLDEN, PATH, goldens_option, parse_layers, recorded_folder
 from goldenctl.commands.reporting import (
     Outputs,
     Shown,
@@ -71,7 +71,7 @@ def blame_command(
     with tempfile.TemporaryDirectory(prefix="goldenctl-") as folder:
         investigation = Investigation(
             source,
-            model_folder(model_path or source.recipe["model"]["path"]),
+            recorded_folder(source, model_path),
             backend=open_backend(backend, infini_root=infini_root, notify=notify),
             options=options,
             policy=load_policy(tolerance),

@@ -7,15 +7,18 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
-from goldenctl.errors import UsageError
+from goldenctl.errors import MissingError, UsageError
 from goldenctl.golden.store import GOLDENS_ENVIRONMENT, resolve
 from goldenctl.report.units import human_bytes as human_bytes
 from goldenctl.report.units import human_ns as human_ns
 from goldenctl.report.units import plural as plural
+
+if TYPE_CHECKING:
+    from goldenctl.golden.file import GoldenFile
 
 
 class _Path(click.Path):
@@ -187,6 +190,19 @@ def model_folder(source: str | Path) -> Path:
     from goldenctl.model.source import checkpoint_folder
 
     return checkpoint_folder(source, notify=lambda text: click.echo(text, err=True))
+
+
+def recorded_folder(golden: GoldenFile, model_path: Path | None) -> Path:
+    """Return the folder of the checkpoint that a golden was recorded from, or ``model_path``.
+
+    Raises MissingError where the recorded one is not here.
+    """
+    source = str(model_path or golden.recipe["model"]["path"])
+    folder = model_folder(source)
+    if model_path is None and not folder.is_dir():
+        message = f"{golden.path}: was recorded from {source}, which is no folder here"
+        raise MissingError(message, hint="name the checkpoint with --model-path")
+    return folder
 
 
 def step_options(function: Callable[..., Any]) -> Callable[..., Any]:

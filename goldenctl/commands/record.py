@@ -74,7 +74,8 @@ ORACLE_TIMES = "about 10 times as long"
     type=click.Choice(["last", "all", "none"]),
     default="last",
     show_default=True,
-    help="Keep logits of the last token, of all, or of none.",
+    help="Keep logits of the last token, of all, or of none; without any the pass ends with the "
+    "last layer of --layers.",
 )
 @click.option(
     "--oracle",

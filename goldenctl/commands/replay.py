@@ -17,10 +17,10 @@ from goldenctl.commands.options import (
     FiniteRange,
     goldens_option,
     mode_option,
-    model_folder,
     parse_layers,
     plural,
     progress_bar,
+    recorded_folder,
     timeout_option,
 )
 from goldenctl.commands.targets import refuse_other
@@ -184,7 +184,7 @@ def run_replay(
     else:
         opened = open_backend(backend, infini_root=infini_root, notify=_notify)
         check_dtype(opened, dtype or source.recipe["dtype"])
-        folder = model_folder(model_path or source.recipe["model"]["path"])
+        folder = recorded_folder(source, model_path)
         with progress_bar("replaying") as progress:
             summary = replay(
                 source, folder, run, backend=opened, options=options, progress=progress

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from goldenctl.commands.options import GOLDEN, PATH, goldens_option, model_folder, parse_layers
+from goldenctl.commands.options import GOLDEN, PATH, goldens_option, parse_layers, recorded_folder
 from goldenctl.commands.reporting import Outputs, Shown, deliver, report_outputs
 from goldenctl.errors import require_torch
 
@@ -49,7 +49,7 @@ def selftest_command(
 
     tester = Tester(
         source,
-        model_folder(model_path or source.recipe["model"]["path"]),
+        recorded_folder(source, model_path),
         backend=open_backend(backend, infini_root=infini_root, notify=_notify),
         layers=parse_layers(layers, count) or (spread(count) if count > LAYERS else None),
         notify=_notify,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import shutil
 import tempfile
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +34,12 @@ DEFAULT_MODEL = Path("/home/shared/models/Qwen3-1.7B")
 @click.option("--backend", default="infinicore", show_default=True, help="As for replay.")
 @click.option("--dtype", type=DTYPE, default="float32", show_default=True, help="Compute dtype.")
 @click.option("--tolerance", default="default", show_default=True, help="As for diff.")
-@click.option("--keep", type=PATH, help="Keep golden.h5 and run.h5 in this folder.")
+@click.option(
+    "--keep",
+    type=PATH,
+    help="Keep golden.h5 and run.h5 in this folder. Else a temporary one has them, and stays only "
+    "when something is wrong.",
+)
 @report_outputs
 @report_shown
 def verify_command(
@@ -70,11 +78,17 @@ def verify_command(
             keep.mkdir(parents=True, exist_ok=True)
         refuse_existing(keep / "golden.h5", force=False)
         refuse_other(keep / "run.h5", "run")
-    with tempfile.TemporaryDirectory(prefix="goldenctl-") as scratch:
-        folder = keep or Path(scratch)
-        golden, run = folder / "golden.h5", folder / "run.h5"
-        run_recording(recording, golden)()
-        run_replay(golden, run, backend=backend, device=device)
-        return run_diff(
-            golden, run, tolerance=tolerance, outputs=outputs, shown=shown, command="verify"
-        )
+    folder = keep or Path(tempfile.mkdtemp(prefix="goldenctl-"))
+    code = 0
+    try:
+        with redirect_stdout(io.StringIO()) if shown.quiet else nullcontext():
+            run_recording(recording, folder / "golden.h5")()
+            run_replay(folder / "golden.h5", folder / "run.h5", backend=backend, device=device)
+        pair = folder / "golden.h5", folder / "run.h5"
+        code = run_diff(*pair, tolerance=tolerance, outputs=outputs, shown=shown, command="verify")
+    finally:
+        if keep is None and code == 0:
+            shutil.rmtree(folder)
+    if keep is None and code and not shown.quiet:
+        click.echo(f"\nkept for a closer look: {folder}")
+    return code

@@ -83,8 +83,9 @@ def compare(
         sublayers=tuple(sublayers),
         extra=tuple(extra),
         simulated=run.simulated or golden.simulated,
-        faults=tuple(map(str, run.recipe.get("faults", ()))),
+        faults=tuple(str(f) for side in (golden, run) for f in side.recipe.get("faults", ())),
         steps=step_times(sublayers),
+        left_out=len(golden.sublayers) - len(names),
         determinism=_determinism(run),
     )
 
@@ -111,7 +112,9 @@ class _Judge:
         self._policy = policy
         self._mode = mode
         self._score = scorer or self._scored
-        self._not_computed = tuple(run.recipe.get("not_computed", ()))
+        sides = (golden, run)
+        self._not_computed = {tap for side in sides for tap in side.recipe.get("not_computed", ())}
+        self._dtype = _stated_dtype(run)
         self._scores: dict[str, Scores] = {}  # by sublayer, once they are judged
         self._by_sublayer: dict[str, list[TensorInfo]] = {}
         for info in _outputs(golden):
@@ -120,8 +123,9 @@ class _Judge:
     def sublayer(self, name: str) -> SublayerResult:
         failure = None
         ran = self._run.sublayers.get(name)
-        if ran is not None and ran.status != "ok":
-            failure = ran.failure or {}
+        for side in (self._golden.sublayers[name], ran):
+            if side is not None and side.status != "ok":
+                failure = side.failure or {}
         tensors = tuple(self._tensor(i, failure) for i in self._by_sublayer.get(name, ()))
         wrong = first_wrong(tensors, failure)
         return SublayerResult(
@@ -161,8 +165,9 @@ class _Judge:
                 "the two architectures differ"
             )
             return result_of(info, "shape_mismatch", actual, message=said, share=float("inf"))
-        if not DTYPES[actual.dtype].is_float or not DTYPES[info.dtype].is_float:
-            said = f"expected dtype {info.dtype}, got {actual.dtype}"
+        floats = DTYPES[actual.dtype].is_float and DTYPES[info.dtype].is_float
+        if not floats or self._dtype not in ("", actual.dtype):
+            said = f"expected dtype {self._dtype if floats else info.dtype}, got {actual.dtype}"
             return result_of(info, "dtype_mismatch", actual, message=said, share=float("inf"))
         return self._score(info, actual)
 
@@ -239,6 +244,8 @@ class _Judge:
 
 
 def _check_pair(golden: GoldenFile, run: GoldenFile) -> None:
+    if golden.kind == run.kind == "run":
+        return _check_runs(golden, run)
     if golden.kind != "golden":
         message = f"{golden.path}: expected a golden as the first file, got a {golden.kind} file"
         raise UsageError(message, hint="goldenctl diff GOLDEN RUN")
@@ -248,11 +255,34 @@ def _check_pair(golden: GoldenFile, run: GoldenFile) -> None:
         raise DamagedError(message, hint=f"replay {golden.path} again")
 
 
+def _check_runs(first: GoldenFile, second: GoldenFile) -> None:
+    """Two runs are a pair when they were replayed from the same inputs."""
+    origins = [(file.recipe.get("golden") or {}).get("content_sha256") for file in (first, second)]
+    if origins[0] != origins[1]:
+        message = f"{second.path}: was replayed from another golden than {first.path}"
+        raise DamagedError(message, hint="replay both from the same golden")
+    modes = [file.recipe.get("mode") for file in (first, second)]
+    if modes[0] != modes[1]:
+        message = f"{second.path}: was replayed in mode {modes[1]}, {first.path} in {modes[0]}"
+        raise UsageError(message, hint="replay both in the same mode")
+    if any(case.get("padding") for case in first.recipe.get("cases") or ()):
+        message = f"{first.path}: a run does not tell which rows are padding"
+        raise UsageError(message, hint="diff each run with the golden")
+
+
+def _stated_dtype(run: GoldenFile) -> str:
+    """The dtype that every output of a run has; empty where it may differ, as in a dump."""
+    backend = run.recipe.get("backend") or {}
+    return "" if backend.get("name") == "import" else str(run.recipe.get("dtype", ""))
+
+
 def _replayed(golden: GoldenFile, run: GoldenFile) -> list[str]:
     names = run.recipe.get("sublayers")
     if run.kind == "golden" or names is None:
         return list(golden.sublayers)
     unknown = [name for name in names if name not in golden.sublayers]
+    if golden.kind == "run":
+        return [name for name in names if name not in unknown]
     if unknown:
         message = f"{run.path}: replayed {unknown[0]}, which {golden.path} does not have"
         raise DamagedError(message)

@@ -117,6 +117,7 @@ class Report(
     does not count for the verdict.
     ``checks`` are the steps of ``check``; the rest is then of the one that is wrong first.
     ``differs`` says, of two goldens, what else is not the same: torch, threads, dtype, ...
+    ``left_out`` is how many of the golden's sublayers the run does not have.
     """
 
     golden: Provenance
@@ -135,6 +136,7 @@ class Report(
     steps: tuple[StepTime, ...] = ()
     determinism: Determinism | None = None
     checks: tuple[CheckStep, ...] = ()
+    left_out: int = 0
 
     @property
     def tensors(self) -> list[TensorResult]:

@@ -59,7 +59,7 @@ def open_backend(
     msg = f"backend {spec!r} is not known"
     raise UsageError(
         msg,
-        hint="use infinicore, torch, simulated or exec:PROGRAM",
+        hint="use infinicore, torch or exec:PROGRAM; replay and verify have simulated too",
     )
 
 
@@ -113,7 +113,7 @@ def _program(text: str) -> Backend:
         msg = f"backend exec:{text}: the program {reason}"
         raise MissingError(msg)
     path = Path(found).resolve()
-    description = {"name": "exec", "program": os.fspath(path), "sha256": _sha256(path)}
+    description = {"name": "exec", "path": os.fspath(path), "sha256": _sha256(path)}
     return Backend("exec", (os.fspath(path),), description)
 
 

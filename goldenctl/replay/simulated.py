@@ -17,12 +17,14 @@ from goldenctl.golden.writer import GoldenWriter
 def simulate(golden: GoldenFile, writer: GoldenWriter, *, noise: float, seed: int) -> None:
     """Write each of the run's tensors as the golden's, times ``1 + noise * N(0, 1)``.
 
-    ``noise`` is relative and drawn per element from PCG64 by ``seed`` and the tensor's place.
+    ``noise`` is relative and drawn per element from PCG64 by ``seed`` and the tensor's place;
+    an embedding has none, being a copy.
     """
     for order, (name, spec) in enumerate(writer.tensors.items()):
         expected = golden.verify(name).astype(np.float64)
         generator = np.random.Generator(np.random.PCG64([seed, order]))
-        noisy = expected * (1.0 + noise * generator.standard_normal(expected.shape))
+        relative = 0.0 if spec.op == "embedding" else noise
+        noisy = expected * (1.0 + relative * generator.standard_normal(expected.shape))
         dtype = DTYPES[spec.dtype]
         bits = np.ascontiguousarray(noisy.astype(dtype.numpy)).view(f"u{dtype.itemsize}")
         writer.write(name, memoryview(bits.tobytes()))

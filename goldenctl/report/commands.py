@@ -49,7 +49,7 @@ def _reproduce(report: Report) -> Iterator[Command]:
         names = dict.fromkeys(step.golden for step in report.checks if not step.ok)
         again = _line("check", *names, "--keep", "kept")
         yield Command("Check again and keep what it makes", again)
-    elif report.run.kind == "golden":
+    elif report.run.kind == report.golden.kind:
         yield Command("Compare again", _line("diff", golden, run))
     else:
         blame = _line("blame", golden, *engine, *_layers(recipe), *_faults(report))
@@ -78,7 +78,8 @@ def _debug(report: Report) -> Iterator[Command]:
             place = short_name(sublayer.name) or sublayer.name
             yield Command(f"Rerun {place} alone, under a debugger", f"gdb --args {command}")
     first = None if report.ok else first_culprit(report)
-    if first is not None and first.metrics is not None and report.run.kind == "run":
+    replayed = report.run.kind == "run" and report.golden.kind == "golden"
+    if first is not None and first.metrics is not None and replayed:
         name = short_name(first.sublayer)
         where = name.split(".")
         layers = ["--layers", where[1]] if where[0] == "layers" and len(where) > 1 else []
@@ -91,7 +92,7 @@ def _debug(report: Report) -> Iterator[Command]:
 
 
 def _accept(report: Report) -> Iterator[Command]:
-    if report.selftest is not None or report.ok:
+    if report.selftest is not None or report.ok or report.golden.kind == "run":
         return
     if report.command == "check":
         for name in dict.fromkeys(s.golden for s in report.checks if s.state == "failed"):
@@ -150,11 +151,18 @@ def _record(golden: Provenance) -> Iterator[Command]:
 
 
 def _engine(recipe: dict[str, Any]) -> list[str]:
-    backend = recipe.get("backend")
-    name = backend.get("name") if isinstance(backend, dict) else None
-    options = ["--backend", str(name)] if name else []
+    backend = _object(recipe.get("backend"))
+    options = ["--backend", _spec(backend)] if backend.get("name") else []
     device = recipe.get("device")
     return [*options, "--device", str(device)] if device and device != "cpu" else options
+
+
+def _spec(backend: dict[str, Any]) -> str:
+    """What --backend was given: with the program, or with the install that it names."""
+    name, install = str(backend["name"]), _object(backend.get("infinicore"))
+    if name == "exec":
+        return f"exec:{backend.get('path', '')}"
+    return f"{name}:{install['root']}" if install.get("source") == "option" else name
 
 
 def _faults(report: Report) -> list[str]:

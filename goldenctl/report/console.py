@@ -34,6 +34,8 @@ from goldenctl.report.timing import step_lines
 from goldenctl.report.words import (
     Matcher,
     Places,
+    banners,
+    dtypes,
     duration,
     group_of,
     groups_of,
@@ -108,14 +110,6 @@ def _details(report: Report, matches: Matcher) -> list[RenderableType]:
     return [_tensor_table(report, sublayer, matches) for sublayer in sublayers]
 
 
-def banners(report: Report) -> list[str]:
-    """Return what must be known before any number: no engine, faults put in on purpose."""
-    said = ["SIMULATED: no engine computed these outputs"] if report.simulated else []
-    if report.faults:
-        said.append(f"INJECTED FAULTS: {printable(', '.join(report.faults))}")
-    return said
-
-
 def _chosen(
     report: Report, matches: Matcher, worst: int | None, *, every: bool
 ) -> list[SublayerResult]:
@@ -155,7 +149,10 @@ def _verdict(report: Report) -> list[str]:
         lines.append(f"  not computed by this backend, so not judged: {clean(taps)}")
     if report.padding_rows:
         lines.append(f"  left out: {plural(report.padding_rows, 'row')} of padding tokens")
-    lines.append(f"  rule: {clean(rules(report))}; mode: {clean(report.mode)}")
+    judged = [rules(report), f"mode: {report.mode}", *filter(None, [dtypes(report)])]
+    lines.append(f"  rule: {clean('; '.join(judged))}")
+    if report.left_out:
+        lines.append(f"  not in the run: {plural(report.left_out, 'sublayer')} of the golden")
     if report.run.kind == "golden":
         lines += what_differs(report.differs)
     return lines

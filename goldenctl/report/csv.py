@@ -20,7 +20,8 @@ _TENSOR = (
 )  # fmt: skip
 _METRICS = Metrics.__struct_fields__
 _LOGITS = LogitMetrics.__struct_fields__
-_HEADER = (*_TENSOR, "ok", *_METRICS, *(f"logits_{name}" for name in _LOGITS))
+_OF_RUN = ("simulated", "faults")
+_HEADER = (*_TENSOR, "ok", *_METRICS, *(f"logits_{name}" for name in _LOGITS), *_OF_RUN)
 _CHECK = ("golden", "step", "state", "judged_by", "share", "said")
 _TRIAL = ("fault", "place", "op", "effect", "visible", "caught", "named", "causes", "held_out")
 
@@ -38,7 +39,7 @@ def render(report: Report) -> str:
         writer.writerows([_cell(getattr(step, name)) for name in _CHECK] for step in report.checks)
     else:
         writer.writerow(_HEADER)
-        writer.writerows(_row(tensor) for tensor in report.tensors)
+        writer.writerows(_row(report, tensor) for tensor in report.tensors)
     return file.getvalue()
 
 
@@ -48,16 +49,16 @@ def render_matrix(reports: Sequence[Report]) -> str:
     writer = csv.writer(file)
     writer.writerow(["run", *_HEADER])
     for label, report in zip(labels_of(reports), reports, strict=True):
-        writer.writerows([_cell(label), *_row(tensor)] for tensor in report.tensors)
+        writer.writerows([_cell(label), *_row(report, tensor)] for tensor in report.tensors)
     return file.getvalue()
 
 
-def _row(tensor: TensorResult) -> list[object]:
+def _row(report: Report, tensor: TensorResult) -> list[object]:
     row = [_cell(getattr(tensor, name)) for name in _TENSOR]
     row.append(_cell(tensor.ok))
     for struct, names in ((tensor.metrics, _METRICS), (tensor.logits, _LOGITS)):
         row += [_cell(getattr(struct, name)) if struct is not None else "" for name in names]
-    return row
+    return row + [_cell(getattr(report, name)) for name in _OF_RUN]
 
 
 def _trials(result: Selftest) -> Iterator[list[object]]:

@@ -19,7 +19,7 @@ from goldenctl.report.commands import commands
 from goldenctl.report.html_parts import Section, command, escape, facts
 from goldenctl.report.palette import figure_css, variables
 from goldenctl.report.provenance import both_sides
-from goldenctl.report.words import rules
+from goldenctl.report.words import banners, dtypes, plural, rules
 
 _ANSWERS = (("where", "Where first"), ("kind", "What kind of bug"), ("sure", "How sure"))
 
@@ -97,11 +97,8 @@ def _foot(report: Report) -> str:
 
 
 def _header(report: Report, said: Answers) -> Iterator[str]:
-    if report.simulated:
-        yield '<p class="banner">Simulated: no engine computed these outputs</p>\n'
-    if report.faults:
-        named = escape(", ".join(report.faults))
-        yield f'<p class="banner">Injected on purpose: <code>{named}</code></p>\n'
+    for banner in banners(report):
+        yield f'<p class="banner">{escape(banner)}</p>\n'
     if report.differs:
         listed = escape("; ".join(report.differs))
         yield f'<p class="banner">The two goldens also differ in: {listed}</p>\n'
@@ -142,7 +139,10 @@ def _provenance(report: Report) -> Section:
     sides = []
     for title, pairs in both_sides(report):
         sides.append(f"<div><h3>{escape(title)}</h3>{facts(pairs)}</div>")
-    hint = f"Judged by {rules(report)}; mode {report.mode}." if report.selftest is None else ""
+    judged = [f"Judged by {rules(report)}", f"mode {report.mode}", dtypes(report)]
+    if report.left_out:
+        judged.append(f"not in the run: {plural(report.left_out, 'sublayer')} of the golden")
+    hint = f"{'; '.join(filter(None, judged))}." if report.selftest is None else ""
     return Section("provenance", "Provenance", hint, f'<div class="two">{"".join(sides)}</div>')
 
 

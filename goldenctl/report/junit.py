@@ -10,7 +10,7 @@ from goldenctl.diff.checks import CheckStep
 from goldenctl.diff.report import NEUTRAL, Report, SublayerResult, TensorResult
 from goldenctl.diff.selftest import Selftest
 from goldenctl.report.answers import answers
-from goldenctl.report.words import Places, labels_of, numbers, times
+from goldenctl.report.words import Places, banners, labels_of, numbers, times
 
 # What XML 1.0 can hold; anything else is written as an escape.
 _FORBIDDEN = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -80,6 +80,7 @@ def _suite(report: Report, places: Places, sublayer: SublayerResult) -> ET.Eleme
         ("run_sha256", report.run.content_sha256),
         ("tolerance", report.policy),
         ("mode", report.mode),
+        *(banner.split(": ", 1) for banner in banners(report)),
     ):
         ET.SubElement(properties, "property", {"name": name, "value": clean(value)})
     suite.insert(0, properties)

@@ -21,10 +21,13 @@ from goldenctl.report.matrix import lines as run_lines
 from goldenctl.report.timing import step_lines
 from goldenctl.report.words import (
     Places,
+    banners,
+    dtypes,
     duration,
     groups_of,
     numbers,
     percent,
+    plural,
     ratio,
     reasons_of,
     rules,
@@ -96,10 +99,9 @@ def _capped(lines: list[str], limit_bytes: int) -> str:
 def _head(report: Report, said: Answers) -> Iterator[str]:
     mark = "✅ PASS" if said.ok else "❌ FAIL"
     yield f"### {mark}: goldenctl {_text(report.command)}\n"
-    if report.simulated:
-        yield "> **SIMULATED**: no engine computed these outputs\n"
-    if report.faults:
-        yield f"> **INJECTED FAULTS**: {_code(', '.join(report.faults))}\n"
+    for banner in banners(report):
+        name, _, text = banner.partition(": ")
+        yield f"> **{name}**: {_text(text)}\n"
     for label, text in (
         ("", said.verdict),
         ("First", said.where),
@@ -170,7 +172,10 @@ def _body(report: Report) -> Iterator[str]:
         [_sublayer(places, sublayer) for sublayer in report.sublayers],
     )
     yield "</details>\n"
-    yield f"Judged by: {_text(rules(report))}; mode {_text(report.mode)}."
+    stated = f"; {dtypes(report)}" if dtypes(report) else ""
+    yield f"Judged by: {_text(rules(report))}; mode {_text(report.mode)}{_text(stated)}."
+    if report.left_out:
+        yield f"Not in the run: {plural(report.left_out, 'sublayer')} of the golden."
     expected, actual = sides_of(report)
     yield f"{expected.capitalize()} {_code(report.golden.path)}, "
     yield f"{_code(report.golden.content_sha256[:12])};"

@@ -11,10 +11,17 @@ from rich.text import Text
 
 from goldenctl.diff.report import PASSED, Report, SublayerResult, worst_share
 from goldenctl.errors import printable
-from goldenctl.report.console import banners
 from goldenctl.report.console_parts import make_console
 from goldenctl.report.console_table import Row, SublayerTable
-from goldenctl.report.words import Places, labels_of, numbers, percent, plural, stands_for
+from goldenctl.report.words import (
+    Places,
+    banners,
+    labels_of,
+    numbers,
+    percent,
+    plural,
+    stands_for,
+)
 
 HINT = "rel L2: of the tensor in parentheses, the first wrong, else of the worst"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from goldenctl.diff.report import Report
@@ -14,8 +14,8 @@ from goldenctl.report import figures
 from goldenctl.report.answers import main_group
 from goldenctl.report.figure_map import layer_map
 from goldenctl.report.palette import paper, resolved_css
-from goldenctl.report.svg import Figure
-from goldenctl.report.words import Places
+from goldenctl.report.svg import Figure, label
+from goldenctl.report.words import Places, banners
 
 _OF_TENSORS = (figures.strips, figures.histogram, figures.quantiles, figures.scatter)
 _FONT_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.fonts", "~/.local/share/fonts")
@@ -33,6 +33,19 @@ class Drawn:
 
 def drawn(report: Report) -> Iterator[Drawn]:
     """Yield every figure that a report has: of the whole, then of each of the worst tensors."""
+    for each in _drawn(report):
+        yield replace(each, figure=_marked(each.figure, "; ".join(banners(report))))
+
+
+def _marked(figure: Figure, banner: str) -> Figure:
+    """Say in a figure, which may be shown alone, that no engine or a known bug is behind it."""
+    if not banner:
+        return figure
+    line = label(0, -2, banner, "strong")
+    return replace(figure, title=f"{banner}. {figure.title}", body=line + figure.body)
+
+
+def _drawn(report: Report) -> Iterator[Drawn]:
     if not report.sublayers:
         return
     group = main_group(report)

@@ -6,10 +6,12 @@ import fnmatch
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from goldenctl.diff.findings import Culprit
 from goldenctl.diff.metrics import Metrics
 from goldenctl.diff.report import Report, SublayerResult, TensorResult
+from goldenctl.errors import printable
 from goldenctl.golden.schema import short_name
 from goldenctl.report.units import factor, human_ns
 from goldenctl.report.units import plural as plural
@@ -20,6 +22,31 @@ RULES = {
     "sketch": "sketch",
     "digest": "equal bytes",
 }
+
+
+def banners(report: Report) -> list[str]:
+    """Return what must be known before any number: no engine, faults put in on purpose."""
+    said = []
+    if report.simulated:
+        noise = _object(report.run.recipe.get("backend")).get("noise")
+        stated = f", noise {noise:.3g}" if isinstance(noise, float) else ""
+        said.append(f"SIMULATED: no engine computed these outputs{stated}")
+    if report.faults:
+        said.append(f"INJECTED FAULTS: {printable(', '.join(report.faults))}")
+    return said
+
+
+def dtypes(report: Report) -> str:
+    """Say in what dtypes the two sides are, where they differ."""
+    stated = [str(side.recipe.get("dtype", "")) for side in (report.golden, report.run)]
+    if stated[0] == stated[1] or not all(stated):
+        return ""
+    names = sides_of(report)
+    return ", ".join(f"{name} {dtype}" for name, dtype in zip(names, stated, strict=True))
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def group_of(name: str) -> str:
@@ -58,7 +85,9 @@ def matcher(only: str | None) -> Matcher:
 
 def sides_of(report: Report) -> tuple[str, str]:
     """Return what the two sides are called: golden and run, of two goldens old and new."""
-    return ("old", "new") if report.run.kind == "golden" else ("golden", "run")
+    if report.golden.kind == report.run.kind:
+        return ("old", "new") if report.run.kind == "golden" else ("first", "second")
+    return ("golden", "run")
 
 
 def stands_for(sublayer: SublayerResult) -> TensorResult | None:

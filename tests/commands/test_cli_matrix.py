@@ -43,7 +43,8 @@ def test_side_by_side(call: Call, golden: Path, tmp_path: Path) -> None:
     assert lines[2] == (
         "✓ float32: 79 tensors, at most 0% of tolerance used (mode sublayer, by default)"
     )
-    assert lines[4].startswith("✗ float16: 79 of 79 tensors are wrong, first embedding.output")
+    wrong = "78 of 79 tensors are wrong, first layers.00.attention.input_layernorm"
+    assert lines[4].startswith(f"✗ float16: {wrong}")
     assert lines[7].split() == ["sublayer", "bfloat16", "rel", "L2", "float32", "rel", "L2",
                                 "float16", "rel", "L2"]  # fmt: skip
     assert sum(line.startswith(("✓  ", "✗  ")) for line in lines) == 11
@@ -68,7 +69,7 @@ def test_side_by_side_shows_what_each_run_alone_does(
     assert call("replay", golden, bad, "--backend", "torch", "--inject", fault).code == 0
     ran = call("diff", golden, good, bad)
     lines = [line.rstrip() for line in ran.out.splitlines()]
-    assert lines[1] == "  SIMULATED: no engine computed these outputs"
+    assert lines[1] == "  SIMULATED: no engine computed these outputs, noise 0"
     assert f"  INJECTED FAULTS: {fault}" in lines
     alone = call("diff", golden, bad).out.splitlines()
     row = next(line.split() for line in alone if "layers.01.attention (probs)" in line)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,24 @@ def test_verify_other_options(call: Call, checkpoint: Path, tmp_path: Path) -> N
     assert "SIMULATED" in ran.out
     assert "tolerance classic" in ran.out
     assert open_golden(keep / "golden.h5").recipe["dtype"] == "bfloat16"
+
+
+def test_verify_keeps_the_files_of_a_failure_and_prints_nothing_when_quiet(
+    call: Call, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    arguments = ("verify", "--model-path", checkpoint, "--backend", "simulated")
+    quiet = call(*arguments, "-q")
+    assert (quiet.code, quiet.out, list(scratch.iterdir())) == (0, "", [])
+    tight = tmp_path / "tight.toml"
+    tight.write_text("['*/*']\nrel_l2 = 1e-12\n")
+    ran = call(*arguments, "--tolerance", tight)
+    assert ran.code == 1
+    (kept,) = scratch.iterdir()
+    assert ran.out.endswith(f"\nkept for a closer look: {kept}\n")
+    assert call("diff", kept / "golden.h5", kept / "run.h5").code == 0
 
 
 def test_inspect_file(call: Call, golden: Path, replayed: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -265,9 +265,9 @@ def test_a_run_of_another_golden_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_run_in_place_of_the_golden_is_refused(tmp_path: Path) -> None:
-    _, run = Pair.of(tmp_path).write()
+    golden, run = Pair.of(tmp_path).write()
     with pytest.raises(UsageError, match="expected a golden as the first file, got a run"):
-        compare(run, run, default_policy())
+        compare(run, golden, default_policy())
 
 
 def test_two_goldens_can_be_compared(tmp_path: Path) -> None:
@@ -359,6 +359,35 @@ def test_a_run_in_another_dtype_is_judged_by_the_table(tmp_path: Path) -> None:
     pair.run_arrays[Q_PROJ] = pair.run_arrays[Q_PROJ].astype(float_type("bfloat16"))
     judged = next(t for t in pair.compare().tensors if t.name == Q_PROJ)
     assert (judged.ok, judged.rule) == (True, "default")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "state"),
+    [
+        ({"dtype": "float32"}, "dtype_mismatch"),
+        ({"dtype": "bfloat16"}, "passed"),
+        ({"dtype": "float32", "backend": {"name": "import"}}, "passed"),
+    ],
+    ids=["replayed", "replayed in it", "a dump"],
+)
+def test_a_tensor_is_in_the_dtype_that_its_run_states(
+    tmp_path: Path, recipe: dict[str, Any], state: str
+) -> None:
+    pair = Pair.of(tmp_path)
+    pair.recipe.update(recipe)
+    pair.run_arrays[Q_PROJ] = pair.run_arrays[Q_PROJ].astype(float_type("bfloat16"))
+    judged = next(t for t in pair.compare().tensors if t.name == Q_PROJ)
+    assert judged.state == state
+    if state == "dtype_mismatch":
+        assert judged.message == "expected dtype float32, got bfloat16"
+
+
+def test_what_a_run_does_not_have_of_its_golden_is_counted(tmp_path: Path) -> None:
+    pair = Pair.of(tmp_path)
+    pair.recipe["sublayers"] = [ATTENTION]
+    pair.run_arrays = {n: a for n, a in pair.run_arrays.items() if n.startswith(ATTENTION)}
+    report = pair.compare()
+    assert (report.ok, report.left_out) == (True, 2)
 
 
 def test_simulation_and_faults_are_carried_over(tmp_path: Path) -> None:

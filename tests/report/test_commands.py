@@ -71,6 +71,17 @@ def test_a_diff_is_reproduced_debugged_and_accepted() -> None:
     ]
 
 
+def test_an_engine_is_named_as_it_was_given() -> None:
+    install = {"root": "/opt/infini", "source": "option"}
+    for backend, given in (
+        ({"name": "exec", "path": "/opt/my engine", "program": "mine 1"}, "'exec:/opt/my engine'"),
+        ({"name": "infinicore", "infinicore": install}, "infinicore:/opt/infini"),
+        ({"name": "infinicore", "infinicore": {**install, "source": "home"}}, "infinicore"),
+    ):
+        made = replace(diffed(), run=provenance("run", backend=backend))
+        assert f"goldenctl replay g.h5 run.h5 --backend {given} --mode " in lines(made)[0]
+
+
 def test_a_crash_comes_with_its_own_command() -> None:
     assert "gdb --args h P" in lines(bad())
 
