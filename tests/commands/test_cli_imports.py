@@ -61,6 +61,12 @@ def test_replay_diff_and_inspect_need_no_torch(
         ("faults",),
         ("synth", "tiny", tmp_path / "tiny"),
         ("infinicore", "status"),
+        ("diff", golden, out, "--json", tmp_path / "r.json", "--html", tmp_path / "r.html"),
+        ("report", tmp_path / "r.json", "--csv", tmp_path / "r.csv"),
+        ("plot", tmp_path / "r.json", "--output", tmp_path / "figures"),
+        ("export", golden, tmp_path / "g.npz"),
+        ("blame", golden),
+        ("bench", golden, "--backend", "infinicore", "--repeat", "1"),
     ):
         ran = without(("torch", "transformers"), *arguments)
         assert ran.returncode == 0, (arguments, ran.stderr)

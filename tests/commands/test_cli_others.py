@@ -34,6 +34,15 @@ def test_verify(call: Call, checkpoint: Path, harness: Path, tmp_path: Path) -> 
     assert "it exists already, and a golden is never changed" in refused.line
 
 
+def test_verify_without_a_model_path_names_its_default(call: Call) -> None:
+    ran = call("verify")
+    assert ran.code == 3
+    assert ran.line == (
+        "goldenctl: /home/shared/models/Qwen3-1.7B: there is no such folder; "
+        "name the checkpoint with --model-path"
+    )
+
+
 def test_verify_other_options(call: Call, checkpoint: Path, tmp_path: Path) -> None:
     keep = tmp_path / "kept"
     arguments = ("--backend", "simulated", "--dtype", "bfloat16", "--tolerance", "classic")

@@ -213,6 +213,17 @@ def test_moved_checkpoint(call: Call, checkpoint: Path, golden: Path, tmp_path: 
     shutil.copytree(checkpoint, moved)
     out = tmp_path / "r.h5"
     assert call("replay", golden, out, "--model-path", moved, "--layers", "0").code == 0
+    recorded, there = tmp_path / "g.h5", tmp_path / "there"
+    moved.rename(there)
+    assert call("record", there, recorded, "--random-tokens", "2").code == 0
+    there.rename(moved)
+    for command in (("replay", recorded, out), ("blame", recorded), ("selftest", recorded)):
+        ran = call(*command)
+        assert ran.code == 3
+        assert ran.line == (
+            f"goldenctl: {recorded}: was recorded from {there}, which is no folder here; "
+            "name the checkpoint with --model-path"
+        )
 
 
 def test_another_checkpoint_is_refused(call: Call, golden: Path, tmp_path: Path) -> None:
