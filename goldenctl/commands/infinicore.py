@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from goldenctl.commands.options import PATH, os_errors_named
-from goldenctl.errors import UsageError
 
 
 @click.group("infinicore", short_help="Show or install the InfiniCore that replays run on")
@@ -34,15 +33,19 @@ def status_command(infini_root: Path | None) -> None:
 
 
 @infinicore_group.command("install")
-@click.option("--prefix", type=PATH, help="Where to install; a folder of our own unless given.")
+@click.option(
+    "--prefix",
+    type=PATH,
+    help="A new or empty folder, or an earlier install; goldenctl's own unless given.",
+)
 @click.option("--sdist", type=PATH, help="The source package, fetched elsewhere.")
 def install_command(prefix: Path | None, sdist: Path | None) -> None:
-    """Build the pinned InfiniCore's CPU libraries from its source package."""
+    """Build the pinned InfiniCore's CPU libraries from its source package.
+
+    An install that is whole stays as it is; a damaged one is built again.
+    """
     from goldenctl.infini.provision import install
 
-    if prefix is not None and prefix.exists() and not prefix.is_dir():
-        msg = f"--prefix {prefix}: is a file, expected a folder"
-        raise UsageError(msg)
     with os_errors_named():
         done = install(prefix, sdist=sdist, progress=lambda line: click.echo(line, err=True))
     click.echo(f"InfiniCore is at {done.root}")
