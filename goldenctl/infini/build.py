@@ -6,6 +6,7 @@ Both builds of this package, InfiniCore and the harness, go through ``cmake_buil
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -20,6 +21,10 @@ from goldenctl.errors import MissingError
 
 Progress = Callable[[str], None]
 BUILD_HINT = "pip install 'goldenctl[build]', or install cmake with the system's packages"
+
+# Of compilers, linkers and pip; a command line with -Werror is no error.
+_ERROR = re.compile(r"(?i)(?:^|\s)error: |undefined reference to |multiple definition of ")
+_LINKER_ENDED = re.compile(r"^collect2: |linker command failed")
 
 
 class CommandFailed(MissingError):  # noqa: N818 - it is a MissingError
@@ -82,6 +87,7 @@ def _started(command: Sequence[str]) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         encoding="utf-8",
         errors="replace",
+        env={**os.environ, "LC_ALL": "C"},  # first_errors reads English
         process_group=0,
     )
 
@@ -95,10 +101,22 @@ def _interrupt(process: subprocess.Popen[str]) -> None:
 
 
 def first_errors(lines: Sequence[str], limit: int = 2) -> str:
-    """Return the first lines that speak of an error, else the last line that says anything."""
-    telling = [line.strip() for line in lines if "error" in line.lower()]
+    """Return the first errors of a compiler, linker or pip, else of CMake, else the last words.
+
+    What was wrong stands before the line in which a linker ends, and after CMake's.
+    """
     spoken = [line.strip() for line in lines if line.strip()]
-    return " | ".join(telling[:limit] or spoken[-1:] or ["it printed nothing"])
+    told: list[str] = []
+    of_cmake: list[str] = []
+    for before, line, after in zip(["", *spoken], spoken, [*spoken[1:], ""], strict=False):
+        if _LINKER_ENDED.search(line):
+            told += [before, line]
+        elif _ERROR.search(line):
+            told.append(line)
+        elif line.startswith("CMake Error"):
+            of_cmake += [line, after]
+    shown = list(dict.fromkeys(filter(None, told or of_cmake)))[:limit]
+    return " | ".join(shown or spoken[-1:] or ["it printed nothing"])
 
 
 def cmake_build(source: Path, build: Path, defines: Mapping[str, str], task: Task) -> None:

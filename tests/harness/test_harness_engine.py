@@ -244,7 +244,7 @@ def test_headers_that_do_not_compile(
         header.write("\nthis is not C\n")
     with pytest.raises(MissingError) as caught:
         build_harness(find_install(root))
-    assert "error: " in caught.value.message
+    assert f"failed: {root}/include/infiniop/ops/add.h:" in caught.value.message
     log = Path(caught.value.hint.rpartition("the full log is ")[2])
     assert "this is not C" in log.read_text()
 

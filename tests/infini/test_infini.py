@@ -75,6 +75,7 @@ TINY = """
 cmake_minimum_required(VERSION 3.22)
 project(tiny LANGUAGES CXX)
 add_executable(goldenctl-harness main.cpp)
+target_compile_options(goldenctl-harness PRIVATE -Wall -Werror)
 """
 
 
@@ -125,13 +126,28 @@ def test_failed_build_shows_the_compilers_error(tiny: Path, home: Path) -> None:
     install = find_install(pretend_install(home / "root"))
     with pytest.raises(MissingError) as caught:
         harness.build_harness(install)
-    assert "nothing" in caught.value.message
-    assert "error:" in caught.value.message
-    log = Path(caught.value.hint.rpartition("the full log is ")[2])
-    assert "main.cpp" in log.read_text()
+    begun = f"building the harness for {install.root} failed: {tiny}/main.cpp:1:21: error: "
+    assert caught.value.message.startswith(begun)
+    remedy, _, log = caught.value.hint.rpartition("; the full log is ")
+    assert remedy == (
+        f"check the headers and libraries in {install.root}, $CXX and $CXXFLAGS, "
+        "or take the CPU build: goldenctl infinicore install"
+    )
+    assert "-Werror" in Path(log).read_text()
     assert len(str(caught.value).splitlines()) == 1
     (tiny / "main.cpp").write_text("int main() { return 0; }\n")
     assert harness.build_harness(install).is_file()
+
+
+def test_failed_build_shows_the_linkers_error(tiny: Path, home: Path) -> None:
+    (tiny / "main.cpp").write_text("int absent();\nint main() { return absent(); }\n")
+    root = pretend_install(home / "root")
+    write_stamp(root, version="0.1.0", sdist="sha256:0")
+    with pytest.raises(MissingError) as caught:
+        harness.build_harness(find_install(root))
+    assert "undefined reference to `absent()'" in caught.value.message
+    remedy = f"and the install by: goldenctl infinicore install --prefix {root}; the full log is "
+    assert remedy in caught.value.hint
 
 
 def test_without_a_compiler(tiny: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
