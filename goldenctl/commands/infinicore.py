@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from goldenctl.commands.options import PATH, os_errors_named
+from goldenctl.errors import EXIT_OK, MissingError, printable
 
 
 @click.group("infinicore", short_help="Show or install the InfiniCore that replays run on")
@@ -16,20 +17,29 @@ def infinicore_group() -> None:
 
 @infinicore_group.command("status")
 @click.option("--infini-root", type=PATH, help="InfiniCore's install folder.")
-def status_command(infini_root: Path | None) -> None:
-    """Say which install is used, its version, digests and devices."""
-    from rich.console import Console
-    from rich.table import Table
+def status_command(infini_root: Path | None) -> int:
+    """Say which install is used, its version, digests and devices.
 
+    Devices are asked for by a program that is built at first; where it cannot be, all else is
+    said, and the exit code is 3.
+    """
     from goldenctl.infini.find import find_install
-    from goldenctl.infini.harness import status_lines
+    from goldenctl.infini.harness import device_rows
 
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for key, value in status_lines(find_install(infini_root)):
-        table.add_row(key, value)
-    Console(highlight=False, markup=False).print(table)
+    install = find_install(infini_root)
+    _say(install.rows)
+    try:
+        _say(device_rows(install))
+    except MissingError as error:
+        _say([("devices", f"unknown: {error}")])
+        return error.exit_code
+    return EXIT_OK
+
+
+def _say(rows: list[tuple[str, str]]) -> None:
+    """Print rows of what and value, each on a line of its own however long it is."""
+    for what, value in rows:
+        click.echo(printable(f"{what}: {value}"))
 
 
 @infinicore_group.command("install")

@@ -54,6 +54,17 @@ class Install:
         """Digest of each library by file name."""
         return {path.name: digest_file(path) for path in self.libraries}
 
+    @property
+    def rows(self) -> list[tuple[str, str]]:
+        """Rows of ``(what, value)`` that tell all that is known without a compiler."""
+        return [
+            ("root", str(self.root)),
+            ("found by", self.source),
+            ("version", self.version or "not stated"),
+            ("headers", self.headers_digest),
+            *self.library_digests.items(),
+        ]
+
 
 def find_install(root: Path | None = None) -> Install:
     """Return the first InfiniCore of: ``root``, ``$INFINI_ROOT``, ``~/.infini``, our own.

@@ -89,8 +89,8 @@ def devices(install: Install, *, progress: Progress = silent) -> Devices:
     raise MissingError(message, hint=f"check the InfiniCore install {install.root}")
 
 
-def status_lines(install: Install, *, progress: Progress = silent) -> list[tuple[str, str]]:
-    """Return ``(what, value)`` rows on an install, its harness and its devices."""
+def device_rows(install: Install, *, progress: Progress = silent) -> list[tuple[str, str]]:
+    """Return ``(what, value)`` rows on the harness and devices of an install; see ``devices``."""
     found = devices(install, progress=progress)
     present = [f"{name} ({count})" for name, count in found.counts.items() if count > 0]
     quirks = [
@@ -100,11 +100,6 @@ def status_lines(install: Install, *, progress: Progress = silent) -> list[tuple
         if names
     ]
     return [
-        ("root", str(install.root)),
-        ("found by", install.source),
-        ("version", install.version or "not stated"),
-        ("headers", install.headers_digest),
-        *install.library_digests.items(),
         ("harness", str(build_harness(install))),
         ("program", found.program),
         ("devices", ", ".join(present) or "none"),

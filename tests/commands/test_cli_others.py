@@ -14,6 +14,7 @@ from ran import Call
 from goldenctl import __version__
 from goldenctl.golden.file import open_golden
 from goldenctl.golden.schema import short_name
+from goldenctl.infini.find import Install
 from goldenctl.replay.faults import FAULTS
 
 
@@ -95,16 +96,42 @@ def test_faults_lists_all(call: Call) -> None:
     assert set(FAULTS) <= first_words
 
 
-def test_infinicore_status(call: Call, harness: Path) -> None:
-    from goldenctl.infini.find import find_install
-
-    install = find_install()
+def test_infinicore_status(
+    call: Call, harness: Path, infini_install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each thing is on one line, however narrow the terminal."""
+    monkeypatch.setenv("COLUMNS", "20")
     ran = call("infinicore", "status")
     assert ran.code == 0
-    unwrapped = "".join(line.strip() for line in ran.out.splitlines())
-    for said in (str(install.root), install.headers_digest, "cpu (1)", *install.library_digests):
-        assert said in unwrapped
-    assert call("infinicore", "status", "--infini-root", install.root).code == 0
+    expected = [
+        f"root: {infini_install.root}",
+        f"found by: {infini_install.source}",
+        f"version: {infini_install.version}",
+        f"headers: {infini_install.headers_digest}",
+        *(f"{name}: {digest}" for name, digest in infini_install.library_digests.items()),
+        f"harness: {harness}",
+        f"program: goldenctl-harness {__version__}",
+        "devices: cpu (1)",
+        "rope: neox, gptj",
+        "quirks: cpu float32: gemm_reads_output; cpu float16: rounds_to_zero",
+    ]
+    assert ran.out.splitlines() == expected
+    assert call("infinicore", "status", "--infini-root", infini_install.root).code == 0
+
+
+def test_infinicore_status_without_a_compiler(
+    call: Call, infini_install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    ran = call("infinicore", "status")
+    assert (ran.code, ran.err) == (3, "")
+    *known, devices = ran.out.splitlines()
+    assert known == [f"{what}: {value}" for what, value in infini_install.rows]
+    assert devices == (
+        "devices: unknown: no C++ compiler was found: none of $CXX, c++, g++, clang++ is a "
+        "program; install g++ or clang++"
+    )
 
 
 def test_infinicore_install_of_what_is_there(call: Call, harness: Path) -> None:

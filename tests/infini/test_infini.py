@@ -204,10 +204,18 @@ def test_devices_of_a_program_that_cannot_say(tiny: Path, home: Path) -> None:
         harness.devices(install)
 
 
-def test_status_lines(infini_install: Install) -> None:
-    rows = dict(harness.status_lines(infini_install))
+def test_rows_of_an_install(infini_install: Install) -> None:
+    rows = dict(infini_install.rows)
+    assert list(rows) == [
+        *("root", "found by", "version", "headers", "libinfinirt.so", "libinfiniop.so")
+    ]
     assert rows["root"] == str(infini_install.root)
+    assert rows["found by"] == "provisioned"
+    assert rows["libinfinirt.so"].startswith("sha256:")
+
+
+def test_rows_of_devices(infini_install: Install) -> None:
+    rows = dict(harness.device_rows(infini_install))
     assert rows["devices"] == "cpu (1)"
     assert rows["rope"] == "neox, gptj"
     assert rows["quirks"] == "cpu float32: gemm_reads_output; cpu float16: rounds_to_zero"
-    assert rows["libinfinirt.so"].startswith("sha256:")
