@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from ran import Call
 
+import goldenctl
 from goldenctl import __version__
 from goldenctl.golden.file import open_golden
 from goldenctl.golden.schema import short_name
@@ -180,3 +181,22 @@ def test_closed_pipe_is_no_error(golden: Path) -> None:
     os.close(writing)
     assert "Traceback" not in ran.stderr
     assert "internal error" not in ran.stderr
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "goldenctl.commands.diff":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+from goldenctl.__main__ import main
+main()
+"""
+
+
+def test_ctrl_c_while_the_program_is_imported() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(goldenctl.__file__).parent.parent)}
+    command = [sys.executable, "-c", INTERRUPTED_IMPORT, "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "goldenctl: interrupted\n")
