@@ -97,7 +97,7 @@ def _data(name: str) -> str:
 
 
 def _build(place: Path, sdist: Path | None, progress: Progress) -> None:
-    if wrong := what_is_wrong(place) if (place / STAMP).exists() else "":
+    if (place / STAMP).is_file() and (wrong := what_is_wrong(place, digests=True)):
         progress(f"building the install in {place} again: {wrong}")
     with log_beside(place) as log, scratch_beside(place) as work:
         archive = sdist or fetch(work, log, progress)

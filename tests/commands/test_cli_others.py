@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -161,6 +162,18 @@ def test_doctor_finds_a_lack(
     assert ran.code == 3
     assert said in ran.out
     assert "1 of " in ran.out.splitlines()[-1]
+
+
+def test_doctor_finds_a_damaged_install(
+    call: Call, infini_install: Install, tmp_path: Path
+) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(infini_install.root, root)
+    os.truncate(root / "lib" / "libinfiniop.so", 4096)
+    ran = call("doctor", "--infini-root", root)
+    assert ran.code == 3
+    assert "its lib/libinfiniop.so has 4096 bytes, expected " in ran.out
+    assert f"    build it again: goldenctl infinicore install --prefix {root}\n" in ran.out
 
 
 def test_version_and_module(golden: Path) -> None:
