@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from goldenctl.commands.options import PATH, os_errors_named
-from goldenctl.errors import UsageError
+from goldenctl.errors import EXIT_OK, MissingError, printable
 
 
 @click.group("infinicore", short_help="Show or install the InfiniCore that replays run on")
@@ -17,32 +17,45 @@ def infinicore_group() -> None:
 
 @infinicore_group.command("status")
 @click.option("--infini-root", type=PATH, help="InfiniCore's install folder.")
-def status_command(infini_root: Path | None) -> None:
-    """Say which install is used, its version, digests and devices."""
-    from rich.console import Console
-    from rich.table import Table
+def status_command(infini_root: Path | None) -> int:
+    """Say which install is used, its version, digests and devices.
 
+    Devices are asked for by a program that is built at first; where it cannot be, all else is
+    said, and the exit code is 3.
+    """
     from goldenctl.infini.find import find_install
-    from goldenctl.infini.harness import status_lines
+    from goldenctl.infini.harness import device_rows
 
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for key, value in status_lines(find_install(infini_root)):
-        table.add_row(key, value)
-    Console(highlight=False, markup=False).print(table)
+    install = find_install(infini_root)
+    _say(install.rows)
+    try:
+        _say(device_rows(install))
+    except MissingError as error:
+        _say([("devices", f"unknown: {error}")])
+        return error.exit_code
+    return EXIT_OK
+
+
+def _say(rows: list[tuple[str, str]]) -> None:
+    """Print rows of what and value, each on a line of its own however long it is."""
+    for what, value in rows:
+        click.echo(printable(f"{what}: {value}"))
 
 
 @infinicore_group.command("install")
-@click.option("--prefix", type=PATH, help="Where to install; a folder of our own unless given.")
+@click.option(
+    "--prefix",
+    type=PATH,
+    help="A new or empty folder, or an earlier install; goldenctl's own unless given.",
+)
 @click.option("--sdist", type=PATH, help="The source package, fetched elsewhere.")
 def install_command(prefix: Path | None, sdist: Path | None) -> None:
-    """Build the pinned InfiniCore's CPU libraries from its source package."""
+    """Build the pinned InfiniCore's CPU libraries from its source package.
+
+    An install that is whole stays as it is; a damaged one is built again.
+    """
     from goldenctl.infini.provision import install
 
-    if prefix is not None and prefix.exists() and not prefix.is_dir():
-        msg = f"--prefix {prefix}: is a file, expected a folder"
-        raise UsageError(msg)
     with os_errors_named():
         done = install(prefix, sdist=sdist, progress=lambda line: click.echo(line, err=True))
     click.echo(f"InfiniCore is at {done.root}")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,13 +13,20 @@ from typing import Literal
 
 from goldenctl.errors import MissingError
 from goldenctl.infini.paths import provisioned_prefix
+from goldenctl.infini.stamp import STAMP, damage, digest_file, read_stamp
 
 INSTALL_HINT = (
     "point --infini-root or $INFINI_ROOT at an InfiniCore install, "
     "or build the CPU one: goldenctl infinicore install"
 )
 LIBRARIES = ("infinirt", "infiniop")
-STAMP = "goldenctl-install.json"
+REQUIRED = (
+    "include/infinicore.h",
+    "include/infinirt.h",
+    "include/infiniop/handle.h",
+    "include/infiniop/ops/gemm.h",
+    *(f"lib/lib{name}.so" for name in LIBRARIES),
+)
 
 Source = Literal["option", "environment", "home", "provisioned"]
 
@@ -47,48 +54,58 @@ class Install:
         """Digest of each library by file name."""
         return {path.name: digest_file(path) for path in self.libraries}
 
+    @property
+    def rows(self) -> list[tuple[str, str]]:
+        """Rows of ``(what, value)`` that tell all that is known without a compiler."""
+        return [
+            ("root", str(self.root)),
+            ("found by", self.source),
+            ("version", self.version or "not stated"),
+            ("headers", self.headers_digest),
+            *self.library_digests.items(),
+        ]
+
 
 def find_install(root: Path | None = None) -> Install:
     """Return the first InfiniCore of: ``root``, ``$INFINI_ROOT``, ``~/.infini``, our own.
 
     A root that the user named is taken or refused, never passed over. Raises MissingError.
     """
-    named: list[tuple[Path, Source]] = []
     if root is not None:
-        named.append((root, "option"))
-    elif environment := os.environ.get("INFINI_ROOT"):
-        named.append((Path(environment), "environment"))
-    for candidate, source in named:
-        if lack := what_it_lacks(candidate):
-            origin = "--infini-root" if source == "option" else "$INFINI_ROOT"
-            message = f"{origin} {candidate} is not an InfiniCore install: it lacks {lack}"
-            raise MissingError(message, hint=INSTALL_HINT)
-        return _install(candidate, source)
-    home = Path.home() / ".infini"
-    if not what_it_lacks(home):
+        return _named(root, "option", "--infini-root")
+    if environment := os.environ.get("INFINI_ROOT"):
+        return _named(Path(environment), "environment", "$INFINI_ROOT")
+    home, own = Path.home() / ".infini", provisioned_prefix()
+    if not (of_home := what_is_wrong(home)):
         return _install(home, "home")
-    own = provisioned_prefix()
-    if not what_it_lacks(own) and (own / STAMP).is_file():
+    of_own = what_is_wrong(own)
+    if not of_own and not (own / STAMP).is_file():
+        of_own = f"it lacks {STAMP}"
+    if not of_own:
         return _install(own, "provisioned")
-    message = f"InfiniCore was not found: neither {home} nor {own} is a whole install"
+    message = f"InfiniCore was not found: {_state(home, of_home)}, and {_state(own, of_own)}"
     raise MissingError(message, hint=INSTALL_HINT)
 
 
-def what_it_lacks(root: Path) -> str:
-    """Return the first file that keeps ``root`` from being an install, or an empty string."""
-    for header in ("infinicore.h", "infinirt.h", "infiniop/handle.h", "infiniop/ops/gemm.h"):
-        if not (root / "include" / header).is_file():
-            return f"include/{header}"
-    for library in LIBRARIES:
-        if not (root / "lib" / f"lib{library}.so").is_file():
-            return f"lib/lib{library}.so"
-    return ""
+def what_is_wrong(root: Path, *, digests: bool = False) -> str:
+    """Return the first thing that keeps ``root`` from being an install, or an empty string.
+
+    Of an install that goldenctl made, every file must have the size that was installed, and
+    the bytes too with ``digests``.
+    """
+    for name in REQUIRED:
+        path = root / name
+        if not path.is_file():
+            return f"it lacks {name}"
+        if path.stat().st_size == 0:
+            return f"its {name} is empty"
+    return damage(root, digests=digests)
 
 
-def digest_file(path: Path) -> str:
-    """Return ``sha256:hex`` of the bytes of ``path``."""
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+def install_command(root: Path) -> str:
+    """Return the command that mends an install of ours in ``root``."""
+    prefix = "" if root == provisioned_prefix() else f" --prefix {shlex.quote(str(root))}"
+    return f"goldenctl infinicore install{prefix}"
 
 
 def digest_files(base: Path, files: Iterable[Path]) -> str:
@@ -97,16 +114,22 @@ def digest_files(base: Path, files: Iterable[Path]) -> str:
     return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
 
 
+def _named(root: Path, source: Source, origin: str) -> Install:
+    if not (wrong := what_is_wrong(root)):
+        return _install(root, source)
+    hint = INSTALL_HINT
+    if (root / STAMP).is_file():
+        hint = f"build it again: {install_command(root)}"
+    message = f"{origin} {root} is not an InfiniCore install: {wrong}"
+    raise MissingError(message, hint=hint)
+
+
 def _install(root: Path, source: Source) -> Install:
     root = root.expanduser().absolute()
     libraries = tuple(root / "lib" / f"lib{name}.so" for name in LIBRARIES)
-    return Install(root, source, root / "include", libraries, _version(root / STAMP))
+    stamp = read_stamp(root)  # InfiniCore's headers name no version; only an install of ours knows
+    return Install(root, source, root / "include", libraries, stamp.version if stamp else None)
 
 
-def _version(stamp: Path) -> str | None:
-    # InfiniCore's headers name no version; only an install of ours knows.
-    try:
-        version: object = json.loads(stamp.read_text(encoding="utf-8")).get("version")
-    except (OSError, ValueError, AttributeError):
-        return None
-    return version if isinstance(version, str) else None
+def _state(root: Path, wrong: str) -> str:
+    return f"{root} is not whole: {wrong}" if root.exists() else f"{root} is not there"

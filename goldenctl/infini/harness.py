@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +13,10 @@ import msgspec
 
 import goldenctl
 from goldenctl.errors import MissingError
-from goldenctl.infini.build import Progress, cmake_build, compiler, exclusive, silent
-from goldenctl.infini.find import Install, digest_files
+from goldenctl.infini.build import Progress, Task, cmake_build, compiler, silent
+from goldenctl.infini.find import Install, digest_files, install_command
 from goldenctl.infini.paths import harness_cache
+from goldenctl.infini.place import log_beside, put, scratch_beside, sole_builder
 
 PROGRAM = "goldenctl-harness"
 SOURCES = Path(goldenctl.__file__).parent / "harness"
@@ -47,7 +47,7 @@ def build_harness(install: Install, *, sanitize: bool = False, progress: Progres
     program = folder / PROGRAM
     if program.is_file():
         return program
-    with exclusive(folder.with_name(folder.name + ".lock"), progress):
+    with sole_builder(folder, progress):
         if not program.is_file():
             progress(f"building the harness for {install.root}")
             _build_into(folder, install, sanitize, progress)
@@ -89,8 +89,8 @@ def devices(install: Install, *, progress: Progress = silent) -> Devices:
     raise MissingError(message, hint=f"check the InfiniCore install {install.root}")
 
 
-def status_lines(install: Install, *, progress: Progress = silent) -> list[tuple[str, str]]:
-    """Return ``(what, value)`` rows on an install, its harness and its devices."""
+def device_rows(install: Install, *, progress: Progress = silent) -> list[tuple[str, str]]:
+    """Return ``(what, value)`` rows on the harness and devices of an install; see ``devices``."""
     found = devices(install, progress=progress)
     present = [f"{name} ({count})" for name, count in found.counts.items() if count > 0]
     quirks = [
@@ -100,11 +100,6 @@ def status_lines(install: Install, *, progress: Progress = silent) -> list[tuple
         if names
     ]
     return [
-        ("root", str(install.root)),
-        ("found by", install.source),
-        ("version", install.version or "not stated"),
-        ("headers", install.headers_digest),
-        *install.library_digests.items(),
         ("harness", str(build_harness(install))),
         ("program", found.program),
         ("devices", ", ".join(present) or "none"),
@@ -123,22 +118,25 @@ def _compiler_version() -> str:
     return f"{path}\n{done.stdout}"
 
 
+def _remedy(install: Install) -> str:
+    if install.version is not None:  # it is one of ours
+        return f"check $CXX and $CXXFLAGS, and the install by: {install_command(install.root)}"
+    return (
+        f"check the headers and libraries in {install.root}, $CXX and $CXXFLAGS, "
+        "or take the CPU build: goldenctl infinicore install"
+    )
+
+
 def _build_into(folder: Path, install: Install, sanitize: bool, progress: Progress) -> None:
-    log = folder.with_name(folder.name + ".log")
-    log.unlink(missing_ok=True)
     defines = {
         "INFINI_ROOT": str(install.root),
         "GOLDENCTL_SANITIZE": "ON" if sanitize else "OFF",
         "GOLDENCTL_VERSION": goldenctl.__version__,
     }
     what = f"building the harness for {install.root}"
-    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as scratch:
-        build = Path(scratch) / "build"
-        cmake_build(SOURCES, build, defines, what=what, log=log, progress=progress)
-        ready = Path(scratch) / "ready"
+    with log_beside(folder) as log, scratch_beside(folder) as scratch:
+        build, ready = scratch / "build", scratch / "ready"
+        cmake_build(SOURCES, build, defines, Task(what, _remedy(install), log, progress))
         ready.mkdir()
         shutil.move(build / PROGRAM, ready / PROGRAM)
-        if folder.exists():  # left by a process that was killed
-            shutil.rmtree(folder)
-        ready.rename(folder)
-    log.unlink(missing_ok=True)
+        put(ready, folder)

@@ -1,79 +1,85 @@
 """Owns the CPU build of InfiniCore that goldenctl makes for itself from the pinned source package.
 
-An install is whole when its stamp is there: the stamp is written last, into a folder that is
-renamed into place only then.
+It is built beside its place, stamped with the digest of every file, and only then put there.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import tarfile
-import tempfile
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path, PurePosixPath
 
-from goldenctl.errors import DamagedError, MissingError
+from goldenctl.errors import DamagedError, MissingError, UsageError
 from goldenctl.infini.build import (
     Progress,
+    Task,
     cmake_build,
     cmake_install,
-    exclusive,
     run_logged,
     silent,
 )
-from goldenctl.infini.find import (
-    LIBRARIES,
-    STAMP,
-    Install,
-    digest_file,
-    find_install,
-    what_it_lacks,
-)
+from goldenctl.infini.find import Install, find_install, what_is_wrong
 from goldenctl.infini.paths import provisioned_prefix
+from goldenctl.infini.place import log_beside, put, scratch_beside, sole_builder
+from goldenctl.infini.stamp import STAMP, digest_file, read_stamp, write_stamp
 
 VERSION = "0.1.0"
 REQUIREMENTS = "requirements-infinicore.txt"
 MAX_UNPACKED_BYTES = 64 << 20
-WHAT = "building InfiniCore"
+INSTALLED = {"include", "lib", STAMP}
 
 
 def install(
-    prefix: Path | None = None,
-    *,
-    progress: Progress = silent,
-    sdist: Path | None = None,
-    force: bool = False,
+    prefix: Path | None = None, *, progress: Progress = silent, sdist: Path | None = None
 ) -> Install:
     """Build InfiniCore's CPU libraries into ``prefix`` unless they are there already, whole.
 
     ``sdist`` is the source package where pip cannot fetch it; its digest is checked either
-    way. Two processes do not build at once. Raises MissingError and DamagedError.
+    way. Two processes do not build at once. Raises UsageError where ``prefix`` holds anything
+    but an install of goldenctl, MissingError and DamagedError.
     """
     prefix = (prefix or provisioned_prefix()).expanduser().absolute()
-    with exclusive(prefix.with_name(prefix.name + ".lock"), progress):
-        if force or not is_whole(prefix):
-            _build_into(prefix, sdist, progress)
-        else:
+    place = prefix.resolve()  # a link to a folder stays, and the folder is replaced
+    refuse_foreign(place)
+    with sole_builder(place, progress):
+        if is_whole(place):
             progress(f"InfiniCore {VERSION} is already in {prefix}")
+        else:
+            _build(place, sdist, progress)
+            progress(f"InfiniCore {VERSION} is in {prefix}")
     if prefix == provisioned_prefix():
         return _as_provisioned(prefix)
     return find_install(prefix)
 
 
 def is_whole(prefix: Path) -> bool:
-    """Tell whether ``prefix`` has the stamp of this version and libraries that match it."""
-    try:
-        stamp = json.loads((prefix / STAMP).read_text(encoding="utf-8"))
-        digests = {name: digest_file(prefix / name) for name in _library_names()}
-    except (OSError, ValueError):
-        return False
-    return bool(
-        stamp.get("sdist") == pinned_digest()
-        and stamp.get("files") == digests
-        and not what_it_lacks(prefix)
+    """Tell whether ``prefix`` is an install of this version with every byte in its place."""
+    stamp = read_stamp(prefix)
+    return (
+        stamp is not None
+        and stamp.sdist == pinned_digest()
+        and not what_is_wrong(prefix, digests=True)
     )
+
+
+def refuse_foreign(place: Path) -> None:
+    """Raise UsageError unless ``place`` is absent, empty, or an install of goldenctl alone."""
+    if not place.exists():
+        return
+    if not place.is_dir():
+        message = f"{place}: is a file, expected a folder"
+        raise UsageError(message)
+    held = {path.name for path in place.iterdir()}
+    foreign = held - INSTALLED if STAMP in held else held
+    if foreign:
+        message = (
+            f"{place}: holds {min(foreign)}, which goldenctl did not install; expected "
+            "an empty folder, none, or one that goldenctl installed InfiniCore into"
+        )
+        raise UsageError(message, hint="name another folder by --prefix")
 
 
 def pinned_digest() -> str:
@@ -86,29 +92,22 @@ def _as_provisioned(prefix: Path) -> Install:
     return Install(found.root, "provisioned", found.include, found.libraries, found.version)
 
 
-def _library_names() -> list[str]:
-    return [f"lib/lib{name}.so" for name in LIBRARIES]
-
-
 def _data(name: str) -> str:
     return resources.files("goldenctl.infini").joinpath(name).read_text(encoding="utf-8")
 
 
-def _build_into(prefix: Path, sdist: Path | None, progress: Progress) -> None:
-    log = prefix.with_name(prefix.name + ".log")
-    log.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{prefix.name}.", dir=prefix.parent) as scratch:
-        work = Path(scratch)
+def _build(place: Path, sdist: Path | None, progress: Progress) -> None:
+    if (place / STAMP).is_file() and (wrong := what_is_wrong(place, digests=True)):
+        progress(f"building the install in {place} again: {wrong}")
+    with log_beside(place) as log, scratch_beside(place) as work:
         archive = sdist or fetch(work, log, progress)
         _check_digest(archive)
         source = unpack(archive, work / "source")
         whole = work / "install"
-        _compile(source, work, whole, log=log, progress=progress)
-        _stamp(whole)
-        if prefix.exists():
-            shutil.rmtree(prefix)
-        whole.rename(prefix)
-    progress(f"InfiniCore {VERSION} is in {prefix}")
+        _compile(source, whole, log, progress)
+        write_stamp(whole, version=VERSION, sdist=pinned_digest())
+        refuse_foreign(place)  # the build took its time
+        put(whole, place)
 
 
 def fetch(work: Path, log: Path, progress: Progress = silent) -> Path:
@@ -124,11 +123,8 @@ def fetch(work: Path, log: Path, progress: Progress = silent) -> Path:
     options = ["--no-deps", "--no-binary", "infinicore", "--require-hashes", "--progress-bar=off"]
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", *options]
     command += ["--requirement", str(requirements), "--dest", str(work / "sdist")]
-    try:
-        run_logged(command, log, "fetching InfiniCore", progress)
-    except MissingError as error:
-        hint = f"{error.hint}; without network: --sdist infinicore-{VERSION}.tar.gz"
-        raise MissingError(error.message, hint=hint) from error
+    remedy = f"without network: --sdist infinicore-{VERSION}.tar.gz"
+    run_logged(command, Task("fetching InfiniCore", remedy, log, progress))
     return next((work / "sdist").glob("*.tar.gz"))
 
 
@@ -163,19 +159,13 @@ def unpack(archive: Path, target: Path) -> Path:
     return next(target.iterdir())
 
 
-def _compile(source: Path, work: Path, whole: Path, *, log: Path, progress: Progress) -> None:
-    project = work / "project"
+def _compile(source: Path, whole: Path, log: Path, progress: Progress) -> None:
+    """Build ``source`` beside it, and install the result as ``whole``."""
+    project, build = source.with_name("project"), source.with_name("build")
     project.mkdir()
     (project / "CMakeLists.txt").write_text(_data("infinicore.cmake"), encoding="utf-8")
     defines = {"INFINICORE_SOURCE": str(source), "CMAKE_INSTALL_PREFIX": str(whole)}
-    cmake_build(project, work / "build", defines, what=WHAT, log=log, progress=progress)
-    cmake_install(work / "build", what=WHAT, log=log, progress=silent)
-
-
-def _stamp(whole: Path) -> None:
-    stamp = {
-        "version": VERSION,
-        "sdist": pinned_digest(),
-        "files": {name: digest_file(whole / name) for name in _library_names()},
-    }
-    (whole / STAMP).write_text(json.dumps(stamp, indent=2) + "\n", encoding="utf-8")
+    remedy = "name another compiler by $CXX"
+    task = Task("building InfiniCore", remedy, log, progress)
+    cmake_build(project, build, defines, task)
+    cmake_install(build, replace(task, progress=silent))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,9 +13,11 @@ from pathlib import Path
 import pytest
 from ran import Call
 
+import goldenctl
 from goldenctl import __version__
 from goldenctl.golden.file import open_golden
 from goldenctl.golden.schema import short_name
+from goldenctl.infini.find import Install
 from goldenctl.replay.faults import FAULTS
 
 
@@ -123,16 +126,42 @@ def test_faults_lists_all(call: Call) -> None:
     assert set(FAULTS) <= first_words
 
 
-def test_infinicore_status(call: Call, harness: Path) -> None:
-    from goldenctl.infini.find import find_install
-
-    install = find_install()
+def test_infinicore_status(
+    call: Call, harness: Path, infini_install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each thing is on one line, however narrow the terminal."""
+    monkeypatch.setenv("COLUMNS", "20")
     ran = call("infinicore", "status")
     assert ran.code == 0
-    unwrapped = "".join(line.strip() for line in ran.out.splitlines())
-    for said in (str(install.root), install.headers_digest, "cpu (1)", *install.library_digests):
-        assert said in unwrapped
-    assert call("infinicore", "status", "--infini-root", install.root).code == 0
+    expected = [
+        f"root: {infini_install.root}",
+        f"found by: {infini_install.source}",
+        f"version: {infini_install.version}",
+        f"headers: {infini_install.headers_digest}",
+        *(f"{name}: {digest}" for name, digest in infini_install.library_digests.items()),
+        f"harness: {harness}",
+        f"program: goldenctl-harness {__version__}",
+        "devices: cpu (1)",
+        "rope: neox, gptj",
+        "quirks: cpu float32: gemm_reads_output; cpu float16: rounds_to_zero",
+    ]
+    assert ran.out.splitlines() == expected
+    assert call("infinicore", "status", "--infini-root", infini_install.root).code == 0
+
+
+def test_infinicore_status_without_a_compiler(
+    call: Call, infini_install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    ran = call("infinicore", "status")
+    assert (ran.code, ran.err) == (3, "")
+    *known, devices = ran.out.splitlines()
+    assert known == [f"{what}: {value}" for what, value in infini_install.rows]
+    assert devices == (
+        "devices: unknown: no C++ compiler was found: none of $CXX, c++, g++, clang++ is a "
+        "program; install g++ or clang++"
+    )
 
 
 def test_infinicore_install_of_what_is_there(call: Call, harness: Path) -> None:
@@ -163,6 +192,18 @@ def test_doctor_finds_a_lack(
     assert "1 of " in ran.out.splitlines()[-1]
 
 
+def test_doctor_finds_a_damaged_install(
+    call: Call, infini_install: Install, tmp_path: Path
+) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(infini_install.root, root)
+    os.truncate(root / "lib" / "libinfiniop.so", 4096)
+    ran = call("doctor", "--infini-root", root)
+    assert ran.code == 3
+    assert "its lib/libinfiniop.so has 4096 bytes, expected " in ran.out
+    assert f"    build it again: goldenctl infinicore install --prefix {root}\n" in ran.out
+
+
 def test_version_and_module(golden: Path) -> None:
     command = [sys.executable, "-m", "goldenctl"]
     shown = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
@@ -181,3 +222,22 @@ def test_closed_pipe_is_no_error(golden: Path) -> None:
     os.close(writing)
     assert "Traceback" not in ran.stderr
     assert "internal error" not in ran.stderr
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "goldenctl.commands.diff":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+from goldenctl.__main__ import main
+main()
+"""
+
+
+def test_ctrl_c_while_the_program_is_imported() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(goldenctl.__file__).parent.parent)}
+    command = [sys.executable, "-c", INTERRUPTED_IMPORT, "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "goldenctl: interrupted\n")

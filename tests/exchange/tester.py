@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from goldenctl.infini import provision
-from goldenctl.infini.build import compiler, exclusive
+from goldenctl.infini.build import compiler
 from goldenctl.infini.find import Install
 from goldenctl.infini.paths import harness_cache
+from goldenctl.infini.place import exclusive
 
 
 @dataclass(frozen=True)

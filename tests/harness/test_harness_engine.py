@@ -15,10 +15,11 @@ import pytest
 from harness_plans import Plan, run_plan
 
 from goldenctl.errors import MissingError
-from goldenctl.infini.build import compiler, exclusive
+from goldenctl.infini.build import compiler
 from goldenctl.infini.find import Install, find_install
 from goldenctl.infini.harness import build_harness, devices
 from goldenctl.infini.paths import harness_cache
+from goldenctl.infini.place import exclusive
 
 FAKE = Path(__file__).parent / "fake_infini"
 
@@ -243,8 +244,8 @@ def test_headers_that_do_not_compile(
         header.write("\nthis is not C\n")
     with pytest.raises(MissingError) as caught:
         build_harness(find_install(root))
-    assert "error: " in caught.value.message
-    log = Path(caught.value.hint.removeprefix("the full log is "))
+    assert f"failed: {root}/include/infiniop/ops/add.h:" in caught.value.message
+    log = Path(caught.value.hint.rpartition("the full log is ")[2])
     assert "this is not C" in log.read_text()
 
 

@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import os
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 import pytest
+from pretend import pretend_install
 
 import goldenctl
-from goldenctl.errors import DamagedError, MissingError
-from goldenctl.infini import build, harness, paths, provision
-from goldenctl.infini.find import STAMP, Install, find_install
-
-
-def pretend_install(root: Path) -> Path:
-    """Make files of the names that an install has."""
-    for name in ("infinicore.h", "infinirt.h", "infiniop/handle.h", "infiniop/ops/gemm.h"):
-        (root / "include" / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / "include" / name).write_text(f"// {name}\n")
-    (root / "lib").mkdir()
-    for library in ("infinirt", "infiniop"):
-        (root / "lib" / f"lib{library}.so").write_bytes(library.encode())
-    return root
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give an empty home folder and none of the variables that point elsewhere."""
-    for name in ("INFINI_ROOT", "GOLDENCTL_HOME", "XDG_DATA_HOME", "GOLDENCTL_CACHE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    return tmp_path
+from goldenctl.errors import MissingError
+from goldenctl.infini import build, harness, paths
+from goldenctl.infini.find import Install, find_install
+from goldenctl.infini.stamp import write_stamp
 
 
 def test_find_order(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,7 +23,7 @@ def test_find_order(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = pretend_install(home / ".local/share/goldenctl/infinicore-0.1.0")
     with pytest.raises(MissingError, match="was not found"):
         find_install()  # without its stamp it is not whole
-    (own / STAMP).write_text('{"version": "0.1.0"}')
+    write_stamp(own, version="0.1.0", sdist="sha256:0")
     assert (find_install().source, find_install().version) == ("provisioned", "0.1.0")
     pretend_install(home / ".infini")
     assert (find_install().source, find_install().version) == ("home", None)
@@ -91,76 +71,11 @@ def test_paths(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert paths.provisioned_prefix() == Path("/home/infinicore-0.1.0")
 
 
-def test_install_is_whole_and_repeatable(infini_install: Install) -> None:
-    assert infini_install.source == "provisioned"
-    assert infini_install.version == provision.VERSION
-    assert provision.is_whole(infini_install.root)
-    lines: list[str] = []
-    again = provision.install(progress=lines.append)
-    assert again == infini_install
-    assert lines == [f"InfiniCore 0.1.0 is already in {infini_install.root}"]
-
-
-def test_install_at_a_prefix_that_is_whole(infini_install: Install) -> None:
-    """The command finds nothing to do; that it builds, the fixture has seen."""
-    prefix = str(infini_install.root)
-    command = [sys.executable, "-m", "goldenctl", "infinicore", "install", "--prefix", prefix]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, f"InfiniCore is at {prefix}\n")
-    assert done.stderr == f"InfiniCore 0.1.0 is already in {prefix}\n"
-
-
-@pytest.mark.parametrize("damage", ["no stamp", "torn stamp", "library"])
-def test_damaged_install_is_not_whole(infini_install: Install, tmp_path: Path, damage: str) -> None:
-    root = tmp_path / "copy"
-    subprocess.run(["cp", "-r", infini_install.root, root], check=True)
-    assert provision.is_whole(root)
-    if damage == "no stamp":
-        (root / STAMP).unlink()
-    elif damage == "torn stamp":
-        (root / STAMP).write_text('{"version": "0.')
-    else:
-        with (root / "lib" / "libinfinirt.so").open("ab") as file:
-            file.write(b"x")
-    assert not provision.is_whole(root)
-
-
-def test_source_package_of_other_bytes_is_refused(tmp_path: Path) -> None:
-    archive = tmp_path / "infinicore-0.1.0.tar.gz"
-    archive.write_bytes(b"not it")
-    with pytest.raises(DamagedError, match="expected sha256:f11f9ab3"):
-        provision.install(tmp_path / "prefix", sdist=archive)
-    assert not (tmp_path / "prefix").exists()
-    assert sorted(p.name for p in tmp_path.iterdir()) == [archive.name, "prefix.lock"]
-
-
-@pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil"])
-def test_unpacking_stays_inside(tmp_path: Path, name: str) -> None:
-    archive = tmp_path / "a.tar"
-    with tarfile.open(archive, "w") as tar:
-        member = tarfile.TarInfo(name)
-        member.size = 1
-        tar.addfile(member, io.BytesIO(b"x"))
-    with pytest.raises(DamagedError, match="outside or too large"):
-        provision.unpack(archive, tmp_path / "target")
-    assert not (tmp_path / "evil").exists()
-
-
-def test_unpacking_leaves_out_links(tmp_path: Path) -> None:
-    archive = tmp_path / "a.tar"
-    with tarfile.open(archive, "w") as tar:
-        link = tarfile.TarInfo("top/link")
-        link.type, link.linkname = tarfile.SYMTYPE, "/"
-        tar.addfile(link)
-        tar.addfile(tarfile.TarInfo("top/file"))
-    top = provision.unpack(archive, tmp_path / "target")
-    assert [path.name for path in top.iterdir()] == ["file"]
-
-
 TINY = """
 cmake_minimum_required(VERSION 3.22)
 project(tiny LANGUAGES CXX)
 add_executable(goldenctl-harness main.cpp)
+target_compile_options(goldenctl-harness PRIVATE -Wall -Werror)
 """
 
 
@@ -184,8 +99,7 @@ def test_harness_cache(tiny: Path, home: Path) -> None:
     lines.clear()
     assert harness.build_harness(install, progress=lines.append) == program
     assert lines == []
-    names = {path.suffix for path in program.parent.parent.iterdir()}
-    assert names == {"", ".lock"}, "no log and no scratch folder stays"
+    assert [*program.parent.parent.iterdir()] == [program.parent], "nothing stays beside it"
 
 
 @pytest.mark.parametrize("what", ["source", "header", "sanitize", "flags", "root"])
@@ -212,13 +126,28 @@ def test_failed_build_shows_the_compilers_error(tiny: Path, home: Path) -> None:
     install = find_install(pretend_install(home / "root"))
     with pytest.raises(MissingError) as caught:
         harness.build_harness(install)
-    assert "nothing" in caught.value.message
-    assert "error:" in caught.value.message
-    log = Path(caught.value.hint.removeprefix("the full log is "))
-    assert "main.cpp" in log.read_text()
+    begun = f"building the harness for {install.root} failed: {tiny}/main.cpp:1:21: error: "
+    assert caught.value.message.startswith(begun)
+    remedy, _, log = caught.value.hint.rpartition("; the full log is ")
+    assert remedy == (
+        f"check the headers and libraries in {install.root}, $CXX and $CXXFLAGS, "
+        "or take the CPU build: goldenctl infinicore install"
+    )
+    assert "-Werror" in Path(log).read_text()
     assert len(str(caught.value).splitlines()) == 1
     (tiny / "main.cpp").write_text("int main() { return 0; }\n")
     assert harness.build_harness(install).is_file()
+
+
+def test_failed_build_shows_the_linkers_error(tiny: Path, home: Path) -> None:
+    (tiny / "main.cpp").write_text("int absent();\nint main() { return absent(); }\n")
+    root = pretend_install(home / "root")
+    write_stamp(root, version="0.1.0", sdist="sha256:0")
+    with pytest.raises(MissingError) as caught:
+        harness.build_harness(find_install(root))
+    assert "undefined reference to `absent()'" in caught.value.message
+    remedy = f"and the install by: goldenctl infinicore install --prefix {root}; the full log is "
+    assert remedy in caught.value.hint
 
 
 def test_without_a_compiler(tiny: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,25 +204,18 @@ def test_devices_of_a_program_that_cannot_say(tiny: Path, home: Path) -> None:
         harness.devices(install)
 
 
-def test_status_lines(infini_install: Install) -> None:
-    rows = dict(harness.status_lines(infini_install))
+def test_rows_of_an_install(infini_install: Install) -> None:
+    rows = dict(infini_install.rows)
+    assert list(rows) == [
+        *("root", "found by", "version", "headers", "libinfinirt.so", "libinfiniop.so")
+    ]
     assert rows["root"] == str(infini_install.root)
-    assert rows["devices"] == "cpu (1)"
-    assert rows["rope"] == "neox, gptj"
-    assert rows["quirks"] == "cpu float32: gemm_reads_output; cpu float16: rounds_to_zero"
+    assert rows["found by"] == "provisioned"
     assert rows["libinfinirt.so"].startswith("sha256:")
 
 
-@pytest.mark.parametrize(
-    ("lines", "shown"),
-    [
-        (
-            ["ok", "a.cpp:1: error: bad", "note", "b.cpp: Error 2", "c error"],
-            "a.cpp:1: error: bad | b.cpp: Error 2",
-        ),
-        (["", "the last words", ""], "the last words"),
-        ([], "it printed nothing"),
-    ],
-)
-def test_first_errors(lines: list[str], shown: str) -> None:
-    assert build.first_errors(lines) == shown
+def test_rows_of_devices(infini_install: Install) -> None:
+    rows = dict(harness.device_rows(infini_install))
+    assert rows["devices"] == "cpu (1)"
+    assert rows["rope"] == "neox, gptj"
+    assert rows["quirks"] == "cpu float32: gemm_reads_output; cpu float16: rounds_to_zero"
