@@ -7,8 +7,10 @@ heavier than click is imported before a command runs.
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from typing import TextIO
+from types import FrameType
+from typing import NoReturn, TextIO
 
 import click
 
@@ -40,6 +42,7 @@ from goldenctl.encoding import let_everything_print
 from goldenctl.errors import EXIT_INTERRUPTED, EXIT_USAGE, GoldenctlError, printable
 
 EXIT_INTERNAL = 70
+EXIT_TERMINATED = 143  # as of a program that SIGTERM ended, but it leaves nothing behind
 EXIT_PIPE = 141  # as of a program that SIGPIPE ended: what the verdict was is not known
 
 
@@ -89,7 +92,7 @@ def cli() -> None:
     \b
     Exit codes: 0 within tolerance, 1 beyond tolerance, 2 wrong usage,
     3 something needed is missing, 4 a file is damaged or does not match,
-    130 interrupted.
+    70 internal error, 130 interrupted, 141 its output was cut off, 143 terminated.
     """
 
 
@@ -101,7 +104,16 @@ for _commands in SECTIONS.values():
 def main() -> None:
     """Run the command line and exit; every error is one line on standard error."""
     let_everything_print(sys.stdout, sys.stderr)
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(sys.argv[1:]))
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which everything that cleans up after Ctrl-C takes for that."""
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise _Terminated
 
 
 def run(arguments: list[str]) -> int:
@@ -122,7 +134,9 @@ def run(arguments: list[str]) -> int:
         said = printable(error.format_message())
         said = said.rstrip(".") + hint if not said.endswith("?") else f"{said} S{hint[3:]}"
         return _fail(said, EXIT_USAGE)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
+        if isinstance(error.__cause__ or error, _Terminated):
+            return _fail("terminated; nothing half-written was left", EXIT_TERMINATED)
         return _fail("interrupted; nothing half-written was left", EXIT_INTERRUPTED)
     except (BrokenPipeError, SystemExit):  # rich exits where its pipe is broken
         _drop(sys.stdout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from goldenctl.commands.reporting import (
     report_shown,
 )
 from goldenctl.errors import UsageError
+
+# Elements of a tensor whose error is described on the console without being asked for.
+_DESCRIBED = 4 << 20
 
 
 @click.command("diff", short_help="Score runs and say which op goes wrong first")
@@ -111,6 +115,8 @@ def run_diff(
         report = compare(*files, policy, progress=progress)
         if outputs.pictures:
             report = illustrate(report, *files)
+        elif (first := report.first_wrong) and math.prod(first.shape) <= _DESCRIBED:
+            report = illustrate(report, *files, count=1)  # it says what the error looks like
         if files[1].kind == "golden":
             report = replace(report, differs=told_apart(*files))
     return deliver(replace(report, command=command), outputs, shown)

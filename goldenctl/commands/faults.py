@@ -8,10 +8,10 @@ import click
 @click.command("faults", short_help="List the bugs that can be injected")
 def faults_command() -> None:
     """List the faults that replay --inject knows, and which ops each can befall."""
-    from rich.console import Console
     from rich.table import Table
 
     from goldenctl.replay.faults import FAULTS
+    from goldenctl.report.console_parts import make_console
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("fault", "what is wrong", "ops"):
@@ -19,4 +19,4 @@ def faults_command() -> None:
     for fault in FAULTS.values():
         ops = "any" if len(fault.kinds) > 3 else ", ".join(fault.kinds)
         table.add_row(fault.name, fault.title, ops)
-    Console(highlight=False, markup=False).print(table)
+    make_console().print(table)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from goldenctl.commands.options import TEXT, goldens_option
+from goldenctl.errors import EXIT_DAMAGED
 
 
 @click.command("list", short_help="List the golden sets")
@@ -25,9 +26,11 @@ def list_command(goldens: Path | None) -> int:
         click.echo(f"there is no golden set in {goldens_folder(goldens)}")
         click.echo("goldenctl record CHECKPOINT --name NAME makes one")
         return 0
-    table, code = sets_table(sets)
+    table, errors = sets_table(sets)
     make_console().print(table)
-    return code
+    for error in errors:
+        click.echo(f"goldenctl: {error}", err=True)
+    return EXIT_DAMAGED if errors else 0
 
 
 @click.command("log", short_help="Show a set's history")

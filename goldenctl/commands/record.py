@@ -33,11 +33,26 @@ if TYPE_CHECKING:
     from goldenctl.reference.record import Recording
 
 
+ORACLES = ("none", "budget", "keep")
 # Processor time on random 0.6B-shaped weights in float32, 32 tokens: 17.2 s of 1.6 s.
 ORACLE_TIMES = "about 10 times as long"
 
 
-@click.command("record", short_help="Run a checkpoint in PyTorch and keep its tensors")
+class _Record(click.Command):
+    """Takes ``--oracle`` without a value also where an argument follows it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        pairs = zip(args, [*args[1:], ""], strict=False)
+        words = [f"{a}=budget" if a == "--oracle" and _no_choice(b) else a for a, b in pairs]
+        return super().parse_args(ctx, words)
+
+
+def _no_choice(word: str) -> bool:
+    """Whether a word is not even meant as a choice: no plain word, or something that is there."""
+    return word not in ORACLES and (not word.isalpha() or Path(word).exists())
+
+
+@click.command("record", cls=_Record, short_help="Run a checkpoint in PyTorch and keep its tensors")
 @click.argument("checkpoint", type=PATH, required=False)
 @click.argument("golden", type=PATH, required=False)
 @click.option("--name", type=TEXT, help="Write the next version of this golden set.")
@@ -79,11 +94,10 @@ ORACLE_TIMES = "about 10 times as long"
 )
 @click.option(
     "--oracle",
-    is_flag=False,
-    flag_value="budget",
     default="none",
-    type=click.Choice(["none", "budget", "keep"]),
-    help="Also compute each op in a wider type: keep its rounding budget, or the truth too.",
+    type=click.Choice(ORACLES),
+    help="Also compute each op in a wider type: keep its rounding budget, which --oracle alone "
+    "means, or the truth too.",
 )
 @click.option(
     "--budget-dtypes",
@@ -328,10 +342,10 @@ def run_recording(recording: Recording, golden: Path, *, resume: bool = False) -
 
 
 def _summary(golden: Path, seconds: float) -> Tell:
-    from rich.console import Console
     from rich.table import Table
 
     from goldenctl.golden.file import open_golden
+    from goldenctl.report.console_parts import make_console
 
     file = open_golden(golden)
     table = Table(box=None, pad_edge=False)
@@ -352,7 +366,7 @@ def _summary(golden: Path, seconds: float) -> Tell:
     wrote = f"wrote {golden}: {tensors}, {size}, in {seconds:.1f} s"
 
     def tell() -> None:
-        Console(highlight=False).print(table)
+        make_console().print(table)
         click.echo(wrote)
 
     return tell

@@ -144,7 +144,12 @@ def run_replay(
 ) -> int:
     """Replay and print what happened; return the exit code."""
     from goldenctl.golden.file import open_golden
-    from goldenctl.replay.backend import check_dtype, open_backend, parse_device
+    from goldenctl.replay.backend import (
+        check_attention,
+        check_dtype,
+        open_backend,
+        parse_device,
+    )
     from goldenctl.replay.faults import parse_injection
     from goldenctl.replay.replay import Options, replay, replay_simulated
 
@@ -182,8 +187,9 @@ def run_replay(
         summary = replay_simulated(source, run, options=options, noise=noise, seed=seed)
         click.echo("SIMULATED: these are the golden's own tensors with noise, no engine ran")
     else:
-        opened = open_backend(backend, infini_root=infini_root, notify=_notify)
+        opened = open_backend(backend, infini_root=infini_root, notify=notify)
         check_dtype(opened, dtype or source.recipe["dtype"])
+        check_attention(opened, attention)
         folder = recorded_folder(source, model_path)
         with progress_bar("replaying") as progress:
             summary = replay(
@@ -289,5 +295,5 @@ def _refuse_contradictions(options: Options) -> None:
         raise UsageError(msg)
 
 
-def _notify(message: str) -> None:
+def notify(message: str) -> None:
     click.echo(message, err=True)

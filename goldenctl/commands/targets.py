@@ -35,7 +35,8 @@ _KINDS = {
     "junit": _Kind("a JUnit report", r'<\?xml [^>]*>\s*<testsuites name="goldenctl '),
     "markdown": _Kind("a Markdown report", r"### \S+ (PASS|FAIL): goldenctl "),
     "csv": _Kind(
-        "a CSV report", "name,sublayer,tap,op,|golden,step,state,judged_by,|fault,place,op,effect,"
+        "a CSV report",
+        "(run,)?name,sublayer,tap,op,|golden,step,state,judged_by,|fault,place,op,effect,",
     ),
     "bench": _Kind("a JSON file of bench", r'\{\s*"bench_version":'),
     "attestation": _Kind(

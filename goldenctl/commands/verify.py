@@ -18,7 +18,7 @@ from goldenctl.commands.options import (
     os_errors_named,
 )
 from goldenctl.commands.reporting import Outputs, Shown, report_outputs, report_shown
-from goldenctl.commands.targets import refuse_existing, refuse_other
+from goldenctl.commands.targets import refuse_other
 from goldenctl.errors import MissingError, UsageError
 
 DEFAULT_MODEL = Path("/home/shared/models/Qwen3-1.7B")
@@ -57,9 +57,14 @@ def verify_command(
     """Record a checkpoint in PyTorch, replay it on a backend, and diff the two."""
     from goldenctl.commands.diff import run_diff
     from goldenctl.commands.record import prepare, run_recording
-    from goldenctl.commands.replay import run_replay
+    from goldenctl.commands.replay import notify, run_replay
     from goldenctl.diff.tolerance import load_policy
-    from goldenctl.replay.backend import parse_device
+    from goldenctl.replay.backend import (
+        check_device,
+        check_dtype,
+        open_backend,
+        parse_device,
+    )
 
     if model_path == DEFAULT_MODEL and not model_path.is_dir():
         message = f"{model_path}: there is no such folder"
@@ -73,10 +78,16 @@ def verify_command(
     outputs.check()
     prompts = (test_input,) if test_input is not None else ()
     recording = prepare(model_path, prompts=prompts, dtype=dtype)
+    if backend != "simulated":
+        opened = open_backend(backend, notify=notify)
+        check_dtype(opened, dtype)
+        check_device(opened, device)
     if keep is not None:
         with os_errors_named():
             keep.mkdir(parents=True, exist_ok=True)
-        refuse_existing(keep / "golden.h5", force=False)
+        if (keep / "golden.h5").exists():
+            message = f"{keep / 'golden.h5'}: it exists already, and a golden is never changed"
+            raise UsageError(message, hint="give --keep another folder")
         refuse_other(keep / "run.h5", "run")
     folder = keep or Path(tempfile.mkdtemp(prefix="goldenctl-"))
     code = 0

@@ -84,7 +84,7 @@ def compare(
         extra=tuple(extra),
         simulated=run.simulated or golden.simulated,
         faults=tuple(str(f) for side in (golden, run) for f in side.recipe.get("faults", ())),
-        steps=step_times(sublayers),
+        steps=step_times(sublayers, golden.decode_steps),
         left_out=len(golden.sublayers) - len(names),
         determinism=_determinism(run),
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Container, Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -17,13 +17,19 @@ _ENDS = ("embedding", "lm_head")
 
 
 class StepTime(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One whole step of a case, ``default/00``: its tokens, and the sums of its ops' times in
-    nanoseconds; 0 where they were not taken."""
+    """One whole step of a case, ``default/00``: its tokens without padding, and the sums of its
+    ops' times in nanoseconds; 0 where they were not taken. ``kind`` is empty in reports from
+    before it was kept, where a prompt was one step."""
 
     step: str
     tokens: int
+    kind: Literal["", "prefill", "decode"] = ""
     expected_ns: int = 0
     actual_ns: int = 0
+
+    @property
+    def decodes(self) -> bool:
+        return self.kind == "decode" or (not self.kind and not self.step.endswith("/00"))
 
     @property
     def expected_per_s(self) -> float:
@@ -34,25 +40,31 @@ class StepTime(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.tokens * 1e9 / self.actual_ns if self.actual_ns else 0.0
 
 
-def step_times(sublayers: Sequence[SublayerResult]) -> tuple[StepTime, ...]:
-    """Return the steps of which every sublayer from the embedding to the logits ran."""
-    return tuple(_step_times(sublayers))
+def step_times(sublayers: Sequence[SublayerResult], decode: Container[str]) -> tuple[StepTime, ...]:
+    """Return the steps of which every sublayer from the embedding to the logits ran; ``decode``
+    are the paths of those that are no part of the prompt."""
+    return tuple(_step_times(sublayers, decode))
 
 
-def _step_times(sublayers: Sequence[SublayerResult]) -> Iterator[StepTime]:
+def _step_times(sublayers: Sequence[SublayerResult], decode: Container[str]) -> Iterator[StepTime]:
     steps: dict[str, list[SublayerResult]] = {}
     for sublayer in sublayers:
         parts = sublayer.name.split("/")
         steps.setdefault(f"{parts[1]}/{parts[3]}" if len(parts) > 3 else "", []).append(sublayer)
     for step, members in steps.items():
         if step and _whole(members):
-            shape = members[0].tensors[0].shape
+            embedding = members[0].tensors[0]
             yield StepTime(
                 step=step,
-                tokens=math.prod(shape[:2]),
+                kind="decode" if _path(members[0]) in decode else "prefill",
+                tokens=math.prod(embedding.shape[:2]) - embedding.padding_rows,
                 expected_ns=sum(member.expected_ns for member in members),
                 actual_ns=sum(member.actual_ns for member in members),
             )
+
+
+def _path(sublayer: SublayerResult) -> str:
+    return "/".join(sublayer.name.split("/")[:4])
 
 
 def _whole(members: Sequence[SublayerResult]) -> bool:

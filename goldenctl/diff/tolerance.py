@@ -105,7 +105,10 @@ def load_policy(text: str) -> Policy:
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
         table = msgspec.convert(raw, dict[str, Limits])
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except UnicodeDecodeError as error:
+        message = f"{path}: not a tolerance file: it is not UTF-8 text"
+        raise UsageError(message) from error
+    except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         message = f"{path}: not a tolerance file: {error}"
         raise UsageError(message, hint='expected tables such as ["bfloat16/rope"]') from error
     for key, limits in table.items():
@@ -210,9 +213,12 @@ def _check_entry(path: Path, key: str, limits: Limits) -> None:
     dtype, slash, op = key.partition("/")
     known_op = op in ("*", "embedding", *_EPSILONS)
     if not slash or dtype not in ("*", *DTYPES) or not known_op:
-        message = f"{path}: {key!r} is not DTYPE/OP"
-        raise UsageError(message, hint="such as bfloat16/rope, float32/* or */*")
+        message = f"{path}: {key!r} is not DTYPE/OP, such as bfloat16/rope, float32/* or */*"
+        raise UsageError(message, hint=f"ops: {', '.join(('embedding', *_EPSILONS))}")
     values = [v for v in msgspec.structs.asdict(limits).values() if v is not None]
     if not values or not all(math.isfinite(value) and value >= 0 for value in values):
         message = f"{path}: {key!r} needs at least one limit, each finite and not negative"
         raise UsageError(message)
+    if limits.cosine is not None and limits.cosine > 1:
+        message = f"{path}: {key!r}: expected a cosine of at most 1, got {limits.cosine:g}"
+        raise UsageError(message, hint="0.99 means 99 percent")

@@ -55,6 +55,20 @@ class GoldenFile:
     _verified: set[str] = field(default_factory=set, repr=False, compare=False)
 
     @cached_property
+    def decode_steps(self) -> frozenset[str]:
+        """The paths of the steps that follow the prompt: the last ones of their case."""
+        last: dict[str, int] = {}
+        for path in self.sublayers:
+            case, step = path.split("/")[1], schema.step_number(path)
+            last[case] = max(last.get(case, 0), step)
+        decoded = {case.get("name"): case.get("decode", 0) for case in self.recipe.get("cases", ())}
+        return frozenset(
+            schema.step_path(case, step)
+            for case, end in last.items()
+            for step in range(max(0, end + 1 - decoded.get(case, 0)), end + 1)
+        )
+
+    @cached_property
     def config(self) -> ModelConfig:
         """The model's config; DamagedError when the recipe has none, or not one of ours."""
         return ModelConfig.from_dict(self.recipe["model"]["config"], where=self.recipe.where)

@@ -36,6 +36,8 @@ class _Model(msgspec.Struct):
 class _Case(msgspec.Struct):
     name: _Word = ""
     text: str | None = None
+    decode: Annotated[int, Meta(ge=0, lt=1 << 31)] = 0
+    padding: list[int] = []
 
 
 class _Source(msgspec.Struct):

@@ -80,6 +80,31 @@ def check_dtype(backend: Backend, dtype: str) -> None:
         raise UsageError(msg, hint="pass --dtype float32, or --backend torch")
 
 
+def check_attention(backend: Backend, attention: str) -> None:
+    """Raise UsageError for a fused attention that InfiniCore does not have."""
+    if backend.name == "infinicore" and attention == "sdpa":
+        msg = "backend infinicore has no fused attention op"
+        raise UsageError(msg, hint="leave --attention at eager, or use --backend torch")
+
+
+def check_device(backend: Backend, device: str) -> None:
+    """Raise MissingError for a device that the backend can be asked for and does not have."""
+    kind, number = parse_device(device)
+    if backend.name == "torch":
+        from goldenctl.reference.record import check_device as check_torch
+
+        check_torch("cpu" if kind == "cpu" else f"cuda:{number}")
+    if backend.name == "infinicore":
+        from goldenctl.infini.find import find_install
+        from goldenctl.infini.harness import devices
+
+        root = Path(backend.description["infinicore"]["root"])
+        count = devices(find_install(root)).counts.get(kind, 0)
+        if number >= count:
+            msg = f"there is no device {device}; {root} sees {count} of type {kind}"
+            raise MissingError(msg, hint="goldenctl infinicore status shows what there is")
+
+
 def _infinicore(root: Path | None, notify: Callable[[str], None]) -> Backend:
     from goldenctl.infini.find import find_install
     from goldenctl.infini.harness import build_harness
@@ -107,7 +132,7 @@ def _torch() -> Backend:
 
 
 def _program(text: str) -> Backend:
-    found = shutil.which(text)
+    found = shutil.which(text) or shutil.which(f"./{text}")
     if found is None:
         reason = "is not executable" if Path(text).is_file() else "does not exist"
         msg = f"backend exec:{text}: the program {reason}"

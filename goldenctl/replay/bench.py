@@ -7,7 +7,6 @@ first warms up files and caches and counts for nothing.
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 import msgspec
 from numpy.typing import NDArray
 
+from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import short_name
 from goldenctl.model.graph import Op, Sublayer
 from goldenctl.replay.backend import Backend, parse_device
@@ -248,16 +248,23 @@ def _steps(source: Source, executions: Sequence[Execution], sound: set[int]) -> 
     for index, path in enumerate(source.sublayers):
         steps.setdefault("/".join(path.split("/")[:4]), []).append(index)
     names = {step: {short_name(list(source.sublayers)[i]) for i in steps[step]} for step in steps}
+    decode = source.golden.decode_steps
     for kind in ("prefill", "decode"):
-        chosen = [step for step in steps if (step.endswith("/00")) == (kind == "prefill")]
+        chosen = [step for step in steps if (step in decode) == (kind == "decode")]
         indices = [index for step in chosen for index in steps[step]]
         whole = all({"embedding", "lm_head"} <= names[step] for step in chosen)
         layers = source.config.num_hidden_layers
         whole = whole and all(len(steps[step]) == 2 * layers + 3 for step in chosen)
         if not chosen or not whole or not sound >= set(indices):
             continue
-        tokens = sum(
-            math.prod(source.golden.info(f"{step}/embedding/output").shape[:2]) for step in chosen
-        )
+        tokens = sum(_tokens(source.golden, step) for step in chosen)
         times = [float(sum(e.outcomes[i].ns for i in indices)) for e in executions]
         yield Step(kind, tokens, Spread.of(times))
+
+
+def _tokens(golden: GoldenFile, step: str) -> int:
+    """The tokens of a step that are no padding."""
+    batch, token = golden.info(f"{step}/position_ids").shape
+    if f"{step}/attention_mask" not in golden.tensors:
+        return int(batch * token)
+    return int(golden.verify(f"{step}/attention_mask")[:, -token:].sum())

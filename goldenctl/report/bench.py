@@ -9,7 +9,8 @@ from rich.table import Table
 from goldenctl.errors import printable
 from goldenctl.golden.schema import short_name
 from goldenctl.replay.bench import Bench, Comparison, Result, Spread
-from goldenctl.report.units import factor
+from goldenctl.report.console_parts import make_console
+from goldenctl.report.units import factor, per_second
 from goldenctl.report.words import duration, plural
 
 _MANY = 6
@@ -17,7 +18,7 @@ _MANY = 6
 
 def print_bench(bench: Bench, console: Console | None = None, *, verbose: bool = False) -> None:
     """Print the times of every backend; ``verbose`` adds each sublayer."""
-    console = console or Console(highlight=False)
+    console = console or make_console()
     console.print(
         f"{bench.passes} passes in turn, each op the median of {bench.launches} launches, "
         f"{bench.dtype}; times are medians of passes, ± half their quartile distance"
@@ -53,7 +54,7 @@ def _table(bench: Bench, *, verbose: bool) -> Table:
     for step in first.steps:
         cells: list[str] = []
         for number, result in enumerate(bench.results):
-            cells += [f"{_rate(result, step.kind):,.4g} tok/s"] + [""] * bool(number)
+            cells += [per_second(_rate(result, step.kind))] + [""] * bool(number)
         table.add_row(f"{step.kind}, {plural(step.tokens, 'token')}", *cells)
     return table
 

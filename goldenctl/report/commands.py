@@ -13,6 +13,8 @@ from goldenctl.diff.report import Provenance, Report
 from goldenctl.golden.schema import short_name
 from goldenctl.report.answers import first_culprit
 
+_OF_STEPS = ("decode", "force_tokens", "prefill_chunk")  # of a case in a recipe
+
 
 @dataclass(frozen=True)
 class Command:
@@ -50,14 +52,14 @@ def _reproduce(report: Report) -> Iterator[Command]:
         again = _line("check", *names, "--keep", "kept")
         yield Command("Check again and keep what it makes", again)
     elif report.run.kind == report.golden.kind:
-        yield Command("Compare again", _line("diff", golden, run))
+        yield Command("Compare again", _line("diff", golden, run, *_tolerance(report)))
     else:
         blame = _line("blame", golden, *engine, *_layers(recipe), *_faults(report))
         if report.command == "blame":
             yield Command("Blame again", blame)
         elif report.run.kind == "run":
             yield Command("Replay again", _line("replay", golden, run, *_replay_options(report)))
-            yield Command("Compare again", _line("diff", golden, run))
+            yield Command("Compare again", _line("diff", golden, run, *_tolerance(report)))
             if not report.ok:
                 yield Command("Find every culprit and name its bug", blame)
 
@@ -65,10 +67,17 @@ def _reproduce(report: Report) -> Iterator[Command]:
 def _replay_options(report: Report) -> Iterator[str]:
     recipe = report.run.recipe
     yield from (*_engine(recipe), "--mode", report.mode, *_faults(report))
-    for name in ("dtype", "attention"):
+    yield from (*_named(recipe, "dtype", "attention"), *_layers(recipe))
+
+
+def _named(recipe: dict[str, Any], *names: str) -> Iterator[str]:
+    for name in names:
         if recipe.get(name):
             yield from (f"--{name}", str(recipe[name]))
-    yield from _layers(recipe)
+
+
+def _tolerance(report: Report) -> list[str]:
+    return [] if report.policy == "default" else ["--tolerance", report.policy]
 
 
 def _debug(report: Report) -> Iterator[Command]:
@@ -83,7 +92,9 @@ def _debug(report: Report) -> Iterator[Command]:
         name = short_name(first.sublayer)
         where = name.split(".")
         layers = ["--layers", where[1]] if where[0] == "layers" and len(where) > 1 else []
-        options = [*_engine(report.run.recipe), "--mode", "op", *layers, *_faults(report)]
+        recipe = report.run.recipe
+        options = [*_engine(recipe), "--mode", "op", *layers, *_faults(report)]
+        options += _named(recipe, "dtype", "attention")
         yield Command(
             f"Replay {name} from the golden's own inputs; this prints the command that runs it "
             "alone under a debugger",
@@ -126,28 +137,45 @@ def _renew(name: str) -> str:
 
 
 def _record(golden: Provenance) -> Iterator[Command]:
-    """The command that records a golden again, where its inputs are texts."""
+    """The command that records a golden again, where options can say all of its recipe."""
     recipe = golden.recipe
-    model = recipe.get("model")
-    cases = recipe.get("cases")
-    if not isinstance(model, dict) or not isinstance(cases, list) or not cases:
+    inputs = _inputs(recipe.get("cases"))
+    if inputs is None or not isinstance(recipe.get("model"), dict):
         return
-    options: list[str] = []
-    for case in cases:
-        if not isinstance(case, dict) or not isinstance(case.get("text"), str):
-            return
-        options += ["--prompt", case["text"]]
-    if cases[0].get("decode"):
-        options += ["--decode", str(cases[0]["decode"])]
-    for name in ("dtype", "taps", "logits"):
-        if recipe.get(name):
-            options += [f"--{name}", str(recipe[name])]
+    options = [*inputs, *_named(recipe, "dtype", "taps", "logits")]
+    if isinstance(recipe.get("layers"), list):
+        options += ["--layers", ",".join(map(str, recipe["layers"]))]
     if recipe.get("oracle", "none") != "none":
         options += ["--oracle", str(recipe["oracle"])]
+    if recipe.get("budget_dtypes"):
+        options += ["--budget-dtypes", ",".join(map(str, recipe["budget_dtypes"]))]
     yield Command(
         "Only if the reference is what was wrong: record it again",
-        _line("record", str(model.get("path")), golden.path, *options, "--force"),
+        _line("record", str(recipe["model"].get("path")), golden.path, *options, "--force"),
     )
+
+
+def _inputs(cases: Any) -> list[str] | None:
+    """The options that give just these cases: prompts, all of the same steps; else None."""
+    entries = [_object(case) for case in _listed(cases)]
+    names = [entry.get("name") for entry in entries]
+    texts = [entry.get("text") for entry in entries]
+    several = len(entries) > 1
+    prompts = [f"prompt-{n}" for n in range(1, len(entries) + 1)] if several else ["prompt"]
+    steps = [[entry.get(key) for key in _OF_STEPS] for entry in entries]
+    if names not in (prompts, ["default"]) or not all(isinstance(text, str) for text in texts):
+        return None
+    if any(set(entry) - {"name", "text", *_OF_STEPS} for entry in entries):
+        return None
+    if any(each != steps[0] for each in steps):
+        return None
+    options = [x for text in texts if names == prompts for x in ("--prompt", str(text))]
+    decode, forced, chunk = steps[0]
+    if forced:
+        options += ["--force-tokens", ",".join(map(str, forced[0]))]
+    elif decode:
+        options += ["--decode", str(decode)]
+    return [*options, "--prefill-chunk", str(chunk)] if chunk else options
 
 
 def _engine(recipe: dict[str, Any]) -> list[str]:

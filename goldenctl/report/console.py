@@ -50,6 +50,8 @@ from goldenctl.report.words import (
     some,
     stands_for,
     times,
+    used,
+    used_by,
 )
 
 
@@ -212,11 +214,8 @@ def _reasons(report: Report) -> list[RenderableType]:
     """What the cases that are wrong are there to show."""
     wrong = {group_of(s.name).partition("/")[0] for s in report.sublayers if s.state != PASSED}
     reasons = reasons_of(report)
-    return [
-        Text(f"  {printable(name)}: {printable(why)}", "dim")
-        for name, why in reasons.items()
-        if name in wrong
-    ]
+    told = [(clean(name), clean(why)) for name, why in reasons.items() if name in wrong]
+    return list(indented(f"  [dim]{name}: {why}[/]" for name, why in told))
 
 
 def _plain_table(*titles: str, numbers: Sequence[str]) -> Table:
@@ -235,7 +234,7 @@ def _table(report: Report, sublayers: list[SublayerResult]) -> SublayerTable:
     for sublayer in sublayers:
         shown = stands_for(sublayer)
         cells = (
-            percent(sublayer.share),
+            used_by(sublayer),
             *numbers(shown.metrics if shown is not None else None)[:2],
             duration(sublayer.expected_ns),
             duration(sublayer.actual_ns),
@@ -257,7 +256,7 @@ def _tensor_table(report: Report, sublayer: SublayerResult, matches: Matcher) ->
         table.add_column(title, justify="right", no_wrap=True)
     for tensor in sublayer.tensors:
         if matches(tensor.name):
-            cells = (clean(tensor.tap), clean(tensor.rule or tensor.state), percent(tensor.share))
+            cells = (clean(tensor.tap), clean(tensor.rule or tensor.state), used(tensor))
             table.add_row(_mark(tensor), *cells, *numbers(tensor.metrics))
     return table
 

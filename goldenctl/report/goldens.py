@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from goldenctl.errors import EXIT_DAMAGED, GoldenctlError, printable
+from goldenctl.errors import GoldenctlError, printable
 from goldenctl.golden.manifest import Manifest, load_manifest
 from goldenctl.golden.recipe import Recipe
 from goldenctl.golden.store import GoldenSet
@@ -20,20 +20,21 @@ from goldenctl.report.words import plural
 _DIGEST = 12
 
 
-def sets_table(sets: list[GoldenSet]) -> tuple[Table, int]:
-    """Return a line for each set, and the exit code: a damaged manifest is damage."""
+def sets_table(sets: list[GoldenSet]) -> tuple[Table, list[GoldenctlError]]:
+    """Return a line for each set, and what is wrong with manifests that are damaged."""
     table = _table("set", "version", "here", "model", "dtype", "tensors", "size")
     for column in (5, 6):
         table.columns[column].justify = "right"
-    code = 0
+    errors = []
     for golden_set in sets:
         here = ", ".join(f"v{number}" for number in golden_set.versions()) or "-"
         try:
             cells = _set_cells(golden_set)
         except GoldenctlError as error:
-            cells, code = ("?", str(error)), EXIT_DAMAGED
+            cells = ("?", "damaged manifest")
+            errors.append(error)
         _add(table, golden_set.name, cells[0], here, *cells[1:])
-    return table, code
+    return table, errors
 
 
 def _set_cells(golden_set: GoldenSet) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from goldenctl.report.words import (
     percent,
     reasons_of,
     times,
+    used,
 )
 
 MOST_TENSORS = 1000
@@ -275,7 +276,7 @@ def _cells(places: Places, tensor: TensorResult) -> Iterator[str]:
     rel_l2, cosine, ulp = numbers(metrics)
     yield f"<td>{mark(tensor.ok) if tensor.state not in NEUTRAL else '–'}"
     yield f"<td>{escape(places.tensor(tensor.name))}<td>{escape(tensor.op)}"
-    yield _number(percent(tensor.share), worst_share([tensor]))
+    yield _number(used(tensor), worst_share([tensor]))
     if metrics is None:
         yield '<td class="n" data-v="-1">-' * 4
     else:

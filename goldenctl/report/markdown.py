@@ -32,6 +32,8 @@ from goldenctl.report.words import (
     reasons_of,
     rules,
     sides_of,
+    used,
+    used_by,
 )
 
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
@@ -206,7 +208,7 @@ def _wrong(places: Places, tensor: TensorResult) -> list[str]:
     return [
         _code(places.tensor(tensor.name)),
         state,
-        percent(tensor.share),
+        used(tensor),
         rel_l2,
         cosine,
         _text(tensor.worst or tensor.message),
@@ -219,7 +221,7 @@ def _sublayer(places: Places, sublayer: SublayerResult) -> list[str]:
     return [
         "➖" if neutral else mark,
         _code(places.sublayer(sublayer.name)),
-        percent(sublayer.share),
+        used_by(sublayer),
         duration(sublayer.expected_ns),
         duration(sublayer.actual_ns),
         ratio(sublayer.actual_ns, sublayer.expected_ns),

@@ -21,6 +21,7 @@ from goldenctl.report.words import (
     percent,
     plural,
     stands_for,
+    used_by,
 )
 
 HINT = "rel L2: of the tensor in parentheses, the first wrong, else of the worst"
@@ -94,9 +95,11 @@ def print_matrix(reports: Sequence[Report], console: Console | None = None) -> N
         for row in matrix_rows(reports)
     ]
     titles = [title for label in labels_of(reports) for title in (label, "rel L2")]
+    table = SublayerTable(titles, rows, spare=(("rel L2",),))
     console.print()
-    console.print(SublayerTable(titles, rows, spare=(("rel L2",),)))
-    console.print(f"\n{HINT}")
+    console.print(table)
+    if any("rel L2" in segment.text for segment in console.render_lines(table)[0]):
+        console.print(f"\n{HINT}")
 
 
 def _said(report: Report) -> str:
@@ -115,7 +118,7 @@ def _said(report: Report) -> str:
 def _cell(sublayer: SublayerResult) -> Cell:
     shown = stands_for(sublayer)
     error = numbers(shown.metrics if shown is not None else None)[0]
-    return Cell(sublayer.state == PASSED, percent(sublayer.share), error)
+    return Cell(sublayer.state == PASSED, used_by(sublayer), error)
 
 
 def _shown(cell: Cell | None) -> tuple[str, str]:

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 
 from goldenctl.diff.report import Report
 from goldenctl.diff.timing import StepTime
+from goldenctl.report.units import per_second
 from goldenctl.report.words import duration, plural, ratio, sides_of
 
 
 def step_lines(report: Report) -> list[str]:
     """Return a line on all prefills and one on all decode steps whose times were taken."""
     steps, names = report.steps, sides_of(report)
-    prefill = [step for step in steps if step.step.endswith("/00")]
-    decode = [step for step in steps if not step.step.endswith("/00")]
+    prefill = [step for step in steps if not step.decodes]
+    decode = [step for step in steps if step.decodes]
     return [
         _line(kind, chosen, names)
         for kind, chosen in (("prefill", prefill), ("decode", decode))
@@ -29,7 +30,7 @@ def _line(kind: str, steps: Sequence[StepTime], names: tuple[str, str]) -> str:
         actual_ns=sum(step.actual_ns for step in steps),
     )
     sides = [
-        f"{side} {duration(ns)} ({rate:,.4g} tok/s)"
+        f"{side} {duration(ns)} ({per_second(rate)})"
         for side, ns, rate in (
             (names[0], total.expected_ns, total.expected_per_s),
             (names[1], total.actual_ns, total.actual_per_s),

@@ -23,6 +23,12 @@ def human_ns(ns: float) -> str:
     return f"{ns:.0f} ns"
 
 
+def per_second(tokens: float) -> str:
+    """Return a rate such as ``5,083 tok/s`` or ``24.55 tok/s``."""
+    rounded = float(f"{tokens:.4g}")
+    return f"{rounded:,.0f} tok/s" if rounded >= 1000 else f"{rounded:g} tok/s"
+
+
 def factor(value: float) -> str:
     """Return how many times one thing is another, two digits and no exponent: ``0.14x``,
     ``420x``; ``<0.01x`` and ``>9999x`` beyond, ``-`` for what is no number."""

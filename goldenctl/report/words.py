@@ -67,6 +67,13 @@ def reasons_of(report: Report) -> dict[str, str]:
     return {str(case.get("name")): str(case["why"]) for case in entries if case.get("why")}
 
 
+_UNSCORED = {
+    "crashed": "crashed",
+    "missing": "missing",
+    "extra": "extra",
+    "shape_mismatch": "shape",
+    "dtype_mismatch": "dtype",
+}
 Matcher = Callable[[str], bool]
 
 
@@ -146,6 +153,18 @@ def percent(share: float) -> str:
     if not math.isfinite(share) or share >= 100:
         return ">9999%"
     return f"{share:.0%}"
+
+
+def used(tensor: TensorResult) -> str:
+    """Return the part of its tolerance that a tensor uses; of one without scores, why it has
+    none."""
+    return _UNSCORED.get(tensor.state) or percent(tensor.share)
+
+
+def used_by(sublayer: SublayerResult) -> str:
+    """Return the same of a sublayer, by the tensor that stands for it."""
+    shown = stands_for(sublayer)
+    return used(shown) if shown is not None else percent(sublayer.share)
 
 
 def times(share: float) -> str:

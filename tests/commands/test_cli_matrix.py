@@ -9,6 +9,7 @@ import pytest
 from ran import Call
 
 from goldenctl.golden.file import open_golden
+from goldenctl.report.units import per_second
 
 
 @pytest.fixture
@@ -143,9 +144,26 @@ def test_the_time_of_a_step_is_shown(
     files = open_golden(golden), open_golden(replayed)
     expected, actual = (sum(s.time_ns for s in file.sublayers.values()) for file in files)
     assert step == {
-        "step": "random-0/00", "tokens": 5, "expected_ns": expected, "actual_ns": actual,
+        "step": "random-0/00", "kind": "prefill", "tokens": 5, "expected_ns": expected,
+        "actual_ns": actual,
     }  # fmt: skip
-    assert f"({5e9 / actual:,.4g} tok/s)" in ran.out
+    assert f"({per_second(5e9 / actual)})" in ran.out
+
+
+def test_chunks_of_a_prompt_are_prefill_and_padding_is_no_token(
+    call: Call, checkpoint: Path, tmp_path: Path
+) -> None:
+    golden, run, times = tmp_path / "g.h5", tmp_path / "r.h5", tmp_path / "bench.json"
+    rows = ("--token-ids", "1,2,3,4,5,6,7", "--token-ids", "8,9,10", "--batch")
+    steps = ("--prefill-chunk", "3", "--force-tokens", "5,6;7,8")
+    assert call("record", checkpoint, golden, *rows, *steps).code == 0
+    assert call("replay", golden, run).code == 0
+    said = call("diff", golden, run).out
+    assert "  time of prefill, 10 tokens: " in said
+    assert "  time of decode, 4 tokens: " in said
+    assert call("bench", golden, "--backend", "torch", "--repeat", "1", "--json", times).code == 0
+    measured = json.loads(times.read_text())["results"][0]["steps"]
+    assert [(s["kind"], s["tokens"]) for s in measured] == [("prefill", 10), ("decode", 4)]
 
 
 def test_no_time_of_a_part(call: Call, golden: Path, replayed: Path, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_verify(call: Call, checkpoint: Path, harness: Path, tmp_path: Path) -> 
     assert kept == ["golden.h5", "golden.h5.times.json", "run.h5"]
     refused = call("verify", *arguments, "--keep", keep)
     assert refused.code == 2
-    assert "it exists already, and a golden is never changed" in refused.line
+    assert refused.line.endswith("a golden is never changed; give --keep another folder")
 
 
 def test_verify_without_a_model_path_names_its_default(call: Call) -> None:
@@ -44,6 +44,24 @@ def test_verify_without_a_model_path_names_its_default(call: Call) -> None:
         "goldenctl: /home/shared/models/Qwen3-1.7B: there is no such folder; "
         "name the checkpoint with --model-path"
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (("--backend", "foo"), 2, "backend 'foo' is not known"),
+        (("--device", "nvidia"), 3, "there is no device nvidia; "),
+        (("--device", "cpu:7"), 3, "there is no device cpu:7; "),
+        (("--backend", "torch", "--device", "nvidia:9"), 3, "device cuda:9: torch "),
+        (("--dtype", "float64"), 2, "computes in float32, bfloat16 and float16, not in float64"),
+    ],
+)
+def test_verify_looks_at_the_backend_before_it_records(
+    call: Call, checkpoint: Path, options: tuple[str, ...], code: int, said: str
+) -> None:
+    ran = call("verify", "--model-path", checkpoint, *options)
+    assert (ran.code, ran.out) == (code, "")
+    assert said in ran.line
 
 
 def test_verify_other_options(call: Call, checkpoint: Path, tmp_path: Path) -> None:

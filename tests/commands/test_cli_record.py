@@ -137,6 +137,17 @@ def test_oracle(
     assert parts & {"budget", "oracle"} == folders
 
 
+def test_oracle_alone_may_stand_before_the_arguments(
+    call: Call, checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "g.h5"
+    assert call("record", "--oracle", checkpoint, out, "--token-ids", "1,2").code == 0
+    assert open_golden(out).recipe["oracle"] == "budget"
+    ran = call("record", checkpoint, tmp_path / "other.h5", "--oracle", "budgte")
+    assert ran.code == 2
+    assert "'budgte' is not one of" in ran.line
+
+
 def test_force_replaces_and_its_lack_refuses(call: Call, checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "g.h5"
     assert call("record", checkpoint, out, "--token-ids", "1").code == 0

@@ -275,7 +275,8 @@ def test_list_log_and_show(call: Call, goldens: Path) -> None:
     rows = {line.split()[0]: line.split()[1:] for line in listed.out.splitlines()[1:]}
     assert rows["tiny"][:7] == ["v1", "v1,", "v2", "qwen3,", "4", "layers", "float32"]
     assert rows["bare"][:3] == ["no", "manifest", "v1"]
-    assert "expected a JSON object" in listed.out
+    assert rows["bad"][-2:] == ["damaged", "manifest"]
+    assert "bad/manifest.json: expected a JSON object, got array" in listed.line
     history = call("log", "tiny").out
     assert [line.split()[:2] for line in history.splitlines()[1:]][1] == ["→", "v1"]
     assert "in no manifest" in history.splitlines()[1]

@@ -23,6 +23,8 @@ def place(tmp_path: Path, checkpoint: Path, golden: Path, replayed: Path) -> Pat
     (tmp_path / "old.json").write_text('{"report_version": 0}')
     (tmp_path / "odd.toml").write_text('["*/*"]\nfoo = 1\n')
     (tmp_path / "minus.toml").write_text('["*/*"]\nrel_l2 = -1\n')
+    (tmp_path / "percent.toml").write_text('["*/*"]\ncosine = 99\n')
+    (tmp_path / "op.toml").write_text('["float32/roppe"]\nrel_l2 = 1\n')
     for name in ("cut", "no-config", "bad-config", "no-tokenizer", "bad-tokenizer"):
         shutil.copytree(checkpoint, tmp_path / name)
     (tmp_path / "cut" / "model.safetensors").write_bytes(b"\x01" * 1000)
@@ -136,9 +138,11 @@ WRONG = [
     ("diff @old.json", 4, "old.json: report version is 0, expected 1"),
     ("diff GOLDEN RUN --tolerance @none", 2, "none: there is no such file; use default, classic"),
     ("diff GOLDEN RUN --tolerance @text", 2, "text: not a tolerance file"),
-    ("diff GOLDEN RUN --tolerance @binary", 2, "binary: not a tolerance file"),
+    ("diff GOLDEN RUN --tolerance @binary", 2, "binary: not a tolerance file: it is not UTF-8"),
     ("diff GOLDEN RUN --tolerance @odd.toml", 2, "odd.toml: not a tolerance file"),
     ("diff GOLDEN RUN --tolerance @minus.toml", 2, "each finite and not negative"),
+    ("diff GOLDEN RUN --tolerance @percent.toml", 2, "expected a cosine of at most 1, got 99"),
+    ("diff GOLDEN RUN --tolerance @op.toml", 2, "'float32/roppe' is not DTYPE/OP, such as"),
     ("diff GOLDEN RUN --json ''", 2, "the path is empty"),
     ("diff GOLDEN RUN --json .", 2, ".: is a folder, expected a file name"),
     ("diff GOLDEN RUN --json @none/r.json", 2, "none does not exist; create it or choose"),

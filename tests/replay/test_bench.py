@@ -12,6 +12,7 @@ import pytest
 
 from goldenctl.cli import run
 from goldenctl.replay.bench import Spread, compared
+from goldenctl.report.units import per_second
 
 _ENGINE = """#!{python}
 import json, random, sys
@@ -99,7 +100,7 @@ def test_side_by_side(
     total = measured["results"][1]["total_ns"]["median"]
     (step,) = measured["results"][1]["steps"]
     assert (step["kind"], step["tokens"], step["ns"]["median"]) == ("prefill", 5, total)
-    assert f"{5 / total * 1e9:,.4g} tok/s" in printed
+    assert per_second(5 / total * 1e9) in printed
 
 
 def test_no_tokens_per_second_of_a_part(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -213,13 +214,28 @@ def test_command_of_a_failure_reruns_it_alone(
     assert [path.name for path in tmp_path.iterdir()] == ["r.h5"]  # no stale plan
 
 
-def test_interrupt_leaves_nothing(
-    golden_of: Callable[..., Path], stand_in: Callable[..., str], tmp_path: Path
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+    ids=["interrupt", "terminate"],
+)
+def test_a_signal_leaves_nothing(
+    golden_of: Callable[..., Path],
+    stand_in: Callable[..., str],
+    tmp_path: Path,
+    number: signal.Signals,
+    code: int,
+    word: str,
 ) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
     backend = stand_in(at=f"open({str(tmp_path / 'hangs')!r}, 'w').close(); time.sleep(100)")
     arguments = ["replay", str(golden_of()), str(tmp_path / "r.h5"), "--backend", backend]
     process = subprocess.Popen(
-        [sys.executable, "-m", "goldenctl", *arguments], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "goldenctl", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(scratch)},
     )
     deadline = time.monotonic() + 60
     while not (tmp_path / "hangs").exists():
@@ -227,8 +243,22 @@ def test_interrupt_leaves_nothing(
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert list(tmp_path.glob(".r.h5.*.part"))
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, said = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert said.strip() == "goldenctl: interrupted; nothing half-written was left"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["hangs", "stand-in"]
+    assert process.returncode == code
+    assert said.strip() == f"goldenctl: {word}; nothing half-written was left"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hangs", "scratch", "stand-in"]
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_program_of_this_folder_needs_no_path(
+    golden_of: Callable[..., Path],
+    stand_in: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    golden, out = golden_of(), tmp_path / "r.h5"
+    path = Path(stand_in().removeprefix("exec:"))
+    monkeypatch.chdir(path.parent)
+    assert run(["replay", str(golden), str(out), "--backend", f"exec:{path.name}"]) in (0, 1)
+    assert open_golden(out).recipe["backend"]["path"] == str(path)

@@ -37,7 +37,10 @@ def diffed(path: str = "g.h5", **recipe: Any) -> Report:
 
 EVERY = {
     "good": good(), "bad": bad(), "blamed": blamed(), "check": checked(), "selftest": selftested(),
-    "texts": diffed(cases=[{"text": "it's"}, {"text": "-x"}]), "set": diffed("goldens/tiny/v2.h5"),
+    "texts": diffed(
+        cases=[{"name": "prompt-1", "text": "it's"}, {"name": "prompt-2", "text": "-x"}]
+    ),
+    "set": diffed("goldens/tiny/v2.h5"),
     "two goldens": report(
         sublayer("mlp", tensor("mlp", "output", 9.0)),
         golden=replace(provenance("golden"), path="goldens/tiny/v1.h5"),
@@ -59,16 +62,64 @@ def test_every_command_is_one_that_the_program_takes(name: str) -> None:
 
 
 def test_a_diff_is_reproduced_debugged_and_accepted() -> None:
-    assert lines(diffed(cases=[{"text": "it's"}])) == [
+    assert lines(diffed(cases=[{"name": "prompt", "text": "it's"}])) == [
         "goldenctl replay g.h5 run.h5 --backend infinicore --device nvidia --mode sublayer "
         "--inject no_norm@layers.02 --dtype bfloat16",
         "goldenctl diff g.h5 run.h5",
         "goldenctl blame g.h5 --backend infinicore --device nvidia --inject no_norm@layers.02",
         "goldenctl replay g.h5 one.h5 --backend infinicore --device nvidia --mode op --layers 02 "
-        "--inject no_norm@layers.02 --debug layers.02.mlp",
+        "--inject no_norm@layers.02 --dtype bfloat16 --debug layers.02.mlp",
         "goldenctl record 'm o' g.h5 --prompt 'it'\"'\"'s' --dtype bfloat16 --oracle budget "
         "--force",
     ]
+
+
+PROMPT = {"name": "prompt", "text": "Hi"}
+
+
+@pytest.mark.parametrize(
+    ("cases", "options"),
+    [
+        ([PROMPT], "--prompt Hi"),
+        ([{"name": "default", "text": "Hello"}], ""),
+        ([PROMPT | {"decode": 3, "prefill_chunk": 4}], "--prompt Hi --decode 3 --prefill-chunk 4"),
+        (
+            [PROMPT | {"decode": 3, "force_tokens": [[5, 6, 7]]}],
+            "--prompt Hi --force-tokens 5,6,7",
+        ),
+    ],
+)
+def test_the_command_that_records_again_says_all_of_the_recipe(
+    cases: list[dict[str, Any]], options: str
+) -> None:
+    recipe = {"layers": [1, 2], "taps": "op", "budget_dtypes": ["float16"], "cases": cases}
+    wanted = (
+        f"goldenctl record 'm o' g.h5 {options} --dtype bfloat16 --taps op --layers 1,2 "
+        "--oracle budget --budget-dtypes float16 --force"
+    )
+    assert lines(diffed(**recipe))[-1] == wanted.replace("  ", " ")
+
+
+@pytest.mark.parametrize(
+    "cases",
+    [
+        [PROMPT | {"position_offset": 400}],
+        [{"name": "late", "text": "Hi"}],
+        [{"name": "prompt", "text": None}],
+        [PROMPT | {"padding": [0, 1]}],
+        [{"name": "prompt-1", "text": "a", "decode": 1}, {"name": "prompt-2", "text": "b"}],
+        [],
+    ],
+)
+def test_what_options_cannot_say_is_not_recorded_as_something_else(
+    cases: list[dict[str, Any]],
+) -> None:
+    assert not any("goldenctl record" in line for line in lines(diffed(cases=cases)))
+
+
+def test_commands_keep_the_tolerance() -> None:
+    made = replace(diffed(), policy="tight.toml")
+    assert "goldenctl diff g.h5 run.h5 --tolerance tight.toml" in lines(made)
 
 
 def test_an_engine_is_named_as_it_was_given() -> None:

@@ -66,11 +66,11 @@ INJECTED FAULTS: rope_interleaved
   worst at batch 0, token 3, hidden 7
   rule: tolerance default (3); mode: sublayer
 
-   sublayer                        used   rel L2    cosine  golden   run  ratio
-✓  embedding                         0%  0.0e+00  1.000000    2 ms  5 ms   2.5x
-✗  layers.00.attention (q_proj)    200%  2.0e-02  1.000000    2 ms  5 ms   2.5x
-✗  layers.00.mlp (output)        >9999%        -         -    2 ms  5 ms   2.5x
-✗  lm_head (output)              >9999%        -         -    2 ms  5 ms   2.5x"""
+   sublayer                         used   rel L2    cosine  golden   run  ratio
+✓  embedding                          0%  0.0e+00  1.000000    2 ms  5 ms   2.5x
+✗  layers.00.attention (q_proj)     200%  2.0e-02  1.000000    2 ms  5 ms   2.5x
+✗  layers.00.mlp (output)        crashed        -         -    2 ms  5 ms   2.5x
+✗  lm_head (output)              missing        -         -    2 ms  5 ms   2.5x"""
 
 EMPTY = """\
 ✗ FAIL  nothing was compared
