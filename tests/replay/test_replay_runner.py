@@ -195,7 +195,7 @@ def test_command_of_a_failure_reruns_it_alone(
     """InfiniCore's CPU build has no fused attention, so the real harness refuses it."""
     out = tmp_path / "r.h5"
     options = ["--attention", "sdpa", *(["--inject", fault] if fault else [])]
-    assert replayed(golden_of(), out, "infinicore", *options) == 1
+    assert replayed(golden_of(), out, f"exec:{harness}", *options) == 1
     found = failures(out)
     assert len(found) == 4
     before = out.read_bytes()
