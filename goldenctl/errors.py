@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
 EXIT_OK = 0
 EXIT_BEYOND_TOLERANCE = 1
@@ -52,6 +53,13 @@ class DamagedError(GoldenctlError):
     """A file is damaged, hostile, or does not match the other file of the pair."""
 
     exit_code = EXIT_DAMAGED
+
+
+def why_no_file(path: Path) -> str:
+    """Say what is at a path where a file was expected."""
+    if path.is_dir():
+        return "is a folder, expected a file"
+    return "is a pipe or a device, expected a file" if path.exists() else "there is no such file"
 
 
 def require_torch(what: str) -> None:

@@ -25,7 +25,7 @@ from goldenctl.diff.judge import compare
 from goldenctl.diff.padding import padding_by_recipe, recipe_masks
 from goldenctl.diff.report import Report
 from goldenctl.diff.sketches import sketch_values
-from goldenctl.errors import DamagedError, UsageError
+from goldenctl.errors import DamagedError, UsageError, why_no_file
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.manifest import (
@@ -174,8 +174,7 @@ def load(path: Path) -> Attestation:
     """Read an attestation; UsageError when there is none, DamagedError when it is not one or
     was changed after it was written."""
     if not path.is_file():
-        what = "is a folder, expected a file" if path.is_dir() else "there is no such file"
-        message = f"{path}: {what}"
+        message = f"{path}: {why_no_file(path)}"
         raise UsageError(message)
     said = read_object(path)
     digest = said.pop("digest", None)

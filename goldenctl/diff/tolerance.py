@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from goldenctl.diff.metrics import Metrics
-from goldenctl.errors import UsageError
+from goldenctl.errors import UsageError, why_no_file
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.policy import Limits, Policy
 
@@ -99,8 +99,8 @@ def load_policy(text: str) -> Policy:
     if text == "classic":
         return CLASSIC
     path = Path(text)
-    if not path.is_file():
-        message = f"--tolerance {text}: there is no such file"
+    if path.is_dir() or not path.exists():
+        message = f"--tolerance {text}: {why_no_file(path)}"
         raise UsageError(message, hint="use default, classic, or a TOML file")
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from goldenctl.errors import DamagedError, UsageError
+from goldenctl.errors import DamagedError, UsageError, why_no_file
 from goldenctl.golden import schema
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.hdf5 import Attributes, Dataset, Tree, read_root, read_tree
@@ -126,8 +126,7 @@ def open_golden(path: Path, *, kind: str | None = None) -> GoldenFile:
     it is not a complete goldenctl file.
     """
     if not path.is_file():
-        what = "is a folder, expected a file" if path.is_dir() else "there is no such file"
-        msg = f"{path}: {what}"
+        msg = f"{path}: {why_no_file(path)}"
         raise UsageError(msg)
     try:
         file_bytes = path.stat().st_size

@@ -22,7 +22,7 @@ from goldenctl.diff.pictures import Extreme, Histogram, Picture, Strip
 from goldenctl.diff.report import PASSED, REPORT_VERSION, Report, SublayerResult, TensorResult
 from goldenctl.diff.selftest import Trial
 from goldenctl.diff.tolerance import Check
-from goldenctl.errors import DamagedError, UsageError
+from goldenctl.errors import DamagedError, UsageError, why_no_file
 from goldenctl.golden.file import kind_of
 from goldenctl.report.words import labels_of
 
@@ -90,8 +90,7 @@ def load_reports(path: Path) -> list[Report]:
     """Read a report, or several side by side; raises UsageError without the file, DamagedError
     when it is no such thing."""
     if not path.is_file():
-        what = "is a folder, expected a file" if path.is_dir() else "there is no such file"
-        message = f"{path}: {what}"
+        message = f"{path}: {why_no_file(path)}"
         raise UsageError(message)
     if (kind := kind_of(path)) is not None:
         article = "an" if kind == "archive" else "a"
