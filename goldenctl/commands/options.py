@@ -27,6 +27,8 @@ class _Path(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
             self.fail("the path is empty", param, ctx)
+        if value == "-":
+            self.fail("is no file; use /dev/stdin or /dev/stdout for a pipe", param, ctx)
         return super().convert(value, param, ctx)
 
 

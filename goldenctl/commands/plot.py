@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 KINDS = ("map", "depth", "times", "strips", "histogram", "quantiles", "scatter")
 SUFFIXES = (".svg", ".png")
+_OTHER_FIGURES = (".pdf", ".eps", ".jpg", ".jpeg", ".gif", ".webp")
 
 
 @click.command("plot", short_help="Draw a report's figures as SVG and PNG")
@@ -85,6 +86,9 @@ def plot_command(
     endings = SUFFIXES if formats == "both" else (f".{formats}",)
     if ".png" in ((output.suffix,) if one else endings):
         check_png()
+    if output.suffix in _OTHER_FIGURES:
+        message = f"{output}: figures are written as .svg or .png"
+        raise UsageError(message)
     if one:
         refuse_other(output, output.suffix[1:])
     elif output.exists() and not output.is_dir():

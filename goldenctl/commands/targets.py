@@ -78,7 +78,7 @@ def refuse_other(path: Path, kind: str) -> None:
 
 def refuse_existing(path: Path, *, force: bool) -> None:
     """Raise UsageError when a golden would be replaced without being told to, or what is none."""
-    if path.exists() and not force:
+    if path.exists() and not force and not path.is_dir():
         msg = f"{path}: it exists already, and a golden is never changed"
         raise UsageError(
             msg,

@@ -301,7 +301,7 @@ def check_device(device: str) -> None:
     except RuntimeError as error:
         msg = f"device {device!r} is not known, expected cpu or cuda[:n]"
         raise UsageError(msg) from error
-    if kind.type == "cpu":
+    if kind.type == "cpu" and not kind.index:
         return
     if kind.type != "cuda":
         msg = f"device {device!r} is not supported, expected cpu or cuda[:n]"

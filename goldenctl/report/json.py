@@ -110,6 +110,9 @@ def load_reports(path: Path) -> list[Report]:
 
 def _parse(path: Path, data: Any) -> Report:
     version = data.pop("report_version", None) if isinstance(data, dict) else None
+    if version is None:
+        message = f"{path}: is no report that --json wrote"
+        raise DamagedError(message)
     if version != REPORT_VERSION:
         message = f"{path}: report version is {version}, expected {REPORT_VERSION}"
         raise DamagedError(message)
