@@ -124,7 +124,7 @@ def _tree(golden: GoldenFile) -> Table:
 def _failure(name: str, failure: dict[str, Any]) -> Table:
     table = _pairs()
     _row(table, "✗ failed", name)
-    for key in ("tap", "reason", "message", "command"):
+    for key in ("tap", "op", "reason", "message", "command"):
         _row(table, key, failure.get(key))
     for line in str(failure.get("stderr", "")).splitlines():
         _row(table, "stderr", line)
