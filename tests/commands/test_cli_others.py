@@ -100,6 +100,47 @@ def test_inspect_file(call: Call, golden: Path, replayed: Path) -> None:
     assert "infinicore" in call("inspect", replayed).out
 
 
+def test_inspect_of_a_run_says_which_golden_it_is_of(
+    call: Call, golden: Path, replayed: Path
+) -> None:
+    content = f"sha256 {open_golden(golden).content_sha256}"
+    assert f"content       {content}\n" in call("inspect", golden).out
+    assert f"golden        {content}, {golden}\n" in call("inspect", replayed).out
+
+
+@pytest.mark.parametrize("columns", ["20", "80", None])
+def test_inspect_breaks_nothing_that_is_copied(
+    call: Call,
+    golden: Path,
+    replayed: Path,
+    harness: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    columns: str | None,
+) -> None:
+    """On a narrow terminal and in a pipe, whose width nobody knows."""
+    run, backend = tmp_path / "r.h5", f"exec:{harness}"
+    assert call("replay", golden, run, "--backend", backend, "--attention", "sdpa").code == 1
+    failed = [i.failure for i in open_golden(run).sublayers.values() if i.failure is not None]
+    assert len(failed) == 4
+    monkeypatch.delenv("COLUMNS")
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
+    lines = call("inspect", run).out.splitlines()
+    for failure in failed:
+        assert f"command    {failure['command']}" in lines
+    file = open_golden(replayed)
+    lines = call("inspect", replayed).out.splitlines()
+    for said in (
+        f"content       sha256 {file.content_sha256}",
+        f"fingerprint   {file.recipe['model']['fingerprint']}",
+        f"backend       infinicore.headers {file.recipe['backend']['infinicore']['headers']}",
+    ):
+        assert said in lines
+    info = next(iter(file.tensors.values()))
+    assert f"sha256       {info.sha256}" in call("inspect", replayed, info.name).out.splitlines()
+
+
 @pytest.mark.parametrize(
     "name",
     [
