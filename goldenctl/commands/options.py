@@ -172,7 +172,7 @@ def input_options(function: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(["standard"]),
             help="Ten inputs that a port is to be tried with; inspect says why each.",
         ),
-        click.option("--seed", default=0, show_default=True, help="Seed of --random-tokens."),
+        click.option("--seed", type=int, help="Seed of --random-tokens; 0 unless given."),
         click.option("--random-tokens", type=int, metavar="N", help="N random token ids."),
         click.option(
             "--token-ids", "token_ids", multiple=True, metavar="IDS", help="Ids such as 1,2,3."
