@@ -264,10 +264,11 @@ def progress_bar(title: str) -> Iterator[Progress]:
 
 
 @contextmanager
-def os_errors_named() -> Iterator[None]:
-    """Turn an error of the file system into one line that names the path."""
+def os_errors_named(where: Path) -> Iterator[None]:
+    """Turn an error of the file system into one line that names its path; ``where`` when the
+    error names none, as that of a full disk."""
     try:
         yield
     except OSError as error:
-        msg = f"{error.filename or 'file'}: {error.strerror or error}"
+        msg = f"{error.filename or where}: {error.strerror or error}"
         raise UsageError(msg) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from goldenctl import __version__
 from goldenctl.golden.file import open_golden
 from goldenctl.golden.schema import short_name
 from goldenctl.infini.find import Install
+from goldenctl.model.presets import PRESETS
 from goldenctl.replay.faults import FAULTS
 
 
@@ -176,6 +178,25 @@ def test_synth(call: Call, checkpoint: Path, tmp_path: Path) -> None:
         )
         weights = (out / "model.safetensors").read_bytes()
         assert (weights == (checkpoint / "model.safetensors").read_bytes()) is same
+
+
+def test_synth_help_lists_every_preset(call: Call) -> None:
+    shown = call("synth", "--help").out
+    listed = [line.split()[0] for line in shown.partition("Presets:\n")[2].splitlines()]
+    assert listed == list(PRESETS)
+
+
+def test_synth_names_the_folder_that_a_full_disk_cannot_hold(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    ran = call("synth", "tiny", tmp_path / "out")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.line == f"goldenctl: {tmp_path / 'out'}: No space left on device"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_faults_lists_all(call: Call) -> None:
