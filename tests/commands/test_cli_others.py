@@ -1,11 +1,10 @@
-"""verify, inspect, synth, faults, infinicore, doctor and the group itself."""
+"""verify, inspect, synth, faults, infinicore and the group itself."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -250,38 +249,6 @@ def test_infinicore_install_of_what_is_there(call: Call, harness: Path) -> None:
     ran = call("infinicore", "install")
     assert ran.code == 0
     assert ran.out == f"InfiniCore is at {find_install().root}\n"
-
-
-def test_doctor(call: Call, harness: Path, checkpoint: Path) -> None:
-    ran = call("doctor", "--model-path", checkpoint)
-    assert ran.code == 0, ran.out
-    assert "✓ checkpoint: qwen3, 4 layers, bfloat16" in ran.out
-    assert ran.out.endswith("all is in place\n")
-
-
-@pytest.mark.parametrize(
-    ("option", "said"),
-    [("--model-path", "✗ checkpoint: "), ("--infini-root", "✗ InfiniCore: ")],
-)
-def test_doctor_finds_a_lack(
-    call: Call, harness: Path, tmp_path: Path, option: str, said: str
-) -> None:
-    ran = call("doctor", option, tmp_path / "none")
-    assert ran.code == 3
-    assert said in ran.out
-    assert "1 of " in ran.out.splitlines()[-1]
-
-
-def test_doctor_finds_a_damaged_install(
-    call: Call, infini_install: Install, tmp_path: Path
-) -> None:
-    root = tmp_path / "copy"
-    shutil.copytree(infini_install.root, root)
-    os.truncate(root / "lib" / "libinfiniop.so", 4096)
-    ran = call("doctor", "--infini-root", root)
-    assert ran.code == 3
-    assert "its lib/libinfiniop.so has 4096 bytes, expected " in ran.out
-    assert f"    build it again: goldenctl infinicore install --prefix {root}\n" in ran.out
 
 
 def test_version_and_module(golden: Path) -> None:
