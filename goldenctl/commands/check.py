@@ -116,7 +116,7 @@ def _wanted(options: dict[str, Any], progress: Any, *, pictures: bool) -> Wanted
     parse_device(options["device"])
     keep = options["keep"]
     if keep is not None:
-        with os_errors_named():
+        with os_errors_named(keep):
             keep.mkdir(parents=True, exist_ok=True)
     return Wanted(
         integrity_only=options["integrity"],

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from goldenctl.commands.options import GOLDEN, goldens_option, progress_bar
 from goldenctl.commands.reporting import (
@@ -22,6 +24,9 @@ from goldenctl.commands.reporting import (
     report_shown,
 )
 from goldenctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from goldenctl.diff.report import Report
 
 # Elements of a tensor whose error is described on the console without being asked for.
 _DESCRIBED = 4 << 20
@@ -47,11 +52,60 @@ def diff_command(golden: Path, runs: tuple[Path, ...], **options: object) -> int
     also be a second golden, such as NAME@v2 beside NAME@v1 or one in another dtype; it is judged
     as a chain.
     With a report (diff --json) in place of GOLDEN and no RUN, judge it again, under
-    another --tolerance if given, without the tensors. Ends with exit code 1 beyond tolerance.
+    another --tolerance if given, without the tensors; one of check or selftest stands as it is.
+    Ends with exit code 1 beyond tolerance.
     """
+    if not runs:
+        source = click.get_current_context().get_parameter_source("tolerance")
+        other = source is ParameterSource.COMMANDLINE
+        return run_again(golden, other=other, **options)  # type: ignore[arg-type]
     if len(runs) > 1:
         return run_matrix(golden, runs, **options)  # type: ignore[arg-type]
-    return run_diff(golden, runs[0] if runs else None, **options)  # type: ignore[arg-type]
+    return run_diff(golden, runs[0], **options)  # type: ignore[arg-type]
+
+
+def run_again(
+    file: Path,
+    *,
+    tolerance: str = "default",
+    other: bool = False,
+    outputs: Outputs = NOWHERE,
+    shown: Shown = EVERYTHING,
+) -> int:
+    """Judge a stored report again, print, write; return the exit code.
+
+    ``other`` says that the tolerance was asked for: a report that none can judge is refused.
+    """
+    from goldenctl.diff.rejudge import rejudge
+    from goldenctl.diff.tolerance import load_policy
+    from goldenctl.report.json import load_reports
+
+    policy = load_policy(tolerance)
+    outputs.check()
+    if file.suffix != ".json":
+        message = "diff needs a golden and a run, or one report that diff --json wrote"
+        raise UsageError(message)
+    reports = load_reports(file)
+    if other:
+        _refuse_final(file, reports, tolerance)
+    again = [rejudge(report, policy) for report in reports]
+    if len(again) == 1:
+        return deliver(again[0], outputs, shown)
+    refuse_of_one(shown, len(again))
+    return deliver_matrix(again, outputs, shown)
+
+
+def _refuse_final(file: Path, reports: Sequence[Report], tolerance: str) -> None:
+    """Raise UsageError where a tolerance was asked for that would change nothing."""
+    from goldenctl.diff.rejudge import FINAL
+
+    for report in reports:
+        if report.command in FINAL:
+            message = f"{file}: a report of {report.command} cannot be judged again"
+            hint = f"goldenctl report {file} shows it as it is"
+            if report.command == "check":
+                hint = f"run goldenctl check --tolerance {tolerance}"
+            raise UsageError(message, hint=hint)
 
 
 def run_matrix(
@@ -80,35 +134,24 @@ def run_matrix(
 
 def run_diff(
     golden: Path,
-    run: Path | None,
+    run: Path,
     *,
     tolerance: str = "default",
     outputs: Outputs = NOWHERE,
     shown: Shown = EVERYTHING,
     command: str = "diff",
 ) -> int:
-    """Compare or judge again, print, write; return the exit code."""
+    """Compare, print, write; return the exit code."""
     from msgspec.structs import replace
 
     from goldenctl.diff.illustrate import illustrate
     from goldenctl.diff.judge import compare
-    from goldenctl.diff.rejudge import rejudge
     from goldenctl.diff.tolerance import load_policy
     from goldenctl.golden.file import open_golden
-    from goldenctl.report.json import load_reports
     from goldenctl.sets.environment import told_apart
 
     policy = load_policy(tolerance)
     outputs.check()
-    if run is None and golden.suffix != ".json":
-        message = "diff needs a golden and a run, or one report that diff --json wrote"
-        raise UsageError(message)
-    if run is None:
-        again = [rejudge(report, policy) for report in load_reports(golden)]
-        if len(again) == 1:
-            return deliver(again[0], outputs, shown)
-        refuse_of_one(shown, len(again))
-        return deliver_matrix(again, outputs, shown)
     with progress_bar("comparing") as progress:
         files = open_golden(golden), open_golden(run)
         refuse_unmatched(shown.only, files[0].tensors)

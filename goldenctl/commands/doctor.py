@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from goldenctl.commands.options import PATH, human_bytes
-from goldenctl.errors import EXIT_MISSING, GoldenctlError, printable
+from goldenctl.commands.installed import Finding, cmake, guarded, ninja, package
+from goldenctl.commands.options import PATH, human_bytes, plural
+from goldenctl.errors import EXIT_MISSING, GoldenctlError, MissingError, printable
 
 _MIN_PYTHON = (3, 11)
 _LOW_DISK_BYTES = 2 << 30
 _LOW_MEMORY_BYTES = 2 << 30
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One check's result. ``ok`` is None for what is only worth knowing."""
-
-    topic: str
-    ok: bool | None
-    found: str
-    remedy: str = ""
 
 
 @click.command("doctor", short_help="Check what this machine has")
@@ -38,49 +27,54 @@ class Finding:
 def doctor_command(model_path: Path | None, infini_root: Path | None) -> int:
     """Check what record, replay and diff need on this machine, with a remedy for each lack.
 
-    Ends with exit code 3 when something is missing.
+    A lack that only some commands mind, such as torch where nothing is recorded, is a note.
+    Ends with exit code 3 when something is missing or broken.
     """
-    findings = list(_check(model_path, infini_root))
-    for finding in findings:
+    findings = []
+    for finding in _check(model_path, infini_root):
+        findings.append(finding)
         mark = {True: "✓", False: "✗", None: "·"}[finding.ok]
         click.echo(printable(f"{mark} {finding.topic}: {finding.found}"))
         if finding.remedy:
             click.echo(printable(f"    {finding.remedy}"))
+    click.echo(_summary(findings))
+    return EXIT_MISSING if any(finding.ok is False for finding in findings) else 0
+
+
+def _summary(findings: list[Finding]) -> str:
     lacking = sum(finding.ok is False for finding in findings)
-    click.echo(f"{lacking} of {len(findings)} checks failed" if lacking else "all is in place")
-    return EXIT_MISSING if lacking else 0
+    notes = sum(finding.ok is None for finding in findings)
+    if lacking:
+        return f"{lacking} of {len(findings)} checks failed"
+    return f"no check failed, {plural(notes, 'note')}" if notes else "all is in place"
 
 
 def _check(model_path: Path | None, infini_root: Path | None) -> Iterator[Finding]:
+    from goldenctl.infini.build import compiler
+
     yield _python()
-    for module, use, remedy in (
-        ("torch", "record and --backend torch", "pip install 'goldenctl[record]'"),
-        ("tokenizers", "record --prompt", "pip install 'goldenctl[record]'"),
+    for name, use in (
+        ("torch", "record and --backend torch"),
+        ("safetensors", "record"),
+        ("tokenizers", "record with a text"),
     ):
-        yield _package(module, use, remedy)
+        yield package(name, use)
     yield _hdf5()
     yield _diff_kernel()
-    for names, use, remedy in (
-        (("c++", "g++", "clang++"), "the harness", "apt-get install g++"),
-        (("cmake",), "the harness", "pip install 'goldenctl[build]'"),
-    ):
-        yield _program(names, use, remedy)
+    yield guarded("c++", compiler)
+    yield cmake()
+    yield ninja()
+    yield guarded("cache", _cache)
     yield from _infinicore(infini_root)
     yield _space("disk", shutil.disk_usage(Path.cwd()).free, _LOW_DISK_BYTES)
     yield _space("memory", _free_memory_bytes(), _LOW_MEMORY_BYTES)
     if model_path is not None:
-        yield _guarded("checkpoint", lambda: _checkpoint(model_path))
+        yield from _checkpoint(model_path)
 
 
 def _python() -> Finding:
     ok = sys.version_info >= _MIN_PYTHON
     return Finding("python", ok, platform.python_version(), "" if ok else "needs 3.11 or newer")
-
-
-def _package(module: str, use: str, remedy: str) -> Finding:
-    if importlib.util.find_spec(module) is None:
-        return Finding(module, False, f"not installed, {use} needs it", f"run: {remedy}")
-    return Finding(module, True, importlib.metadata.version(module))
 
 
 def _hdf5() -> Finding:
@@ -98,12 +92,20 @@ def _diff_kernel() -> Finding:
     return Finding("diff kernel", None, "NumPy", remedy)
 
 
-def _program(names: tuple[str, ...], use: str, remedy: str) -> Finding:
-    beside_python = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    found = next(filter(None, (shutil.which(name, path=beside_python) for name in names)), None)
-    if found is None:
-        return Finding(names[0], False, f"not found, {use} is built with it", f"run: {remedy}")
-    return Finding(names[0], True, found)
+def _cache() -> str:
+    """Write into the folder that harnesses are built in; raises MissingError."""
+    from goldenctl.infini.paths import harness_cache
+
+    folder = harness_cache()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0")
+    except OSError as error:
+        message = f"{folder}: cannot be written: {error.strerror}"
+        hint = "set GOLDENCTL_CACHE to a folder that can be"
+        raise MissingError(message, hint=hint) from error
+    return str(folder)
 
 
 def _infinicore(root: Path | None) -> Iterator[Finding]:
@@ -122,7 +124,7 @@ def _infinicore(root: Path | None) -> Iterator[Finding]:
         return ", ".join(f"{n} {kind}" for kind, n in listed.counts.items() if n) or "none"
 
     for topic, check in (("InfiniCore", install), ("harness", harness), ("devices", count)):
-        finding = _guarded(topic, check)
+        finding = guarded(topic, check)
         yield finding
         if finding.ok is False:
             return
@@ -138,18 +140,30 @@ def _free_memory_bytes() -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _checkpoint(folder: Path) -> str:
+def _checkpoint(folder: Path) -> Iterator[Finding]:
     from goldenctl.model.checkpoint import Checkpoint
     from goldenctl.model.config import load_config
 
-    config = load_config(folder)
-    Checkpoint.open(folder).check_against(config)
-    return f"{config.model_type}, {config.num_hidden_layers} layers, {config.dtype}"
+    def model() -> str:
+        config = load_config(folder)
+        Checkpoint.open(folder).check_against(config)
+        return f"{config.model_type}, {config.num_hidden_layers} layers, {config.dtype}"
+
+    finding = guarded("checkpoint", model)
+    yield finding
+    if finding.ok:
+        yield _tokenizer(folder)
 
 
-def _guarded(topic: str, check: Callable[[], str]) -> Finding:
-    """Turn an error's message and hint into a finding."""
+def _tokenizer(folder: Path) -> Finding:
+    """Encode the text that record takes without an input option; a lack is a note, as ids do."""
+    from goldenctl.model.config import load_config
+    from goldenctl.model.tokens import DEFAULT_PROMPT, Inputs, make_cases
+
     try:
-        return Finding(topic, True, check())
+        (case,) = make_cases(Inputs(), folder, load_config(folder))
+    except MissingError as error:
+        return Finding("tokenizer", None, error.message, error.hint)
     except GoldenctlError as error:
-        return Finding(topic, False, error.message, error.hint)
+        return Finding("tokenizer", False, error.message, "record with --token-ids 1,2,3 works")
+    return Finding("tokenizer", True, f"{DEFAULT_PROMPT!r} is {case.length} tokens")

@@ -54,8 +54,9 @@ def install_command(prefix: Path | None, sdist: Path | None) -> None:
 
     An install that is whole stays as it is; a damaged one is built again.
     """
+    from goldenctl.infini.paths import provisioned_prefix
     from goldenctl.infini.provision import install
 
-    with os_errors_named():
+    with os_errors_named(prefix or provisioned_prefix()):
         done = install(prefix, sdist=sdist, progress=lambda line: click.echo(line, err=True))
     click.echo(f"InfiniCore is at {done.root}")

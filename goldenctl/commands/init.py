@@ -40,7 +40,7 @@ def init_command(folder: Path | None) -> None:
     from goldenctl.golden.store import goldens_folder, write_whole
 
     folder = goldens_folder(folder)
-    with os_errors_named():
+    with os_errors_named(folder):
         folder.mkdir(parents=True, exist_ok=True)
         new = {name: text for name, text in _FILES.items() if not _is_there(folder / name, text)}
     for name, text in new.items():

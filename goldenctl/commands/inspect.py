@@ -18,11 +18,10 @@ def inspect_command(file: Path, tensor: str | None) -> None:
 
     TENSOR is a full name, or any unique ending of one such as layers/03/attention/q_rope.
     """
-    from rich.console import Console
-
     from goldenctl.golden.file import open_golden
+    from goldenctl.report.console_parts import make_console
     from goldenctl.report.inspect import file_view, tensor_view
 
     golden = open_golden(file)
     view = tensor_view(golden, tensor) if tensor else file_view(golden)
-    Console(highlight=False).print(view)
+    make_console().print(view, crop=False)

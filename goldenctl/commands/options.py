@@ -174,7 +174,7 @@ def input_options(function: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(["standard"]),
             help="Ten inputs that a port is to be tried with; inspect says why each.",
         ),
-        click.option("--seed", default=0, show_default=True, help="Seed of --random-tokens."),
+        click.option("--seed", type=int, help="Seed of --random-tokens; 0 unless given."),
         click.option("--random-tokens", type=int, metavar="N", help="N random token ids."),
         click.option(
             "--token-ids", "token_ids", multiple=True, metavar="IDS", help="Ids such as 1,2,3."
@@ -266,10 +266,11 @@ def progress_bar(title: str) -> Iterator[Progress]:
 
 
 @contextmanager
-def os_errors_named() -> Iterator[None]:
-    """Turn an error of the file system into one line that names the path."""
+def os_errors_named(where: Path) -> Iterator[None]:
+    """Turn an error of the file system into one line that names its path; ``where`` when the
+    error names none, as that of a full disk."""
     try:
         yield
     except OSError as error:
-        msg = f"{error.filename or 'file'}: {error.strerror or error}"
+        msg = f"{error.filename or where}: {error.strerror or error}"
         raise UsageError(msg) from error

@@ -104,7 +104,7 @@ def plot_command(
         _write(output, chosen[0], dark=theme == "dark", zoom=zoom)
         click.echo(f"wrote {output}: {_shown(chosen[0])}")
         return
-    with os_errors_named():
+    with os_errors_named(output):
         output.mkdir(parents=True, exist_ok=True)
     for each in chosen:
         for ending in endings:

@@ -244,7 +244,7 @@ def prepare(
     prompts_file: Path | None = None,
     token_ids: tuple[str, ...] = (),
     random_tokens: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     decode: int = 0,
     force_tokens: str | None = None,
     prefill_chunk: int = 0,
@@ -281,12 +281,15 @@ def prepare(
     if padding_side is not None and not batch:
         message = "--padding says where --batch pads, which was not given"
         raise UsageError(message)
+    if seed is not None and random_tokens is None:
+        message = f"--seed {seed}: only --random-tokens draws random numbers"
+        raise UsageError(message, hint="leave it out, or give --random-tokens N")
     inputs = Inputs(
         prompts,
         prompts_file,
         token_ids,
         random_tokens,
-        seed,
+        seed or 0,
         decode=decode,
         force_tokens=force_tokens,
         prefill_chunk=prefill_chunk,

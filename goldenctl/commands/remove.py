@@ -29,7 +29,7 @@ def rm_command(name: str, force: bool, yes: bool, goldens: Path | None) -> None:
     from goldenctl.golden.store import locked, named_set
 
     golden_set, version = named_set(name, goldens)
-    with locked(golden_set), os_errors_named():
+    with locked(golden_set), os_errors_named(golden_set.folder):
         if version is None:
             _remove_set(golden_set, force=force, yes=yes)
         else:
@@ -108,7 +108,8 @@ def gc_command(names: tuple[str, ...], dry_run: bool, goldens: Path | None) -> N
     sets = [existing_set(name, goldens) for name in names] or list_sets(goldens)
     total, count = 0, 0
     for golden_set in sets:
-        with nullcontext() if dry_run else locked(golden_set), os_errors_named():
+        folder = golden_set.folder
+        with nullcontext() if dry_run else locked(golden_set), os_errors_named(folder):
             for path, reason in garbage(golden_set):
                 size = size_bytes(path)
                 total, count = total + size, count + 1

@@ -104,9 +104,7 @@ if TYPE_CHECKING:
 @click.option(
     "--seed",
     type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Seed of --shuffle and of the simulated backend.",
+    help="Seed of --shuffle and of the simulated backend; 0 unless given.",
 )
 @goldens_option()
 def replay_command(golden: Path, run: Path, **options: object) -> int:
@@ -140,7 +138,7 @@ def run_replay(
     faults: tuple[str, ...] = (),
     debug: tuple[str, ...] = (),
     noise: float | None = None,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> int:
     """Replay and print what happened; return the exit code."""
     from goldenctl.golden.file import open_golden
@@ -165,7 +163,7 @@ def run_replay(
         attention=attention,
         repeat=repeat,
         shuffle=shuffle,
-        seed=seed,
+        seed=seed or 0,
         workers=workers,
         memory_bytes=memory,
         resume=resume,
@@ -173,7 +171,7 @@ def run_replay(
         faults=tuple(parse_injection(text) for text in faults),
         debug=frozenset(debug),
     )
-    _refuse_unfit(backend, options, noise=noise)
+    _refuse_unfit(backend, options, noise=noise, seed=seed)
     _refuse_contradictions(options)
     if alone_vs_batched and backend == "simulated":
         msg = "--alone-vs-batched: the simulated backend computes nothing"
@@ -184,7 +182,7 @@ def run_replay(
         rows_of(source)
     started = time.monotonic()
     if backend == "simulated":
-        summary = replay_simulated(source, run, options=options, noise=noise, seed=seed)
+        summary = replay_simulated(source, run, options=options, noise=noise, seed=options.seed)
         click.echo("SIMULATED: these are the golden's own tensors with noise, no engine ran")
     else:
         opened = open_backend(backend, infini_root=infini_root, notify=notify)
@@ -250,13 +248,13 @@ def _compare_rows(
     return report.ok
 
 
-def _refuse_unfit(backend: str, options: Options, *, noise: float | None) -> None:
+def _refuse_unfit(backend: str, options: Options, *, noise: float | None, seed: int | None) -> None:
     """Refuse options that the backend would silently ignore."""
     simulated = backend == "simulated"
     if noise is not None and not simulated:
         msg = f"--noise: only the simulated backend has noise, not {backend}"
         raise UsageError(msg)
-    if options.seed and not simulated and not options.shuffle:
+    if seed is not None and not simulated and not options.shuffle:
         msg = "--seed: only --shuffle and the simulated backend draw random numbers"
         raise UsageError(msg)
     for option, given in (

@@ -34,13 +34,17 @@ class Destination:
     resume: bool = False
 
     def check(self) -> None:
-        """Raise UsageError for two places or none, and for a version that would be replaced."""
+        """Raise UsageError for two places or none, for a version that would be replaced, and
+        for a note that nothing would keep."""
         if (self.golden is None) == (self.name is None):
             message = "record needs either GOLDEN, the file to write, or --name, the set"
             raise UsageError(message)
         if self.name is not None and self.force:
             message = "--force: a version of a golden set is never changed"
             raise UsageError(message, hint="goldenctl rm removes one")
+        if self.name is None and self.note:
+            message = "--note: stands in the history of a golden set, and GOLDEN is of none"
+            raise UsageError(message, hint="leave it out, or give --name in place of GOLDEN")
 
     def was_finished(self) -> bool:
         """Whether the golden had its name already when its recording was interrupted; says so.

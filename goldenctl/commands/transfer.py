@@ -147,7 +147,8 @@ def _push(store: Store, golden_set: GoldenSet, entry: VersionEntry, part_size: i
 
     path = golden_set.file(entry.version)
     label = f"{golden_set.name}@v{entry.version}"
-    with transfer_bar(f"pushing {label}", path.stat().st_size) as progress, os_errors_named():
+    size = path.stat().st_size
+    with transfer_bar(f"pushing {label}", size) as progress, os_errors_named(path):
         digest = entry.sha256.removeprefix("sha256:")
         sent = send(store, path, digest, part_bytes=part_size, progress=progress)
     if not sent.sent_bytes:
@@ -173,7 +174,7 @@ def _pull(store: Store, golden_set: GoldenSet, entry: VersionEntry, *, force: bo
 
     label = f"{golden_set.name}@v{entry.version}"
     path = golden_set.path(entry.version)
-    with locked(golden_set), os_errors_named():
+    with locked(golden_set), os_errors_named(path):
         refuse_leading_out(path, golden_set.folder)
         if path.exists() and _is_it(path, entry):
             click.echo(f"{label}: is here already")

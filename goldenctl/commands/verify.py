@@ -83,7 +83,7 @@ def verify_command(
         check_dtype(opened, dtype)
         check_device(opened, device)
     if keep is not None:
-        with os_errors_named():
+        with os_errors_named(keep):
             keep.mkdir(parents=True, exist_ok=True)
         if (keep / "golden.h5").exists():
             message = f"{keep / 'golden.h5'}: it exists already, and a golden is never changed"

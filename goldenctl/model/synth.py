@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from goldenctl.model.config import WEIGHT_DTYPES, ModelConfig
 from goldenctl.model.names import parameter_shapes
 from goldenctl.model.presets import PRESETS, preset_config
 from goldenctl.model.safetensors_write import Chunks, write_checkpoint
+from goldenctl.model.whole_folder import whole_folder
 
 SYNTH_VERSION = 1  # of the values: another number would give other bits
 CHUNK_ELEMENTS = 1 << 16
@@ -74,23 +73,9 @@ def synth_config(
         message = f"seed {seed}: expected 0 or more"
         raise UsageError(message)
     out = Path(out)
-    _refuse_used(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        partial.chmod(0o755)
+    with whole_folder(out) as partial:
         _write(config, partial, seed, DTYPES[dtype], progress)
-        partial.replace(out)  # replaces an empty folder, fails on any other
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return out
-
-
-def _refuse_used(out: Path) -> None:
-    if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
-        message = f"{out}: exists already"
-        raise UsageError(message, hint="name a new or an empty folder")
 
 
 def _write(

@@ -31,7 +31,7 @@ class Outcome:
 
     ``iqr_ns`` is how far the quartiles of the times of each tap lie apart, where it was
     launched several times and the program says so.
-    ``failure`` has ``reason``, ``message`` and, where known, ``tap`` and ``stderr``.
+    ``failure`` has ``reason``, ``message`` and, where known, ``tap``, ``op`` and ``stderr``.
     """
 
     ns: int = 0
@@ -225,6 +225,7 @@ class _Process:
         self._pending = b""
         self._failure: dict[str, str] | None = None
         self._tap = ""
+        self._launch = 0  # of the launches that one tap may take, the one that was started
         self._op_ns: dict[str, int] = {}
         self._iqr_ns: dict[str, int] = {}
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop
@@ -301,7 +302,9 @@ class _Process:
             self.share.execution.program = str(event.get("program", ""))
             self.share.execution.quirks = [str(quirk) for quirk in event.get("quirks", [])]
         elif kind == "op_start":
-            self._tap = str(event.get("tap", ""))
+            tap = str(event.get("tap", ""))
+            self._launch = self._launch + 1 if tap == self._tap else 0
+            self._tap = tap
         elif kind == "op_done":
             tap = str(event.get("tap", ""))
             self._op_ns[tap] = self._op_ns.get(tap, 0) + int(event.get("ns", 0))
@@ -317,7 +320,7 @@ class _Process:
 
     def _finish(self, outcome: Outcome) -> None:
         self.share.finish(outcome)
-        self._tap, self._op_ns, self._iqr_ns = "", {}, {}
+        self._tap, self._launch, self._op_ns, self._iqr_ns = "", 0, {}, {}
 
     def _refuse(self, reason: str, message: str) -> None:
         if self._first:
@@ -335,9 +338,16 @@ class _Process:
             self._never_started(failure, status, stderr)
         if self.share.complete:
             outcomes.pop()  # what it said of the last one is not to be trusted either
-        if self._tap:
-            failure = {**failure, "tap": self._tap}
-        self._finish(Outcome(failure={**failure, "stderr": "\n".join(stderr)}))
+        failure = {**failure, **self._place(), "stderr": "\n".join(stderr)}
+        self._finish(Outcome(failure=failure))
+
+    def _place(self) -> dict[str, str]:
+        """The tap that was started last and the op that the plan has for it, as far as known."""
+        if not self._tap:
+            return {}
+        ops = self.share.plan.sublayers[len(self.share.outcomes)].ops
+        kinds = [op.op for op in ops if op.tap == self._tap][self._launch :]
+        return {"tap": self._tap, **({"op": kinds[0]} if kinds else {})}
 
     def _never_started(self, failure: dict[str, str], status: int, stderr: list[str]) -> NoReturn:
         if failure["reason"] == _REFUSED:

@@ -5,7 +5,8 @@ Made for 80 columns; in a pipe lines are as long as they need to be.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from goldenctl.diff.report import (
     BY_BUDGET,
+    CRASHED,
     NEUTRAL,
     PASSED,
     WARN_SHARE,
@@ -26,7 +28,7 @@ from goldenctl.golden.schema import short_name
 from goldenctl.report.answers import HARDLY, UNTOLD
 from goldenctl.report.check import check_view
 from goldenctl.report.console_blame import findings_view
-from goldenctl.report.console_parts import clean, indented, make_console
+from goldenctl.report.console_parts import clean, indented, make_console, unbroken
 from goldenctl.report.console_selftest import selftest_view
 from goldenctl.report.console_table import Row, SublayerTable
 from goldenctl.report.determinism import lines as determinism_lines
@@ -69,7 +71,7 @@ def print_report(
     On a terminal what is longer than the screen ends in the verdict once more."""
     console = console or make_console()
     shown = view(report, worst=worst, verbose=verbose, only=only)
-    console.print(shown)
+    console.print(shown, crop=False)
     first = report.first_wrong
     scrolled = console.is_terminal and len(console.render_lines(shown)) >= console.height
     if scrolled and first is not None and report.command != "check":
@@ -80,7 +82,7 @@ def print_report(
 def view(
     report: Report, *, worst: int | None = None, verbose: bool = False, only: str | None = None
 ) -> RenderableType:
-    """Return the report as something rich can print, at 80 columns or more."""
+    """Return the report as something rich can print, at 80 columns or more, with ``crop=False``."""
     if report.selftest is not None:
         return selftest_view(report.selftest, verbose=verbose)
     if report.command == "check" and report.checks and not verbose:
@@ -101,7 +103,7 @@ def view(
         parts += [Text(), _group_table(report, groups), *_reasons(report)]
     if len(groups) <= 1 or verbose or worst or only or not report.ok:
         sublayers = _chosen(report, matches, worst, every=verbose or bool(only))
-        parts += [Text(), _table(report, sublayers)]
+        parts += [Text(), _table(report, sublayers), *_crashed(report)]
         if verbose:
             parts += [_tensor_table(report, s, matches) for s in sublayers]
     return Group(*parts)
@@ -244,6 +246,21 @@ def _table(report: Report, sublayers: list[SublayerResult]) -> SublayerTable:
         rows.append(Row(mark, name, sublayer.first_wrong, cells))
     titles = ("used", "rel L2", "cosine", *sides, "ratio")
     return SublayerTable(titles, rows, spare=(sides, ("ratio",), ("cosine",)))
+
+
+def _crashed(report: Report) -> Iterator[Text]:
+    """Where the reasons of sublayers that did not run to their end are: the table has no room.
+
+    check replays into a folder that is gone afterwards, unless it is told to keep it.
+    """
+    count = sum(sublayer.state == CRASHED for sublayer in report.sublayers)
+    said = f"{plural(count, 'sublayer')} crashed"
+    what = "its reason and command" if count == 1 else "the reason and command of each"
+    if count and report.command in ("diff", "verify"):
+        run = printable(shlex.quote(report.run.path))
+        yield unbroken(f"{said}: goldenctl inspect {run} shows {what}")
+    elif count and report.command == "check":
+        yield unbroken(f"{said}: with --keep FOLDER, goldenctl inspect shows why")
 
 
 def _tensor_table(report: Report, sublayer: SublayerResult, matches: Matcher) -> Table:

@@ -17,14 +17,18 @@ from goldenctl.errors import UsageError, printable
 from goldenctl.golden import schema
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import TensorInfo
+from goldenctl.report.console_parts import Pairs
 
 _CORNER = 4
 _BESIDE = ("budget", "oracle")
 _LISTED_MATCHES = 4
+# What is copied into a command line, or looked for in other output.
+_EXACT = {"file", "model", "fingerprint", "content", "golden", "backend"}
+_EXACT |= {"tensor", "sha256", "✗ failed", "command", "stderr"}
 
 
 def file_view(golden: GoldenFile) -> RenderableType:
-    """Show provenance, sublayers with their tensors, and failures."""
+    """Show provenance, sublayers with their tensors, and failures; print with ``crop=False``."""
     parts: list[RenderableType] = []
     if golden.simulated:
         parts.append(Text("SIMULATED: no engine computed these tensors", style="bold yellow"))
@@ -36,47 +40,57 @@ def file_view(golden: GoldenFile) -> RenderableType:
 
 
 def tensor_view(golden: GoldenFile, wanted: str) -> RenderableType:
-    """Show one tensor's meaning, statistics and first values.
+    """Show one tensor's meaning, statistics and first values; print with ``crop=False``.
 
     Raises UsageError when no name or more than one ends in ``wanted``.
     """
     info = _find(golden, wanted)
-    table = _pairs()
-    _row(table, "tensor", info.name)
+    pairs = Pairs()
+    _row(pairs, "tensor", info.name)
     links = sorted(link for link, target in golden.aliases.items() if target == info.name)
-    _row(table, "also", ", ".join(links))
+    _row(pairs, "also", ", ".join(links))
     shape = ", ".join(f"{d} {s}" for d, s in zip(info.dims, info.shape, strict=True))
-    _row(table, "shape", f"[{shape}]")
-    _row(table, "dtype", f"{info.dtype}, {info.nbytes:,} bytes at offset {info.offset:,}")
-    _row(table, "role", f"{info.role}{f' of op {info.op}' if info.op else ''}")
-    _row(table, "sha256", info.sha256)
+    _row(pairs, "shape", f"[{shape}]")
+    _row(pairs, "dtype", f"{info.dtype}, {info.nbytes:,} bytes at offset {info.offset:,}")
+    _row(pairs, "role", f"{info.role}{f' of op {info.op}' if info.op else ''}")
+    _row(pairs, "sha256", info.sha256)
     for key, value in _statistics(golden.map(info.name)):
-        _row(table, key, value)
-    return Group(table, Text(), Text(_corner(golden.map(info.name))))
+        _row(pairs, key, value)
+    return Group(pairs, Text(), Text(_corner(golden.map(info.name))))
 
 
-def _provenance(golden: GoldenFile) -> Table:
-    table = _pairs()
+def _provenance(golden: GoldenFile) -> Pairs:
+    pairs = Pairs()
     recipe = golden.recipe
-    _row(table, "file", f"{golden.path} ({golden.kind}, format {golden.format_version})")
-    _row(table, "written", f"{golden.created_utc} by goldenctl {golden.tool_version}".strip())
+    _row(pairs, "file", f"{golden.path} ({golden.kind}, format {golden.format_version})")
+    _row(pairs, "written", f"{golden.created_utc} by goldenctl {golden.tool_version}".strip())
     model = recipe.get("model", {})
     if model:
         what = model.get("config", {}).get("model_type")
-        _row(table, "model", f"{what} from {model.get('path')}")
-    _row(table, "fingerprint", model.get("fingerprint"))
-    _row(table, "content", f"sha256 {golden.content_sha256}")
-    for key in ("reference", "backend"):
-        if isinstance(recipe.get(key), dict):
-            _row(table, key, ", ".join(_flat(recipe[key])))
+        _row(pairs, "model", f"{what} from {model.get('path')}")
+    _row(pairs, "fingerprint", model.get("fingerprint"))
+    _row(pairs, "content", f"sha256 {golden.content_sha256}")
+    _row(pairs, "golden", _golden_of(recipe.get("golden")))
+    if isinstance(recipe.get("reference"), dict):
+        _row(pairs, "reference", ", ".join(_flat(recipe["reference"])))
+    if isinstance(recipe.get("backend"), dict):
+        for said in _flat(recipe["backend"]):
+            _row(pairs, "backend", said)
     for key in ("dtype", "taps", "logits", "device", "mode", "attention", "repeat"):
         if key in recipe:
-            _row(table, key, recipe[key])
+            _row(pairs, key, recipe[key])
     if recipe.get("faults"):
-        _row(table, "faults", ", ".join(map(str, recipe["faults"])))
+        _row(pairs, "faults", ", ".join(map(str, recipe["faults"])))
     for case in recipe.get("cases", []):
-        _row(table, "case", f"{case.get('name')}: {_said_of(case)}")
-    return table
+        _row(pairs, "case", f"{case.get('name')}: {_said_of(case)}")
+    return pairs
+
+
+def _golden_of(source: Any) -> str:
+    """The golden that a run was made from: its content as that golden itself is shown, its path."""
+    if not isinstance(source, dict) or "content_sha256" not in source:
+        return ""
+    return f"sha256 {source['content_sha256']}, {source.get('path')}"
 
 
 def _said_of(case: dict[str, Any]) -> str:
@@ -121,14 +135,14 @@ def _tree(golden: GoldenFile) -> Table:
     return table
 
 
-def _failure(name: str, failure: dict[str, Any]) -> Table:
-    table = _pairs()
-    _row(table, "✗ failed", name)
-    for key in ("tap", "reason", "message", "command"):
-        _row(table, key, failure.get(key))
+def _failure(name: str, failure: dict[str, Any]) -> Pairs:
+    pairs = Pairs()
+    _row(pairs, "✗ failed", name)
+    for key in ("tap", "op", "reason", "message", "command"):
+        _row(pairs, key, failure.get(key))
     for line in str(failure.get("stderr", "")).splitlines():
-        _row(table, "stderr", line)
-    return table
+        _row(pairs, "stderr", line)
+    return pairs
 
 
 def _find(golden: GoldenFile, wanted: str) -> TensorInfo:
@@ -173,13 +187,5 @@ def _flat(mapping: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key} {value}"
 
 
-def _pairs() -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    return table
-
-
-def _row(table: Table, key: str, value: object) -> None:
-    if value not in ("", None):
-        table.add_row(escape(key), escape(printable(str(value))))
+def _row(pairs: Pairs, key: str, value: object) -> None:
+    pairs.add(key, value, exact=key in _EXACT)

@@ -1,10 +1,10 @@
-"""verify, inspect, synth, faults, infinicore, doctor and the group itself."""
+"""verify, inspect, synth, faults, infinicore and the group itself."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +18,7 @@ from goldenctl import __version__
 from goldenctl.golden.file import open_golden
 from goldenctl.golden.schema import short_name
 from goldenctl.infini.find import Install
+from goldenctl.model.presets import PRESETS
 from goldenctl.replay.faults import FAULTS
 
 
@@ -100,6 +101,47 @@ def test_inspect_file(call: Call, golden: Path, replayed: Path) -> None:
     assert "infinicore" in call("inspect", replayed).out
 
 
+def test_inspect_of_a_run_says_which_golden_it_is_of(
+    call: Call, golden: Path, replayed: Path
+) -> None:
+    content = f"sha256 {open_golden(golden).content_sha256}"
+    assert f"content       {content}\n" in call("inspect", golden).out
+    assert f"golden        {content}, {golden}\n" in call("inspect", replayed).out
+
+
+@pytest.mark.parametrize("columns", ["20", "80", None])
+def test_inspect_breaks_nothing_that_is_copied(
+    call: Call,
+    golden: Path,
+    replayed: Path,
+    harness: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    columns: str | None,
+) -> None:
+    """On a narrow terminal and in a pipe, whose width nobody knows."""
+    run, backend = tmp_path / "r.h5", f"exec:{harness}"
+    assert call("replay", golden, run, "--backend", backend, "--attention", "sdpa").code == 1
+    failed = [i.failure for i in open_golden(run).sublayers.values() if i.failure is not None]
+    assert len(failed) == 4
+    monkeypatch.delenv("COLUMNS")
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
+    lines = call("inspect", run).out.splitlines()
+    for failure in failed:
+        assert f"command    {failure['command']}" in lines
+    file = open_golden(replayed)
+    lines = call("inspect", replayed).out.splitlines()
+    for said in (
+        f"content       sha256 {file.content_sha256}",
+        f"fingerprint   {file.recipe['model']['fingerprint']}",
+        f"backend       infinicore.headers {file.recipe['backend']['infinicore']['headers']}",
+    ):
+        assert said in lines
+    info = next(iter(file.tensors.values()))
+    assert f"sha256       {info.sha256}" in call("inspect", replayed, info.name).out.splitlines()
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -135,6 +177,25 @@ def test_synth(call: Call, checkpoint: Path, tmp_path: Path) -> None:
         )
         weights = (out / "model.safetensors").read_bytes()
         assert (weights == (checkpoint / "model.safetensors").read_bytes()) is same
+
+
+def test_synth_help_lists_every_preset(call: Call) -> None:
+    shown = call("synth", "--help").out
+    listed = [line.split()[0] for line in shown.partition("Presets:\n")[2].splitlines()]
+    assert listed == list(PRESETS)
+
+
+def test_synth_names_the_folder_that_a_full_disk_cannot_hold(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    ran = call("synth", "tiny", tmp_path / "out")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.line == f"goldenctl: {tmp_path / 'out'}: No space left on device"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_faults_lists_all(call: Call) -> None:
@@ -188,38 +249,6 @@ def test_infinicore_install_of_what_is_there(call: Call, harness: Path) -> None:
     ran = call("infinicore", "install")
     assert ran.code == 0
     assert ran.out == f"InfiniCore is at {find_install().root}\n"
-
-
-def test_doctor(call: Call, harness: Path, checkpoint: Path) -> None:
-    ran = call("doctor", "--model-path", checkpoint)
-    assert ran.code == 0, ran.out
-    assert "✓ checkpoint: qwen3, 4 layers, bfloat16" in ran.out
-    assert ran.out.endswith("all is in place\n")
-
-
-@pytest.mark.parametrize(
-    ("option", "said"),
-    [("--model-path", "✗ checkpoint: "), ("--infini-root", "✗ InfiniCore: ")],
-)
-def test_doctor_finds_a_lack(
-    call: Call, harness: Path, tmp_path: Path, option: str, said: str
-) -> None:
-    ran = call("doctor", option, tmp_path / "none")
-    assert ran.code == 3
-    assert said in ran.out
-    assert "1 of " in ran.out.splitlines()[-1]
-
-
-def test_doctor_finds_a_damaged_install(
-    call: Call, infini_install: Install, tmp_path: Path
-) -> None:
-    root = tmp_path / "copy"
-    shutil.copytree(infini_install.root, root)
-    os.truncate(root / "lib" / "libinfiniop.so", 4096)
-    ran = call("doctor", "--infini-root", root)
-    assert ran.code == 3
-    assert "its lib/libinfiniop.so has 4096 bytes, expected " in ran.out
-    assert f"    build it again: goldenctl infinicore install --prefix {root}\n" in ran.out
 
 
 def test_version_and_module(golden: Path) -> None:

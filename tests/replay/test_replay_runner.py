@@ -106,6 +106,7 @@ def test_one_sublayer_fails_and_the_rest_goes_on(
     ((path, failure),) = failures(out).items()
     assert (path, failure["reason"], failure["message"]) == (BAD_PATH, reason, message)
     assert failure["tap"] == "input_layernorm"
+    assert failure["op"] == ("gemm" if kind == "status" else "rms_norm")  # said, or the plan's
     if kind == "crash":
         assert failure["stderr"].splitlines() == ["noise"] * 11 + ["last words"]
     run_file = open_golden(out)
@@ -125,6 +126,33 @@ def test_one_sublayer_fails_and_the_rest_goes_on(
     capsys.readouterr()
     assert run(["inspect", str(out)]) == 0
     assert "--only" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("starts", "place"),
+    [
+        (["q_proj"], {"tap": "q_proj", "op": "rearrange"}),
+        (["q_proj", "q_proj"], {"tap": "q_proj", "op": "gemm"}),
+        (["q_proj", "q_proj", "k_proj"], {"tap": "k_proj", "op": "rearrange"}),
+        (["q_proj", "q_proj", "q_proj"], {"tap": "q_proj"}),
+        (["nothing"], {"tap": "nothing"}),
+    ],
+    ids=["bias", "product", "next", "surplus", "unknown"],
+)
+def test_the_op_of_a_crash_is_the_launch_that_was_started(
+    golden_of: Callable[..., Path],
+    stand_in: Callable[..., str],
+    tmp_path: Path,
+    starts: list[str],
+    place: dict[str, str],
+) -> None:
+    """A linear layer with bias is two launches; a program may also claim ops that are not there."""
+    at = "".join(f"say('op_start', sublayer=index, tap={tap!r})\n" for tap in starts)
+    backend = stand_in(at=at + "os._exit(9)")
+    assert replayed(golden_of("qwen2-tiny"), tmp_path / "r.h5", backend) == 1
+    ((path, failure),) = failures(tmp_path / "r.h5").items()
+    assert path == BAD_PATH
+    assert {key: failure[key] for key in ("tap", "op") if key in failure} == place
 
 
 def test_more_events_than_sublayers_spoil_the_last(

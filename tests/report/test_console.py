@@ -70,7 +70,8 @@ INJECTED FAULTS: rope_interleaved
 ✓  embedding                          0%  0.0e+00  1.000000    2 ms  5 ms   2.5x
 ✗  layers.00.attention (q_proj)     200%  2.0e-02  1.000000    2 ms  5 ms   2.5x
 ✗  layers.00.mlp (output)        crashed        -         -    2 ms  5 ms   2.5x
-✗  lm_head (output)              missing        -         -    2 ms  5 ms   2.5x"""
+✗  lm_head (output)              missing        -         -    2 ms  5 ms   2.5x
+1 sublayer crashed: goldenctl inspect run.h5 shows its reason and command"""
 
 EMPTY = """\
 ✗ FAIL  nothing was compared
@@ -86,6 +87,37 @@ EMPTY = """\
 )
 def test_the_whole_output(made: Report, want: str) -> None:
     assert shown(made) == want
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        (
+            "diff",
+            "goldenctl inspect 'my runs/a long name.h5' shows the reason and command of each",
+        ),
+        (
+            "verify",
+            "goldenctl inspect 'my runs/a long name.h5' shows the reason and command of each",
+        ),
+        ("check", "with --keep FOLDER, goldenctl inspect shows why"),
+        ("alone-vs-batched", None),
+    ],
+)
+def test_below_the_table_stands_how_to_see_why_sublayers_crashed(
+    command: str, line: str | None
+) -> None:
+    """On one line however narrow the console; scratch runs are gone when it is read."""
+    crashed = [
+        sublayer(name, unscored(name, "output", "crashed", "status at output"), state="crashed")
+        for name in ("layers/00/attention", "layers/00/mlp")
+    ]
+    run = replace(provenance("run"), path="my runs/a long name.h5")
+    made = report(*good().sublayers, *crashed, run=run, command=command)
+    for options in ({}, {"worst": 1}, {"verbose": True}):
+        lines = shown(made, width=60, **options).splitlines()
+        want = [] if line is None else [f"2 sublayers crashed: {line}"]
+        assert [said for said in lines if "crashed: " in said] == want
 
 
 def test_worst_shows_so_many_worst_first() -> None:

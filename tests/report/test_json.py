@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from reports import bad, good, report, save_report, sublayer, tensor
+from reports import bad, checked, good, report, save_report, selftested, sublayer, tensor
 
+from goldenctl.cli import run
 from goldenctl.diff.checks import CheckStep
 from goldenctl.diff.findings import Cause, Culprit, Depth, Findings, Graft
 from goldenctl.diff.metrics import LogitMetrics, Metrics
@@ -44,6 +45,27 @@ def test_a_report_survives_the_file(tmp_path: Path, made: Report) -> None:
     save_report(made, tmp_path / "r.json")
     # As text, so that a NaN equals itself.
     assert repr(load_report(tmp_path / "r.json")) == repr(made)
+
+
+@pytest.mark.parametrize(
+    ("made", "hint"),
+    [
+        (checked(), "run goldenctl check --tolerance classic"),
+        (selftested(), "goldenctl report {file} shows it as it is"),
+    ],
+    ids=["check", "selftest"],
+)
+def test_a_verdict_of_more_than_tensors_stands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], made: Report, hint: str
+) -> None:
+    file, again = tmp_path / "r.json", tmp_path / "again.json"
+    save_report(made, file)
+    assert run(["diff", str(file), "--tolerance", "classic", "--json", str(again)]) == 2
+    said, hint = f"a report of {made.command} cannot be judged again", hint.format(file=file)
+    assert capsys.readouterr().err == f"goldenctl: {file}: {said}; {hint}\n"
+    assert not again.exists()
+    assert run(["diff", str(file), "--json", str(again)]) == made.exit_code
+    assert again.read_text() == file.read_text()
 
 
 def test_it_is_plain_json_without_nan(tmp_path: Path) -> None:
