@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from goldenctl.folders import provisioned_prefix
 from goldenctl.infini.find import Install
 from goldenctl.infini.harness import build_harness
-from goldenctl.infini.paths import provisioned_prefix
 from goldenctl.infini.provision import fetch, install, is_whole
 
 # Where the tests themselves run on GitHub, no test may write to the job's summary.

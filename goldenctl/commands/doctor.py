@@ -6,14 +6,13 @@ import os
 import platform
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from goldenctl.commands.installed import Finding, cmake, guarded, ninja, package
-from goldenctl.commands.options import PATH, human_bytes, plural
+from goldenctl.commands.options import PATH, human_bytes, model_folder, plural
 from goldenctl.errors import EXIT_MISSING, GoldenctlError, MissingError, printable
 
 _MIN_PYTHON = (3, 11)
@@ -50,6 +49,7 @@ def _summary(findings: list[Finding]) -> str:
 
 
 def _check(model_path: Path | None, infini_root: Path | None) -> Iterator[Finding]:
+    from goldenctl.folders import writable_harness_cache
     from goldenctl.infini.build import compiler
 
     yield _python()
@@ -64,7 +64,7 @@ def _check(model_path: Path | None, infini_root: Path | None) -> Iterator[Findin
     yield guarded("c++", compiler)
     yield cmake()
     yield ninja()
-    yield guarded("cache", _cache)
+    yield guarded("cache", lambda: str(writable_harness_cache()))
     yield from _infinicore(infini_root)
     yield _space("disk", shutil.disk_usage(Path.cwd()).free, _LOW_DISK_BYTES)
     yield _space("memory", _free_memory_bytes(), _LOW_MEMORY_BYTES)
@@ -90,22 +90,6 @@ def _diff_kernel() -> Finding:
         return Finding("diff kernel", True, "compiled")
     remedy = "slower, with the same numbers; reinstall where there is a C compiler"
     return Finding("diff kernel", None, "NumPy", remedy)
-
-
-def _cache() -> str:
-    """Write into the folder that harnesses are built in; raises MissingError."""
-    from goldenctl.infini.paths import harness_cache
-
-    folder = harness_cache()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"\0")
-    except OSError as error:
-        message = f"{folder}: cannot be written: {error.strerror}"
-        hint = "set GOLDENCTL_CACHE to a folder that can be"
-        raise MissingError(message, hint=hint) from error
-    return str(folder)
 
 
 def _infinicore(root: Path | None) -> Iterator[Finding]:
@@ -140,11 +124,12 @@ def _free_memory_bytes() -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _checkpoint(folder: Path) -> Iterator[Finding]:
+def _checkpoint(source: Path) -> Iterator[Finding]:
     from goldenctl.model.checkpoint import Checkpoint
     from goldenctl.model.config import load_config
 
     def model() -> str:
+        folder = model_folder(source)
         config = load_config(folder)
         Checkpoint.open(folder).check_against(config)
         return f"{config.model_type}, {config.num_hidden_layers} layers, {config.dtype}"
@@ -152,7 +137,7 @@ def _checkpoint(folder: Path) -> Iterator[Finding]:
     finding = guarded("checkpoint", model)
     yield finding
     if finding.ok:
-        yield _tokenizer(folder)
+        yield _tokenizer(model_folder(source))
 
 
 def _tokenizer(folder: Path) -> Finding:

@@ -54,7 +54,7 @@ def install_command(prefix: Path | None, sdist: Path | None) -> None:
 
     An install that is whole stays as it is; a damaged one is built again.
     """
-    from goldenctl.infini.paths import provisioned_prefix
+    from goldenctl.folders import provisioned_prefix
     from goldenctl.infini.provision import install
 
     with os_errors_named(prefix or provisioned_prefix()):

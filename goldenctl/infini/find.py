@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from goldenctl.errors import MissingError
-from goldenctl.infini.paths import provisioned_prefix
+from goldenctl.folders import provisioned_prefix
 from goldenctl.infini.stamp import STAMP, damage, digest_file, read_stamp
 
 INSTALL_HINT = (

@@ -13,9 +13,9 @@ import msgspec
 
 import goldenctl
 from goldenctl.errors import MissingError
+from goldenctl.folders import harness_cache, writable_harness_cache
 from goldenctl.infini.build import Progress, Task, cmake_build, compiler, silent
 from goldenctl.infini.find import Install, digest_files, install_command
-from goldenctl.infini.paths import harness_cache
 from goldenctl.infini.place import log_beside, put, scratch_beside, sole_builder
 
 PROGRAM = "goldenctl-harness"
@@ -41,12 +41,14 @@ def build_harness(install: Install, *, sanitize: bool = False, progress: Progres
     """Return the harness for ``install``, building it when no earlier one fits.
 
     ``sanitize`` adds AddressSanitizer and UndefinedBehaviorSanitizer. Safe against two
-    processes at once. Raises MissingError with the compiler's first error.
+    processes at once. Raises MissingError with the compiler's first error, or where the cache
+    cannot be written.
     """
     folder = harness_cache() / cache_key(install, sanitize=sanitize)
     program = folder / PROGRAM
     if program.is_file():
         return program
+    writable_harness_cache()
     with sole_builder(folder, progress):
         if not program.is_file():
             progress(f"building the harness for {install.root}")

@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path, PurePosixPath
 
 from goldenctl.errors import DamagedError, MissingError, UsageError
+from goldenctl.folders import provisioned_prefix
 from goldenctl.infini.build import (
     Progress,
     Task,
@@ -22,7 +23,6 @@ from goldenctl.infini.build import (
     silent,
 )
 from goldenctl.infini.find import Install, find_install, what_is_wrong
-from goldenctl.infini.paths import provisioned_prefix
 from goldenctl.infini.place import log_beside, put, scratch_beside, sole_builder
 from goldenctl.infini.stamp import STAMP, digest_file, read_stamp, write_stamp
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from goldenctl.errors import DamagedError, GoldenctlError
+from goldenctl.folders import cache_folder
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.jsonfile import read_object
 from goldenctl.model.safetensors_header import Entry
@@ -98,26 +99,21 @@ def _hash_tensors(path: Path, entries: Mapping[str, Entry]) -> dict[str, str]:
 
 
 def cache_path() -> Path:
-    """Return the cache file: in $GOLDENCTL_CACHE, else the user's cache folder."""
-    own = os.environ.get("GOLDENCTL_CACHE")
-    if own:
-        return Path(own) / "fingerprints.json"
-    xdg = os.environ.get("XDG_CACHE_HOME")
-    base = Path(xdg) if xdg else Path.home() / ".cache"
-    return base / "goldenctl" / "fingerprints.json"
+    """Return the cache file; raises MissingError where there is no folder for it."""
+    return cache_folder() / "fingerprints.json"
 
 
 def _load_cache() -> dict[str, Any]:
     """Return the cache; a missing or damaged one is empty."""
     try:
         return read_object(cache_path())
-    except (GoldenctlError, RuntimeError):  # RuntimeError: there is no home folder
+    except GoldenctlError:
         return {}
 
 
 def _store(key: str, entry: dict[str, Any]) -> None:
     """Add an entry by renaming a new file over the old; a cache that cannot be written is none."""
-    with contextlib.suppress(OSError, RuntimeError):
+    with contextlib.suppress(OSError, GoldenctlError):
         target = cache_path()
         entries = {k: v for k, v in _load_cache().items() if k != key}
         kept = dict([*list(entries.items())[1 - CACHE_ENTRIES :], (key, entry)])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from goldenctl.errors import UsageError
+from goldenctl.folders import cache_folder
 
 SYNTH = "synth:"
 _SYNTH = re.compile(r"synth:([a-z0-9][a-z0-9.-]*)(?:\?seed=([0-9]{1,9}))?")
@@ -69,7 +70,5 @@ def checkpoint_folder(
 
 
 def synth_cache() -> Path:
-    """Return where random checkpoints are kept: in $GOLDENCTL_CACHE, else the user's cache."""
-    from goldenctl.model.fingerprint import cache_path
-
-    return cache_path().parent / "synth"
+    """Return where random checkpoints are kept."""
+    return cache_folder() / "synth"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -54,9 +55,10 @@ def tensor_view(golden: GoldenFile, wanted: str) -> RenderableType:
     _row(pairs, "dtype", f"{info.dtype}, {info.nbytes:,} bytes at offset {info.offset:,}")
     _row(pairs, "role", f"{info.role}{f' of op {info.op}' if info.op else ''}")
     _row(pairs, "sha256", info.sha256)
-    for key, value in _statistics(golden.map(info.name)):
+    values = golden.verify(info.name)
+    for key, value in _statistics(values):
         _row(pairs, key, value)
-    return Group(pairs, Text(), Text(_corner(golden.map(info.name))))
+    return Group(pairs, Text(), Text(_corner(values)))
 
 
 def _provenance(golden: GoldenFile) -> Pairs:
@@ -146,11 +148,14 @@ def _failure(name: str, failure: dict[str, Any]) -> Pairs:
 
 
 def _find(golden: GoldenFile, wanted: str) -> TensorInfo:
-    wanted = wanted.strip("/")
+    wanted = re.sub(r"^(\S+)/(\d+): ", r"cases/\1/steps/\2/", wanted.strip("/"))
     names = {**{name: name for name in golden.tensors}, **golden.aliases}
     matches = [name for name in names if name == wanted or name.endswith(f"/{wanted}")]
     if wanted in names:
         matches = [wanted]
+    if not matches:  # as reports have it: layers.02.attention.q_rope
+        dotted = wanted.replace("/", ".")
+        matches = [n for n in names if f".{n.replace('/', '.')}".endswith(f".{dotted}")]
     if len(matches) == 1:
         return golden.info(matches[0])
     if not matches:

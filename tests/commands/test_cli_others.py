@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -148,6 +149,8 @@ def test_inspect_breaks_nothing_that_is_copied(
         "cases/random-0/steps/00/layers/03/attention/q_rope",
         "layers/03/attention/q_rope",
         "03/attention/q_rope",
+        "layers.03.attention.q_rope",
+        "random-0/00: layers.03.attention.q_rope",
     ],
 )
 def test_inspect_tensor(call: Call, golden: Path, name: str) -> None:
@@ -156,6 +159,18 @@ def test_inspect_tensor(call: Call, golden: Path, name: str) -> None:
     info = open_golden(golden).info("cases/random-0/steps/00/layers/03/attention/q_rope")
     for said in (info.name, info.sha256, "[batch 1, token 5, head 4, head_dim 32]", "0 NaN, 0 Inf"):
         assert said in shown.out
+
+
+def test_inspect_of_a_damaged_tensor(call: Call, golden: Path, tmp_path: Path) -> None:
+    damaged = Path(shutil.copy(golden, tmp_path / "g.h5"))
+    info = open_golden(damaged).info("cases/random-0/steps/00/layers/03/attention/q_rope")
+    with damaged.open("r+b") as file:
+        file.seek(info.offset)
+        file.write(b"\x7f")
+    ran = call("inspect", damaged, "layers/03/attention/q_rope")
+    assert (ran.code, ran.out) == (4, "")
+    assert f"{info.name} does not match its digest" in ran.line
+    assert call("inspect", damaged, "layers/03/attention/k_rope").code == 0
 
 
 def test_inspect_ambiguous_and_missing(call: Call, golden: Path) -> None:

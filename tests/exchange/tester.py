@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from goldenctl.folders import harness_cache
 from goldenctl.infini import provision
 from goldenctl.infini.build import compiler
 from goldenctl.infini.find import Install
-from goldenctl.infini.paths import harness_cache
 from goldenctl.infini.place import exclusive
 
 

@@ -15,10 +15,10 @@ import pytest
 from harness_plans import Plan, run_plan
 
 from goldenctl.errors import MissingError
+from goldenctl.folders import harness_cache
 from goldenctl.infini.build import compiler
 from goldenctl.infini.find import Install, find_install
 from goldenctl.infini.harness import build_harness, devices
-from goldenctl.infini.paths import harness_cache
 from goldenctl.infini.place import exclusive
 
 FAKE = Path(__file__).parent / "fake_infini"

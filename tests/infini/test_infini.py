@@ -11,8 +11,9 @@ import pytest
 from pretend import pretend_install
 
 import goldenctl
+from goldenctl import folders
 from goldenctl.errors import MissingError
-from goldenctl.infini import build, harness, paths
+from goldenctl.infini import build, harness
 from goldenctl.infini.find import Install, find_install
 from goldenctl.infini.stamp import write_stamp
 
@@ -60,15 +61,37 @@ def test_digests_follow_the_bytes(home: Path) -> None:
 
 
 def test_paths(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert paths.harness_cache() == home / ".cache/goldenctl/harness"
+    assert folders.harness_cache() == home / ".cache/goldenctl/harness"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative/is/ignored")
-    assert paths.harness_cache() == home / ".cache/goldenctl/harness"
+    assert folders.harness_cache() == home / ".cache/goldenctl/harness"
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    assert paths.harness_cache() == Path("/x/goldenctl/harness")
+    assert folders.harness_cache() == Path("/x/goldenctl/harness")
     monkeypatch.setenv("GOLDENCTL_CACHE", "/own")
-    assert paths.harness_cache() == Path("/own/harness")
+    assert folders.harness_cache() == Path("/own/harness")
     monkeypatch.setenv("GOLDENCTL_HOME", "/home")
-    assert paths.provisioned_prefix() == Path("/home/infinicore-0.1.0")
+    assert folders.provisioned_prefix() == Path("/home/infinicore-0.1.0")
+
+
+def test_a_cache_that_cannot_be_written_is_named_with_its_variable(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GOLDENCTL_CACHE", str(tmp_path / "file"))
+    with pytest.raises(MissingError, match=r"file/harness: cannot be written: .*GOLDENCTL_CACHE"):
+        folders.writable_harness_cache()
+
+
+def test_without_a_home_folder_the_variable_is_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def homeless() -> Path:
+        message = "Could not determine home directory."
+        raise RuntimeError(message)
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(MissingError, match="there is no home folder; set GOLDENCTL_CACHE to a"):
+        folders.cache_folder()
 
 
 TINY = """

@@ -1,0 +1,58 @@
+"""Owns where goldenctl keeps what it builds: the data and the cache folder."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from goldenctl.errors import MissingError
+
+
+def provisioned_prefix() -> Path:
+    """Return where ``goldenctl infinicore install`` puts InfiniCore.
+
+    In ``$GOLDENCTL_HOME``, or ``goldenctl`` under ``$XDG_DATA_HOME`` or ``~/.local/share``.
+    """
+    return _folder("GOLDENCTL_HOME", "XDG_DATA_HOME", ".local/share") / "infinicore-0.1.0"
+
+
+def cache_folder() -> Path:
+    """Return what may be deleted at any time: harnesses, random checkpoints, fingerprints.
+
+    ``$GOLDENCTL_CACHE``, or ``goldenctl`` under ``$XDG_CACHE_HOME`` or ``~/.cache``. Raises
+    MissingError where there is no home folder either.
+    """
+    return _folder("GOLDENCTL_CACHE", "XDG_CACHE_HOME", ".cache")
+
+
+def harness_cache() -> Path:
+    """Return the folder of built harnesses, one subfolder per key."""
+    return cache_folder() / "harness"
+
+
+def writable_harness_cache() -> Path:
+    """Return the same, made and tried; raises MissingError where it cannot be written."""
+    folder = harness_cache()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0")
+    except OSError as error:
+        message = f"{folder}: cannot be written: {error.strerror}"
+        raise MissingError(message, hint="set GOLDENCTL_CACHE to a folder that can be") from error
+    return folder
+
+
+def _folder(own: str, xdg: str, fallback: str) -> Path:
+    if chosen := os.environ.get(own):
+        return Path(chosen).expanduser().absolute()
+    base = os.environ.get(xdg, "")
+    # The XDG specification says that a relative path is to be ignored.
+    if Path(base).is_absolute():
+        return Path(base) / "goldenctl"
+    try:
+        return Path.home() / fallback / "goldenctl"
+    except RuntimeError as error:
+        message = "there is no home folder"
+        raise MissingError(message, hint=f"set {own} to a folder") from error
