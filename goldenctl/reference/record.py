@@ -94,7 +94,7 @@ def record(
             journal=journal,
         )
         clock = Clock(recording.repeat)
-        with TensorSink(open_writer, (spec.name for spec in layout.tensors)) as sink:
+        with TensorSink(open_writer, layout.tensors) as sink:
             keeper = Keeper(journal, sink, clock) if journal is not None else None
             Forward(recording, keeper.put if keeper else sink.put, clock).run(progress, keeper)
             sink.finish().seal(

@@ -14,11 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from goldenctl.golden.schema import TensorSpec
 from goldenctl.golden.stream import FileStream
 from goldenctl.golden.writer import GoldenWriter, cannot_write
 
-# Half of them wait for the disk while the others hash, 2 GB/s each.
-_THREADS = 4
+# Half of them wait for the disk while the others hash, 2 GB/s each. Where little is written
+# they only fight the computation for the interpreter.
+_MOST_THREADS = 4
+_BYTES_OF_A_THREAD = 256 << 20
 # They yield to the computation, whose threads wait for each other at the end of every op, and
 # fill its gaps; when the queue is full it waits, and they have the processor to themselves.
 _NICER = 10
@@ -37,11 +40,15 @@ class TensorSink:
     raised at the next ``put``, ``settle`` or ``finish``.
     """
 
-    def __init__(self, open_writer: Callable[[], GoldenWriter], names: Iterable[str]) -> None:
+    def __init__(
+        self, open_writer: Callable[[], GoldenWriter], tensors: Iterable[TensorSpec]
+    ) -> None:
+        sizes = {spec.name: spec.nbytes for spec in tensors}
+        threads = min(1 + sum(sizes.values()) // _BYTES_OF_A_THREAD, _MOST_THREADS)
         self._open_writer = open_writer
-        self.names = frozenset(names)
+        self.names = frozenset(sizes)
         self.digests: dict[str, str] = {}
-        self._pool = ThreadPoolExecutor(_THREADS, "golden-writer")
+        self._pool = ThreadPoolExecutor(threads, "golden-writer")
         self._own = threading.local()  # each thread's stream
         self._streams: list[FileStream] = []
         self._changed = threading.Condition()

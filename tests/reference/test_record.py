@@ -275,7 +275,7 @@ def test_an_error_of_the_writing_thread_reaches_the_caller(
     writer = GoldenWriter(
         tmp_path / "g.h5", kind="golden", recipe={}, tensors=tensors, links={}, groups=[]
     )
-    with TensorSink(lambda: writer, [spec.name for spec in tensors]) as sink:
+    with TensorSink(lambda: writer, tensors) as sink:
         sink.put("not in the file", torch.zeros(3))
         sink.put("cases/one/token_ids", torch.zeros((1, 1), dtype=torch.int64))
         with pytest.raises(ValueError, match="cases/one/token_ids: 8 bytes, expected 4"):
