@@ -44,6 +44,7 @@ def selftest_command(
     outputs.check()
     source = open_golden(golden, kind="golden")
     count = source.config.num_hidden_layers
+    kept = source.recipe.get("layers") or range(count)
     require_torch("selftest")
     from goldenctl.reference.selftest import Tester, spread
 
@@ -51,7 +52,7 @@ def selftest_command(
         source,
         recorded_folder(source, model_path),
         backend=open_backend(backend, infini_root=infini_root, notify=_notify),
-        layers=parse_layers(layers, count) or (spread(count) if count > LAYERS else None),
+        layers=parse_layers(layers, count) or (spread(kept) if count > LAYERS else None),
         notify=_notify,
     )
     return deliver(tester.report(), outputs, Shown(verbose=verbose))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -315,8 +315,8 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def spread(count: int, wanted: int = 4) -> frozenset[int]:
-    """Return ``wanted`` layer numbers spread over a model's depth."""
-    if count <= wanted:
-        return frozenset(range(count))
-    return frozenset(round(i * (count - 1) / (wanted - 1)) for i in range(wanted))
+def spread(layers: Sequence[int], wanted: int = 4) -> frozenset[int]:
+    """Return ``wanted`` of the layers, spread over the model's depth."""
+    if len(layers) <= wanted:
+        return frozenset(layers)
+    return frozenset(layers[round(i * (len(layers) - 1) / (wanted - 1))] for i in range(wanted))

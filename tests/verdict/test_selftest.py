@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -115,11 +115,18 @@ def test_golden_without_budgets_or_taps_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("count", "layers"),
-    [(1, {0}), (4, {0, 1, 2, 3}), (28, {0, 9, 18, 27}), (30, {0, 10, 19, 29})],
+    ("kept", "layers"),
+    [
+        (range(1), {0}),
+        (range(4), {0, 1, 2, 3}),
+        (range(28), {0, 9, 18, 27}),
+        (range(30), {0, 10, 19, 29}),
+        ([2, 5], {2, 5}),
+        ([1, 3, 5, 7, 9, 11, 13], {1, 5, 9, 13}),
+    ],
 )
-def test_layers_are_spread_over_depth(count: int, layers: set[int]) -> None:
-    assert spread(count) == layers
+def test_layers_are_spread_over_those_that_are_kept(kept: Sequence[int], layers: set[int]) -> None:
+    assert spread(kept) == layers
 
 
 def test_command_prints_every_bar(
