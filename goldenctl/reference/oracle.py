@@ -17,19 +17,17 @@ from the recorded inputs and the weights rounded to that dtype, as a replay in i
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.layout import oracle_dtype
 from goldenctl.golden.schema import BUDGET_SCOPES
 from goldenctl.golden.steps import Step
-from goldenctl.model.graph import CACHE_LINKS, Op, Sublayer, with_past
+from goldenctl.model.graph import CACHE_LINKS, Sublayer, with_past
 from goldenctl.reference.forward import Cache, Sink, State, apply, extend
+from goldenctl.reference.noise import Noise, Unit, noise_of
 from goldenctl.reference.weights import TORCH_DTYPES, WeightLoader
 
 SCOPE_COUNT = len(BUDGET_SCOPES)
@@ -37,23 +35,7 @@ TWINS = 4
 """How many twins each of the scopes ``sublayer`` and ``chain`` has."""
 _WIDENING = 2.0
 _TWIN_SEED = 20_26
-# A uniform rounding error of one unit roundoff u has a standard deviation of u / sqrt(3).
-_UNIFORM = 1 / math.sqrt(3)
 _MAX_SIGMAS = 3.0
-
-
-@dataclass(frozen=True)
-class Unit:
-    """Unit roundoffs: of the recorded type, and of the type that sums are made in."""
-
-    store: float
-    sum: float
-
-    @staticmethod
-    def of(dtype: str) -> Unit:
-        """Sums are made in float32, or in float64 for float64."""
-        store = DTYPES[dtype].eps / 2
-        return Unit(store, min(store, DTYPES["float32"].eps / 2))
 
 
 class Oracle:
@@ -100,15 +82,15 @@ class Oracle:
         stacked["input"] = self._inputs(mine["input"], self._chains[state.step.path])
         for op in sublayer.ops:
             truth = apply(sublayer, op, mine, weights)
-            sigma = self._sigma(op, mine, weights, truth)
-            exact = apply(sublayer, op, stacked, weights)
-            noisy = self._with_noise(op, exact, stacked, weights)
+            noise = noise_of(op, self._unit, mine, weights, truth)
+            noisy = self._with_noise(apply(sublayer, op, stacked, weights), noise)
             stacked[op.output] = noisy
             if with_past(op.output) in mine:
                 key = f"{sublayer.name}/{op.output}"
                 past = mine[with_past(op.output)][:, : state.step.start]
                 stacked[with_past(op.output)] = self._with_past(key, past, noisy, state.step)
-            budget = self._budget(self._widened(recorded[op.output]), truth, sigma, noisy)
+            widened = self._widened(recorded[op.output])
+            budget = self._budget(widened, truth, noise.sigma, noisy)
             self._hand_on(path, op.output, budget, truth, noisy)
         self._chains[state.step.path] = stacked["output"].chunk(2)[1]
 
@@ -124,9 +106,9 @@ class Oracle:
         mine = {"input": self._rounded(hidden)}
         stacked = {"input": self._inputs(mine["input"], chain)}
         truth = apply(sublayer, op, mine, weights)
-        sigma = self._sigma(op, mine, weights, truth)
-        noisy = self._with_noise(op, apply(sublayer, op, stacked, weights), stacked, weights)
-        part = self._budget(self._widened(value), truth, sigma, noisy)
+        noise = noise_of(op, self._unit, mine, weights, truth)
+        noisy = self._with_noise(apply(sublayer, op, stacked, weights), noise)
+        part = self._budget(self._widened(value), truth, noise.sigma, noisy)
         before = self._slices.get(name)
         self._slices[name] = part if before is None else _joined(before, part)
         if self._keep:
@@ -179,34 +161,13 @@ class Oracle:
         """What a replay in this oracle's dtype makes of a recorded tensor, in the wide type."""
         return self._widened(value.to(self._narrow) if value.is_floating_point() else value)
 
-    def _noise_sizes(
-        self, op: Op, inputs: Mapping[str, Tensor], weights: Mapping[str, Tensor], truth: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Standard deviations: of each element's last rounding, and of the row's noise."""
-        args = tuple(inputs[name] for name in op.inputs)
-        row = ROW_NOISE[op.kind](self._unit, args, tuple(weights[n] for n in op.weights), truth)
-        store = self._unit.store * math.sqrt(ROUNDINGS.get(op.kind, 1)) * _UNIFORM
-        return truth.abs() * store, row
-
-    def _sigma(
-        self, op: Op, inputs: Mapping[str, Tensor], weights: Mapping[str, Tensor], truth: Tensor
-    ) -> Tensor:
-        """Standard deviation of each element's rounding error."""
-        element, row = self._noise_sizes(op, inputs, weights, truth)
-        return torch.hypot(element, _spread(op, truth, row))
-
-    def _with_noise(
-        self, op: Op, exact: Tensor, inputs: Mapping[str, Tensor], weights: Mapping[str, Tensor]
-    ) -> Tensor:
+    def _with_noise(self, exact: Tensor, noise: Noise) -> Tensor:
         """Add the op's own rounding noise to the twins; the truths stay."""
-        element, row = self._noise_sizes(op, inputs, weights, exact)
-        spread = _spread(op, exact, row)
-        if op.kind in SHARED_NOISE:  # one error of exactly one deviation for the whole row
-            noise = element * self._draw(exact) + spread * self._draw(row).sign()
-        else:
-            noise = torch.hypot(element, spread) * self._draw(exact)
-        _by_scope(noise)[:, 0] = 0.0
-        return exact + noise
+        added = _by_scope(self._draw(exact)) * noise.own
+        if noise.shared is not None:  # one error of exactly one deviation for the whole row
+            added += _by_scope(self._draw(exact[..., :1]).sign()) * noise.shared
+        added[:, 0] = 0.0
+        return exact + added.flatten(0, 2)
 
     def _draw(self, like: Tensor) -> Tensor:
         draw = torch.randn(like.shape, generator=self._noise, dtype=torch.float32)
@@ -230,13 +191,6 @@ class Oracle:
             self._sink(f"{path}/{self._folder}budget/{name}", budget, 0)
             if self._keep:
                 self._sink(f"{path}/oracle/{name}", _truths(truth, stacked), 0)
-
-
-def _spread(op: Op, exact: Tensor, row: Tensor) -> Tensor:
-    """What a row's noise is in each of its elements: one factor on all, or of one size in all."""
-    if op.kind in SHARED_NOISE:
-        return exact * (row / _norm(exact).clamp_min(torch.finfo(exact.dtype).tiny))
-    return row / math.sqrt(exact.shape[-1])
 
 
 def _stacked(name: str, value: Tensor) -> Tensor:
@@ -285,120 +239,3 @@ def _joined(a: Tensor, b: Tensor) -> Tensor:
     joined = both.amax(0)
     joined[..., 0::2] = both.double().pow(2).sum(0).sqrt().float()[..., 0::2]
     return joined
-
-
-# How often a correct implementation may round to the stored type on the way: before and
-# after the norm's weight, the scores' scale, the gate's activation, the softmax's division.
-ROUNDINGS = {"rms_norm": 2, "matmul_qk": 2, "causal_softmax": 2, "swiglu": 2}
-# Ops whose row noise is one factor on the whole row, from the sum that they divide by: it comes
-# through a linear layer whole, where independent errors would average out.
-SHARED_NOISE = ("rms_norm", "causal_softmax")
-# Row noise: the part of an op's rounding error that does not follow the size of each
-# element, as a standard deviation of the row's L2 norm, ``[..., 1]``.
-RowNoise = Callable[[Unit, tuple[Tensor, ...], tuple[Tensor, ...], Tensor], Tensor]
-
-
-def _norm(x: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return norm
-
-
-def _no_noise(
-    _unit: Unit, _inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...], out: Tensor
-) -> Tensor:
-    return torch.zeros_like(out[..., :1])
-
-
-def _sum_noise(unit: Unit, terms: int, terms_norm: Tensor, out: Tensor) -> Tensor:
-    """A sum of n terms in any order: its partial sums are at most of the size of the result
-    or of a random walk over the terms, and each of n roundings errs by u / sqrt(3) of one
-    (Higham and Mary, A New Approach to Probabilistic Rounding Error Analysis, 2019)."""
-    return unit.sum * math.sqrt(terms) * _UNIFORM * torch.hypot(_norm(out), terms_norm)
-
-
-def _linear_noise(
-    unit: Unit, inputs: tuple[Tensor, ...], weights: tuple[Tensor, ...], out: Tensor
-) -> Tensor:
-    (x,), weight = inputs, weights[0]
-    x = x.flatten(2)[:, -out.shape[1] :]  # [B, S, K]
-    squares = x.pow(2) @ weight.pow(2).sum(0)  # Σ_n Σ_k (x_k w_nk)², [B, S]
-    terms_norm = squares.sqrt().unsqueeze(-1)
-    noise = _sum_noise(unit, x.shape[-1], terms_norm, out.flatten(2))
-    if out.dim() == 3:
-        return noise
-    share = math.sqrt(out.shape[-2])  # heads share a row's noise
-    return (noise / share).unsqueeze(-1).expand(*out.shape[:-1], 1)
-
-
-def _matmul_qk_noise(
-    unit: Unit, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...], out: Tensor
-) -> Tensor:
-    q, k = inputs  # [B, S, H, D], [B, T, K, D]; out [B, H, S, T]
-    squares = k.pow(2).sum(1).repeat_interleave(q.shape[2] // k.shape[2], dim=1)  # [B, H, D]
-    terms = torch.einsum("bshd,bhd->bhs", q.pow(2), squares).sqrt().unsqueeze(-1)
-    scale = q.shape[-1] ** -0.5
-    return _sum_noise(unit, q.shape[-1], terms * scale, out)
-
-
-def _matmul_pv_noise(
-    unit: Unit, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...], out: Tensor
-) -> Tensor:
-    probs, v = inputs  # [B, H, S, T], [B, T, K, D]; out [B, S, H, D]
-    squares = v.pow(2).sum(-1).transpose(1, 2)  # [B, K, T]
-    squares = squares.repeat_interleave(probs.shape[1] // v.shape[2], dim=1)
-    terms = torch.einsum("bhst,bht->bsh", probs.pow(2), squares).sqrt().unsqueeze(-1)
-    return _sum_noise(unit, probs.shape[-1], terms, out)
-
-
-def _rms_norm_noise(
-    unit: Unit, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...], out: Tensor
-) -> Tensor:
-    # The mean square of n terms, its root halves the relative error; every element shares it.
-    return 0.5 * unit.sum * math.sqrt(inputs[0].shape[-1]) * _UNIFORM * _norm(out)
-
-
-def _rope_noise(
-    unit: Unit, _inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...], out: Tensor
-) -> Tensor:
-    # Products may be rounded to the stored type before they are added: they are of the
-    # size of the pair, not of their sum.
-    return unit.store * _UNIFORM * _norm(out)
-
-
-def _softmax_noise(
-    unit: Unit, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...], out: Tensor
-) -> Tensor:
-    # exp(s - max) errs by u |s - max|, where that matters: weighted by the probability.
-    scores = inputs[0]
-    largest = scores.masked_fill(out == 0, -torch.inf).amax(-1, keepdim=True)
-    shift = _norm(out * (scores - largest).masked_fill(out == 0, 0.0))
-    exponential = (shift + 4.0 * _norm(out)) * (_UNIFORM * unit.sum)
-    in_any_order = _sum_noise(unit, out.shape[-1], torch.zeros_like(largest), out)
-    return exponential + in_any_order.maximum(_lost(unit, out) * _norm(out))
-
-
-def _lost(unit: Unit, probs: Tensor) -> Tensor:
-    """What a sum in one go loses of 1: terms below one roundoff leave a large one as it is, all
-    in the same direction (Higham, Accuracy and Stability of Numerical Algorithms, 2002, ch. 4)."""
-    return torch.where(probs < unit.sum, probs, 0.0).sum(-1, keepdim=True)
-
-
-def _swiglu_noise(
-    unit: Unit, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...], out: Tensor
-) -> Tensor:
-    # exp(-g) errs by u |g|; a fast exp and the division add a few u.
-    gate = inputs[1]
-    return (_norm(out * gate) + 4.0 * _norm(out)) * (_UNIFORM * unit.sum)
-
-
-ROW_NOISE: dict[str, RowNoise] = {
-    "embedding": _no_noise,
-    "rms_norm": _rms_norm_noise,
-    "linear": _linear_noise,
-    "rope": _rope_noise,
-    "matmul_qk": _matmul_qk_noise,
-    "causal_softmax": _softmax_noise,
-    "matmul_pv": _matmul_pv_noise,
-    "swiglu": _swiglu_noise,
-    "add": _no_noise,
-}

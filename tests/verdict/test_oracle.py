@@ -21,7 +21,7 @@ from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import BUDGET_SCOPES, BUDGET_STATISTICS
 from goldenctl.model.graph import Op
 from goldenctl.reference.alternatives import ALTERNATIVES
-from goldenctl.reference.oracle import TWINS, _floors, _spread
+from goldenctl.reference.oracle import TWINS, _floors
 from tests.verdict.conftest import Bench, record_tiny
 
 Values = NDArray[np.float64]
@@ -190,16 +190,6 @@ def test_a_correct_alternative_never_fails(bench_of: Callable[[str], Bench], dty
                     assert _share(found, bench.golden.map(name), budget) <= 1.0, (label, name)
                     tried += 1
     assert tried > 100
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("kind", ["rms_norm", "causal_softmax", "linear"])
-def test_a_row_of_zeros_has_no_noise(kind: str, dtype: torch.dtype) -> None:
-    """As of a padding token that is embedded as zeros."""
-    exact = torch.tensor([[0.0, 0.0, 0.0], [3.0, 0.0, -4.0]], dtype=dtype)
-    noise = _spread(Op(kind, "output", ()), exact, torch.tensor([[0.0], [1e-6]], dtype=dtype))
-    assert noise[0].abs().max() == 0.0
-    assert noise.expand_as(exact)[1].norm() == pytest.approx(1e-6)
 
 
 def test_twins_along_one_line_widen_the_floor_and_independent_ones_do_not() -> None:
