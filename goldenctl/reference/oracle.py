@@ -33,7 +33,7 @@ from goldenctl.reference.weights import TORCH_DTYPES, WeightLoader
 SCOPE_COUNT = len(BUDGET_SCOPES)
 TWINS = 4
 """How many twins each of the scopes ``sublayer`` and ``chain`` has."""
-_WIDENING = 2.0
+_WIDENING = 3.0
 _TWIN_SEED = 20_26
 _MAX_SIGMAS = 3.0
 

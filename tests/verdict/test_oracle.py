@@ -195,7 +195,7 @@ def test_a_correct_alternative_never_fails(bench_of: Callable[[str], Bench], dty
 def test_twins_along_one_line_widen_the_floor_and_independent_ones_do_not() -> None:
     draws = torch.randn(TWINS, 50, 4096, generator=torch.Generator().manual_seed(1))
     line = draws[:, :, :1] * torch.linspace(-1, 1, 4096)
-    for errors, widest in ((draws, 1.05), (line, 3.0)):
+    for errors, widest in ((draws, 1.05), (line, 4.0)):
         l2, largest = _floors(errors)
         plain = errors.pow(2).sum(-1).mean(0).sqrt()
         torch.testing.assert_close(l2 / plain, torch.full((50,), widest), rtol=0.05, atol=0)
