@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,22 @@ def replayed(golden: Path, harness: Path) -> Path:
     out = golden.parent / "run.h5"
     assert run(["replay", str(golden), str(out)]) == 0
     return out
+
+
+@pytest.fixture(scope="session")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the set ``tiny``, two identical versions; not to be changed."""
+    goldens = tmp_path_factory.mktemp("sets") / "goldens"
+    record = ["record", "synth:tiny?seed=0", "--name", "tiny", "--goldens", str(goldens)]
+    for _ in range(2):
+        assert run([*record, "--random-tokens", "3", "--oracle"]) == 0
+    return goldens
+
+
+@pytest.fixture
+def goldens(sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a copy of the sets, named by $GOLDENS_DIR."""
+    folder = tmp_path / "goldens"
+    shutil.copytree(sets, folder)
+    monkeypatch.setenv("GOLDENS_DIR", str(folder))
+    return folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 Call = Callable[..., "Ran"]
 
@@ -24,3 +25,8 @@ class Ran:
         assert lines[0].startswith("goldenctl: ")
         assert "internal error" not in lines[0]
         return lines[0]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file below a folder, by its relative path."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
