@@ -207,6 +207,9 @@ def table(samples: dict[str, list[Sample]], tokens: int) -> str:
             f" {max(s.peak_bytes for s in ours) / GIB:9.2f}"
             f" {median(ours, 'written_bytes') / (1 << 20):12.0f} {len(ours):5}"
         )
+    for peer in PEERS:
+        most = median(samples[peer], "seconds_s") / median(samples["null"], "seconds_s")
+        lines.append(f"{peer}: {most:.2f} times our pass with nothing written")
     return "\n".join(lines)
 
 
