@@ -44,6 +44,14 @@ def writable_harness_cache() -> Path:
     return folder
 
 
+def home_install() -> Path | None:
+    """Return where xmake puts InfiniCore, ``~/.infini``; None without a home folder."""
+    try:
+        return Path.home() / ".infini"
+    except RuntimeError:
+        return None
+
+
 def _folder(own: str, xdg: str, fallback: str) -> Path:
     if chosen := os.environ.get(own):
         return Path(chosen).expanduser().absolute()

@@ -150,7 +150,7 @@ def refuse_of_one(shown: Shown, runs: int) -> None:
 
 
 def deliver_matrix(reports: Sequence[Report], outputs: Outputs, shown: Shown) -> int:
-    """Do the same for several runs of one golden; return the exit code of the worst."""
+    """Deliver the reports of several runs of one golden; return the worst exit code."""
     from goldenctl.report.markdown import append_summary
     from goldenctl.report.matrix import print_matrix
 

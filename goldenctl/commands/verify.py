@@ -100,6 +100,6 @@ def verify_command(
     finally:
         if keep is None and code == 0:
             shutil.rmtree(folder)
-    if keep is None and code and not shown.quiet:
-        click.echo(f"\nkept for a closer look: {folder}")
+    if keep is None and code:
+        click.echo(f"kept for a closer look: {folder}", err=True)
     return code

@@ -24,6 +24,7 @@ BUILD_HINT = "pip install 'goldenctl[build]', or install cmake with the system's
 
 # Of compilers, linkers and pip; a command line with -Werror is no error.
 _ERROR = re.compile(r"(?i)(?:^|\s)error: |undefined reference to |multiple definition of ")
+_GRACE_S = 5.0  # from SIGTERM to SIGKILL
 _LINKER_ENDED = re.compile(r"^collect2: |linker command failed")
 
 
@@ -93,9 +94,13 @@ def _started(command: Sequence[str]) -> subprocess.Popen[str]:
 
 
 def _interrupt(process: subprocess.Popen[str]) -> None:
-    """Interrupt a command and wait until no program of it writes any more."""
+    """End a command and wait until no program of it writes any more."""
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_GRACE_S)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     assert process.stdout is not None
     process.stdout.read()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from goldenctl.errors import MissingError
-from goldenctl.folders import provisioned_prefix
+from goldenctl.folders import home_install, provisioned_prefix
 from goldenctl.infini.stamp import STAMP, damage, digest_file, read_stamp
 
 INSTALL_HINT = (
@@ -75,15 +75,18 @@ def find_install(root: Path | None = None) -> Install:
         return _named(root, "option", "--infini-root")
     if environment := os.environ.get("INFINI_ROOT"):
         return _named(Path(environment), "environment", "$INFINI_ROOT")
-    home, own = Path.home() / ".infini", provisioned_prefix()
-    if not (of_home := what_is_wrong(home)):
+    home = home_install()
+    of_home = "there is no home folder" if home is None else what_is_wrong(home)
+    if home is not None and not of_home:
         return _install(home, "home")
+    own = provisioned_prefix()
     of_own = what_is_wrong(own)
     if not of_own and not (own / STAMP).is_file():
         of_own = f"it lacks {STAMP}"
     if not of_own:
         return _install(own, "provisioned")
-    message = f"InfiniCore was not found: {_state(home, of_home)}, and {_state(own, of_own)}"
+    states = [of_home if home is None else _state(home, of_home), _state(own, of_own)]
+    message = f"InfiniCore was not found: {', and '.join(states)}"
     raise MissingError(message, hint=INSTALL_HINT)
 
 

@@ -132,7 +132,8 @@ def _torch() -> Backend:
 
 
 def _program(text: str) -> Backend:
-    found = shutil.which(text) or shutil.which(f"./{text}")
+    here = None if Path(text).is_absolute() else shutil.which(f"./{text}")
+    found = shutil.which(text) or here
     if found is None:
         reason = "is not executable" if Path(text).is_file() else "does not exist"
         msg = f"backend exec:{text}: the program {reason}"

@@ -33,11 +33,15 @@ def compare_all(reports: Sequence[Report]) -> list[Command]:
     """Return the commands that compare several runs again, and each that is wrong by itself."""
     golden, runs = reports[0].golden.path, [report.run.path for report in reports]
     alone = [
-        Command(f"See more of {report.run.path}", _line("diff", golden, report.run.path))
+        Command(
+            f"See more of {report.run.path}",
+            _line("diff", golden, report.run.path, *_tolerance(report)),
+        )
         for report in reports
         if not report.ok
     ]
-    return [Command("Compare again", _line("diff", golden, *runs)), *alone]
+    again = _line("diff", golden, *runs, *_tolerance(reports[0]))
+    return [Command("Compare again", again), *alone]
 
 
 def _reproduce(report: Report) -> Iterator[Command]:
@@ -54,13 +58,15 @@ def _reproduce(report: Report) -> Iterator[Command]:
     elif report.run.kind == report.golden.kind:
         yield Command("Compare again", _line("diff", golden, run, *_tolerance(report)))
     else:
-        blame = _line("blame", golden, *engine, *_layers(recipe), *_faults(report))
+        blame = _line(
+            "blame", golden, *engine, *_layers(recipe), *_faults(report), *_tolerance(report)
+        )
         if report.command == "blame":
             yield Command("Blame again", blame)
         elif report.run.kind == "run":
             yield Command("Replay again", _line("replay", golden, run, *_replay_options(report)))
             yield Command("Compare again", _line("diff", golden, run, *_tolerance(report)))
-            if not report.ok:
+            if not report.ok and not report.simulated:
                 yield Command("Find every culprit and name its bug", blame)
 
 
@@ -88,6 +94,7 @@ def _debug(report: Report) -> Iterator[Command]:
             yield Command(f"Rerun {place} alone, under a debugger", f"gdb --args {command}")
     first = None if report.ok else first_culprit(report)
     replayed = report.run.kind == "run" and report.golden.kind == "golden"
+    replayed = replayed and not report.simulated
     if first is not None and first.metrics is not None and replayed:
         name = short_name(first.sublayer)
         where = name.split(".")
@@ -143,6 +150,8 @@ def _record(golden: Provenance) -> Iterator[Command]:
     if inputs is None or not isinstance(recipe.get("model"), dict):
         return
     options = [*inputs, *_named(recipe, "dtype", "taps", "logits")]
+    computed_on = _object(recipe.get("reference")).get("device", "cpu")
+    options += ["--device", str(computed_on)] if computed_on != "cpu" else []
     if isinstance(recipe.get("layers"), list):
         options += ["--layers", ",".join(map(str, recipe["layers"]))]
     if recipe.get("oracle", "none") != "none":
@@ -181,6 +190,8 @@ def _inputs(cases: Any) -> list[str] | None:
 def _engine(recipe: dict[str, Any]) -> list[str]:
     backend = _object(recipe.get("backend"))
     options = ["--backend", _spec(backend)] if backend.get("name") else []
+    for key in ("noise", "seed"):
+        options += [f"--{key}", str(backend[key])] if key in backend else []
     device = recipe.get("device")
     return [*options, "--device", str(device)] if device and device != "cpu" else options
 
@@ -189,7 +200,7 @@ def _spec(backend: dict[str, Any]) -> str:
     """What --backend was given: with the program, or with the install that it names."""
     name, install = str(backend["name"]), _object(backend.get("infinicore"))
     if name == "exec":
-        return f"exec:{backend.get('path', '')}"
+        return f"exec:{backend.get('path') or backend.get('program', '')}"
     return f"{name}:{install['root']}" if install.get("source") == "option" else name
 
 

@@ -41,6 +41,7 @@ from goldenctl.report.words import (
     duration,
     group_of,
     groups_of,
+    left_out,
     matcher,
     numbers,
     percent,
@@ -155,8 +156,8 @@ def _verdict(report: Report) -> list[str]:
         lines.append(f"  left out: {plural(report.padding_rows, 'row')} of padding tokens")
     judged = [rules(report), f"mode: {report.mode}", *filter(None, [dtypes(report)])]
     lines.append(f"  rule: {clean('; '.join(judged))}")
-    if report.left_out:
-        lines.append(f"  not in the run: {plural(report.left_out, 'sublayer')} of the golden")
+    if left_out(report):
+        lines.append(f"  {left_out(report)}")
     if report.run.kind == "golden":
         lines += what_differs(report.differs)
     return lines

@@ -13,13 +13,13 @@ from importlib import resources
 
 from goldenctl import __version__
 from goldenctl.diff.report import Report
-from goldenctl.report import html_course, html_matrix, html_selftest, html_tensors
+from goldenctl.report import html_course, html_matrix, html_selftest, html_tensors, matrix
 from goldenctl.report.answers import Answers, answers
 from goldenctl.report.commands import commands
 from goldenctl.report.html_parts import Section, command, escape, facts
 from goldenctl.report.palette import figure_css, variables
 from goldenctl.report.provenance import both_sides
-from goldenctl.report.words import banners, dtypes, plural, rules
+from goldenctl.report.words import banners, dtypes, left_out, rules
 
 _ANSWERS = (("where", "Where first"), ("kind", "What kind of bug"), ("sure", "How sure"))
 
@@ -35,7 +35,7 @@ def render(report: Report) -> str:
 def render_matrix(reports: Sequence[Report]) -> str:
     """Return the page of several reports side by side."""
     title, ok = reports[0].command, all(report.ok for report in reports)
-    header = _verdict(ok, html_matrix.verdict(reports))
+    header = _verdict(ok, matrix.verdict(reports))
     sections = list(html_matrix.sections(reports))
     foot = f"goldenctl {__version__} {title}; golden {reports[0].golden.path}"
     return _page(title, ok, header, sections, foot)
@@ -139,9 +139,7 @@ def _provenance(report: Report) -> Section:
     sides = []
     for title, pairs in both_sides(report):
         sides.append(f"<div><h3>{escape(title)}</h3>{facts(pairs)}</div>")
-    judged = [f"Judged by {rules(report)}", f"mode {report.mode}", dtypes(report)]
-    if report.left_out:
-        judged.append(f"not in the run: {plural(report.left_out, 'sublayer')} of the golden")
+    judged = [f"Judged by {rules(report)}", f"mode {report.mode}", dtypes(report), left_out(report)]
     hint = f"{'; '.join(filter(None, judged))}." if report.selftest is None else ""
     return Section("provenance", "Provenance", hint, f'<div class="two">{"".join(sides)}</div>')
 

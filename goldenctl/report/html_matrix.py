@@ -8,7 +8,6 @@ from goldenctl.diff.report import Report
 from goldenctl.report.commands import compare_all
 from goldenctl.report.html_parts import Section, command, escape, facts, mark, rows
 from goldenctl.report.matrix import HINT, Cell, lines, matrix_rows
-from goldenctl.report.matrix import verdict as verdict
 from goldenctl.report.provenance import both_sides
 from goldenctl.report.words import labels_of
 

@@ -148,7 +148,7 @@ def _failure(name: str, failure: dict[str, Any]) -> Pairs:
 
 
 def _find(golden: GoldenFile, wanted: str) -> TensorInfo:
-    wanted = re.sub(r"^(\S+)/(\d+): ", r"cases/\1/steps/\2/", wanted.strip("/"))
+    wanted = re.sub(r"^(\S+?)/(\d+):\s*", r"cases/\1/steps/\2/", wanted.strip("/"))
     names = {**{name: name for name in golden.tensors}, **golden.aliases}
     matches = [name for name in names if name == wanted or name.endswith(f"/{wanted}")]
     if wanted in names:

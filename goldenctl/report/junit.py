@@ -24,11 +24,14 @@ def render(report: Report) -> str:
 
 
 def render_matrix(reports: Sequence[Report]) -> str:
-    """Return the XML of several reports: each suite's name starts with its run's."""
+    """Return the XML of several reports: the names of suites and classes start with
+    their run's."""
     suites = []
     for label, report in zip(labels_of(reports), reports, strict=True):
         for suite in _suites(report):
             suite.set("name", clean(f"{label}: {suite.get('name')}"))
+            for case in suite.iter("testcase"):
+                case.set("classname", clean(f"{label}: {case.get('classname')}"))
             suites.append(suite)
     return _document(reports[0].command, suites)
 

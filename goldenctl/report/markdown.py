@@ -25,9 +25,9 @@ from goldenctl.report.words import (
     dtypes,
     duration,
     groups_of,
+    left_out,
     numbers,
     percent,
-    plural,
     ratio,
     reasons_of,
     rules,
@@ -176,8 +176,8 @@ def _body(report: Report) -> Iterator[str]:
     yield "</details>\n"
     stated = f"; {dtypes(report)}" if dtypes(report) else ""
     yield f"Judged by: {_text(rules(report))}; mode {_text(report.mode)}{_text(stated)}."
-    if report.left_out:
-        yield f"Not in the run: {plural(report.left_out, 'sublayer')} of the golden."
+    if left_out(report):
+        yield f"{left_out(report).capitalize()}."
     expected, actual = sides_of(report)
     yield f"{expected.capitalize()} {_code(report.golden.path)}, "
     yield f"{_code(report.golden.content_sha256[:12])};"

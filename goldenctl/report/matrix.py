@@ -112,7 +112,10 @@ def _said(report: Report) -> str:
         where = printable(Places(report).tensor(first.name))
         said = f"{wrong} of {len(compared)} tensors are wrong, first {where}"
     rules = ", ".join(dict.fromkeys(t.rule for t in compared if t.rule))
-    return f"{said} (mode {report.mode}, by {rules})"
+    more = [f"mode {report.mode}", f"by {rules}"]
+    if report.left_out:
+        more.append(f"without {plural(report.left_out, 'sublayer')} of the golden")
+    return f"{said} ({', '.join(more)})"
 
 
 def _cell(sublayer: SublayerResult) -> Cell:

@@ -28,8 +28,9 @@ def banners(report: Report) -> list[str]:
     """Return what must be known before any number: no engine, faults put in on purpose."""
     said = []
     if report.simulated:
-        noise = _object(report.run.recipe.get("backend")).get("noise")
-        stated = f", noise {noise:.3g}" if isinstance(noise, float) else ""
+        backends = [_object(s.recipe.get("backend")) for s in (report.golden, report.run)]
+        noises = [b["noise"] for b in backends if isinstance(b.get("noise"), float)]
+        stated = f", noise {' and '.join(f'{noise:.3g}' for noise in noises)}" if noises else ""
         said.append(f"SIMULATED: no engine computed these outputs{stated}")
     if report.faults:
         said.append(f"INJECTED FAULTS: {printable(', '.join(report.faults))}")
@@ -43,6 +44,13 @@ def dtypes(report: Report) -> str:
         return ""
     names = sides_of(report)
     return ", ".join(f"{name} {dtype}" for name, dtype in zip(names, stated, strict=True))
+
+
+def left_out(report: Report) -> str:
+    """Say how much of the one side the other does not have; empty where it has all."""
+    first, second = sides_of(report)
+    count = plural(report.left_out, "sublayer")
+    return f"not in the {second}: {count} of the {first}" if report.left_out else ""
 
 
 def _object(value: Any) -> dict[str, Any]:

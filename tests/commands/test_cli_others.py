@@ -89,7 +89,7 @@ def test_verify_keeps_the_files_of_a_failure_and_prints_nothing_when_quiet(
     ran = call(*arguments, "--tolerance", tight)
     assert ran.code == 1
     (kept,) = scratch.iterdir()
-    assert ran.out.endswith(f"\nkept for a closer look: {kept}\n")
+    assert ran.err.endswith(f"kept for a closer look: {kept}\n")
     assert call("diff", kept / "golden.h5", kept / "run.h5").code == 0
 
 

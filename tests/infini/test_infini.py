@@ -92,6 +92,9 @@ def test_without_a_home_folder_the_variable_is_named(
     monkeypatch.setattr(Path, "home", homeless)
     with pytest.raises(MissingError, match="there is no home folder; set GOLDENCTL_CACHE to a"):
         folders.cache_folder()
+    monkeypatch.setenv("GOLDENCTL_HOME", "/own")
+    with pytest.raises(MissingError, match="not found: there is no home folder, and /own/infinic"):
+        find_install()
 
 
 TINY = """

@@ -117,6 +117,17 @@ def test_what_options_cannot_say_is_not_recorded_as_something_else(
     assert not any("goldenctl record" in line for line in lines(diffed(cases=cases)))
 
 
+def test_a_simulated_run_is_made_again_with_its_noise_and_not_debugged() -> None:
+    backend = {"name": "simulated", "noise": 0.1, "seed": 3}
+    made = replace(diffed(), simulated=True, run=provenance("run", backend=backend), faults=())
+    replayed, compared, *others = lines(made)
+    assert replayed.startswith(
+        "goldenctl replay g.h5 run.h5 --backend simulated --noise 0.1 --seed 3 --mode"
+    )
+    assert compared == "goldenctl diff g.h5 run.h5"
+    assert not any("blame" in line or "--debug" in line for line in others)
+
+
 def test_commands_keep_the_tolerance() -> None:
     made = replace(diffed(), policy="tight.toml")
     assert "goldenctl diff g.h5 run.h5 --tolerance tight.toml" in lines(made)

@@ -11,6 +11,7 @@ import jsonschema
 import junitparser
 import pytest
 import xmlschema
+from msgspec.structs import replace
 from pages import Page
 from reports import HOSTILE, bad, good, matrix, provenance
 
@@ -18,6 +19,7 @@ from goldenctl.commands.reporting import Outputs, write_outputs
 from goldenctl.errors import DamagedError, UsageError, printable
 from goldenctl.report import csv as csv_report
 from goldenctl.report import html, junit, markdown
+from goldenctl.report.commands import compare_all
 from goldenctl.report.json import load_report, load_reports, render_matrix
 from goldenctl.report.matrix import lines, matrix_rows, verdict
 
@@ -35,6 +37,21 @@ def test_a_line_for_each_run() -> None:
     assert "first layers.00.attention.q_proj" in found[1].said
     assert found[3].banners == [f"INJECTED FAULTS: {printable(HOSTILE)}"]
     assert verdict(matrix()) == "2 of 4 runs within tolerance"
+
+
+def test_a_line_says_what_its_run_does_not_have() -> None:
+    made = [good(), replace(good(), left_out=2, run=replace(good().run, path="part.h5"))]
+    said = [line.said for line in lines(made)]
+    assert said[1].endswith("by default, without 2 sublayers of the golden)")
+    assert "without" not in said[0]
+
+
+def test_commands_of_several_runs_keep_the_tolerance() -> None:
+    made = [replace(each, policy="tight.toml") for each in matrix()[:2]]
+    assert [command.text for command in compare_all(made)] == [
+        "goldenctl diff golden.h5 cpu.h5 npu.h5 --tolerance tight.toml",
+        "goldenctl diff golden.h5 npu.h5 --tolerance tight.toml",
+    ]
 
 
 def test_a_row_for_each_sublayer_of_any_run() -> None:
@@ -86,7 +103,10 @@ def test_what_wants_one_report_says_how_many_there_are(tmp_path: Path) -> None:
 def test_junit_names_the_run_of_each_suite() -> None:
     text = junit.render_matrix(matrix())
     XSD.validate(io.StringIO(text))
-    names = [suite.name for suite in junitparser.JUnitXml.fromstring(text.encode())]
+    suites = list(junitparser.JUnitXml.fromstring(text.encode()))
+    names = [suite.name for suite in suites]
+    cases = [(case.classname, case.name) for suite in suites for case in suite]
+    assert len(set(cases)) == len(cases)
     assert names[0] == "cpu: embedding"
     assert "npu: layers.00.attention" in names
 
