@@ -17,6 +17,7 @@ from goldenctl.commands.reporting import (
     Outputs,
     Shown,
     deliver,
+    deliver_all,
     deliver_matrix,
     refuse_of_one,
     refuse_unmatched,
@@ -88,11 +89,7 @@ def run_again(
     reports = load_reports(file)
     if other:
         _refuse_final(file, reports, tolerance)
-    again = [rejudge(report, policy) for report in reports]
-    if len(again) == 1:
-        return deliver(again[0], outputs, shown)
-    refuse_of_one(shown, len(again))
-    return deliver_matrix(again, outputs, shown)
+    return deliver_all([rejudge(report, policy) for report in reports], outputs, shown)
 
 
 def _refuse_final(file: Path, reports: Sequence[Report], tolerance: str) -> None:

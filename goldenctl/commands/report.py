@@ -10,9 +10,7 @@ from goldenctl.commands.options import PATH
 from goldenctl.commands.reporting import (
     Outputs,
     Shown,
-    deliver,
-    deliver_matrix,
-    refuse_of_one,
+    deliver_all,
     report_outputs,
     report_shown,
 )
@@ -30,10 +28,5 @@ def report_command(file: Path, outputs: Outputs, shown: Shown) -> int:
     from goldenctl.report.json import load_reports
 
     outputs.check()
-    reports = load_reports(file)
-    if len(reports) == 1:
-        deliver(reports[0], outputs, shown)
-    else:
-        refuse_of_one(shown, len(reports))
-        deliver_matrix(reports, outputs, shown)
+    deliver_all(load_reports(file), outputs, shown)
     return 0

@@ -149,6 +149,14 @@ def refuse_of_one(shown: Shown, runs: int) -> None:
             raise UsageError(message, hint="diff each run by itself")
 
 
+def deliver_all(reports: Sequence[Report], outputs: Outputs, shown: Shown) -> int:
+    """Deliver what a stored file holds: the report of one run, or of several."""
+    if len(reports) == 1:
+        return deliver(reports[0], outputs, shown)
+    refuse_of_one(shown, len(reports))
+    return deliver_matrix(reports, outputs, shown)
+
+
 def deliver_matrix(reports: Sequence[Report], outputs: Outputs, shown: Shown) -> int:
     """Deliver the reports of several runs of one golden; return the worst exit code."""
     from goldenctl.report.markdown import append_summary
