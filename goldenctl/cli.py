@@ -25,6 +25,7 @@ from goldenctl.commands.export import export_command
 from goldenctl.commands.faults import faults_command
 from goldenctl.commands.goldens import list_command, log_command, show_command
 from goldenctl.commands.import_ import import_command
+from goldenctl.commands.include import include_command
 from goldenctl.commands.infinicore import infinicore_group
 from goldenctl.commands.init import init_command
 from goldenctl.commands.inspect import inspect_command
@@ -68,7 +69,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
         rm_command,
         gc_command,
     ),
-    "Move": (push_command, pull_command, export_command, import_command),
+    "Move": (push_command, pull_command, export_command, import_command, include_command),
     "Prepare": (synth_command, infinicore_group, faults_command, doctor_command),
 }
 
