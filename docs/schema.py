@@ -17,6 +17,7 @@ _BESIDE = {
     "report_version": {"const": REPORT_VERSION},
     "ok": {"type": "boolean"},
     "first_wrong": {"type": ["string", "null"]},
+    "not_compared": {"type": "array", "items": {"type": "string"}},
     "model_path": {"type": ["string", "null"]},
     "test_input": {"type": ["string", "null"]},
     "overall_success": {"type": "boolean"},

@@ -18,6 +18,7 @@ from goldenctl.errors import (
     GoldenctlError,
 )
 from goldenctl.golden.schema import short_name
+from goldenctl.report.uncompared import not_compared
 from goldenctl.report.words import times
 
 INTEGRITY, RECORD, REPLAY = "integrity", "record", "replay"
@@ -66,8 +67,10 @@ def of_report(golden: str, step: str, report: Report, *, said: str = "") -> Step
     judged_by = ", ".join(f"{count} {_RULES.get(rule, rule)}" for rule, count in counts.items())
     share = worst_share(report.compared)
     if report.ok:
-        return Step(golden, step, PASSED, judged_by, share, said, report)
-    return Step(golden, step, FAILED, judged_by, share, _first_wrong(report), report)
+        lacking = not_compared(report)
+        found = "; ".join(filter(None, [said, lacking]))
+        return Step(golden, step, PASSED, judged_by, share, found, lacking, report)
+    return Step(golden, step, FAILED, judged_by, share, _first_wrong(report), report=report)
 
 
 def _first_wrong(report: Report) -> str:

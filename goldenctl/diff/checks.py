@@ -10,7 +10,8 @@ class CheckStep(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``step`` is integrity, record or replay, ``state`` passed, failed, missing, damaged or error.
     ``judged_by`` counts tensors by what judged them, ``share`` is the largest part of a
-    tolerance used, None where nothing was compared; ``said`` is one line on what was found.
+    tolerance used, None where nothing was compared; ``said`` is one line on what was found,
+    ``not_compared`` names outputs that a pass says nothing of.
     """
 
     golden: str
@@ -19,6 +20,7 @@ class CheckStep(msgspec.Struct, frozen=True, omit_defaults=True):
     judged_by: str = ""
     share: float | None = None
     said: str = ""
+    not_compared: str = ""
 
     @property
     def ok(self) -> bool:

@@ -86,6 +86,7 @@ def compare(
         faults=tuple(str(f) for side in (golden, run) for f in side.recipe.get("faults", ())),
         steps=step_times(sublayers, golden.decode_steps),
         left_out=len(golden.sublayers) - len(names),
+        not_run=tuple(name for name in golden.sublayers if name not in set(names)),
         determinism=_determinism(run),
     )
 

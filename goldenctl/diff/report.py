@@ -117,7 +117,8 @@ class Report(
     does not count for the verdict.
     ``checks`` are the steps of ``check``; the rest is then of the one that is wrong first.
     ``differs`` says, of two goldens, what else is not the same: torch, threads, dtype, ...
-    ``left_out`` is how many of the golden's sublayers the run does not have.
+    ``left_out`` is how many of the golden's sublayers the run does not have, ``not_run`` are
+    their names.
     """
 
     golden: Provenance
@@ -137,6 +138,7 @@ class Report(
     determinism: Determinism | None = None
     checks: tuple[CheckStep, ...] = ()
     left_out: int = 0
+    not_run: tuple[str, ...] = ()
 
     @property
     def tensors(self) -> list[TensorResult]:

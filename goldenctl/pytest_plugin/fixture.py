@@ -76,16 +76,26 @@ class Golden:
         self._check(name, actual, allowed, store, allow_nan)
 
     def finish(self, *, passed: bool, tally: Tally) -> None:
-        """Write what is new; of a test that passed, note what it did not check."""
-        unused = sorted(set(self._known()) - self._checked) if passed and self._checked else []
-        if self._update and (self._new or unused):
+        """Write what is new; of a test that passed, note what it did not check.
+
+        Nothing is removed for a test that checked nothing at all: it may have left early.
+        """
+        unused = sorted(set(self._stored_here()) - self._checked) if passed else []
+        if self._update and (self._new or (unused and self._checked)):
             kept = {name: old for name, old in self._known().items() if name not in unused}
             save(self._path, {**kept, **self._new})
             tally.written[str(self._path)] = sorted(self._new) + [
                 f"removed {name}" for name in unused
             ]
         elif unused:
-            tally.unused[str(self._path)] = unused
+            (tally.unused if self._checked else tally.idle)[str(self._path)] = unused
+
+    def _stored_here(self) -> dict[str, Stored]:
+        """What is stored, nothing where it cannot be read: a check would have said so."""
+        try:
+            return self._known()
+        except DamagedError:
+            return {}
 
     def _known(self) -> dict[str, Stored]:
         if self._stored is None:

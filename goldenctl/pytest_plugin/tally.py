@@ -16,11 +16,13 @@ SUFFIXES = (".h5", ".json")
 
 @dataclass
 class Tally:
-    """``written`` and ``unused`` tensors by file; the files that collected tests own, by the
+    """``written`` and ``unused`` tensors by file, ``idle`` ones where a test that passed compared
+    none of its tensors; the files that collected tests own, by the
     folder of their module; the names of modules that were collected only in part."""
 
     written: dict[str, list[str]] = field(default_factory=dict)
     unused: dict[str, list[str]] = field(default_factory=dict)
+    idle: dict[str, list[str]] = field(default_factory=dict)
     owned: dict[str, set[str]] = field(default_factory=dict)
     in_part: set[str] = field(default_factory=set)
 
@@ -35,6 +37,7 @@ class Tally:
         return {
             "written": self.written,
             "unused": self.unused,
+            "idle": self.idle,
             "owned": {folder: sorted(names) for folder, names in self.owned.items()},
             "in_part": sorted(self.in_part),
         }
@@ -44,12 +47,14 @@ class Tally:
         return Tally(
             plain["written"],
             plain["unused"],
+            plain["idle"],
             {folder: set(names) for folder, names in plain["owned"].items()},
             set(plain["in_part"]),
         )
 
     def merge(self, other: Tally) -> None:
-        for mine, theirs in ((self.written, other.written), (self.unused, other.unused)):
+        for name in ("written", "unused", "idle"):
+            mine, theirs = getattr(self, name), getattr(other, name)
             for file, names in theirs.items():
                 mine[file] = sorted({*mine.get(file, ()), *names})
         for folder, owned in other.owned.items():
@@ -65,6 +70,10 @@ class Tally:
         lines += [
             f"unused in {_shown(file, root)}: {', '.join(names)} (--golden-update removes them)"
             for file, names in sorted(self.unused.items())
+        ]
+        lines += [
+            f"nothing was compared with {_shown(file, root)}: {', '.join(names)}"
+            for file, names in sorted(self.idle.items())
         ]
         orphans = [f"unused: {_shown(path, root)}" for path in self._orphans()]
         return lines + orphans + (["delete them when their tests are gone"] if orphans else [])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from goldenctl.diff.findings import Culprit
 from goldenctl.diff.report import BY_BUDGET, CRASHED, WARN_SHARE, Report, TensorResult, worst_share
 from goldenctl.diff.selftest import LEAST_CAUGHT, LEAST_LOCATED, LEAST_NAMED, Selftest
+from goldenctl.report.uncompared import silence
 from goldenctl.report.words import (
     RULES,
     Places,
@@ -84,7 +85,8 @@ def _passed(report: Report) -> str:
     share = percent(worst_share(report.compared))
     count = plural(len(report.compared), "tensor")
     sublayers = plural(len(report.sublayers), "sublayer")
-    return f"{count} of {sublayers} within tolerance, at most {share} of it used"
+    said = f"{count} of {sublayers} within tolerance, at most {share} of it used"
+    return "; ".join(filter(None, [said, silence(report)]))
 
 
 def _failed(report: Report) -> str:
@@ -176,7 +178,8 @@ def _of_check(report: Report) -> Answers:
     if not report.checks:
         return Answers(False, "nothing was checked")
     if not wrong:
-        return Answers(True, f"{plural(len(report.checks), 'step')} of {sets}")
+        said = f"{plural(len(report.checks), 'step')} of {sets}"
+        return Answers(True, "; ".join(filter(None, [said, silence(report)])))
     bad = len(dict.fromkeys(step.golden for step in wrong))
     first = wrong[0]
     tensor = first_culprit(report) if first.state == "failed" else None

@@ -11,6 +11,7 @@ from rich.text import Text
 from goldenctl.diff.checks import CheckStep
 from goldenctl.errors import printable
 from goldenctl.report.console_parts import clean
+from goldenctl.report.uncompared import unchecked
 from goldenctl.report.words import percent, plural
 
 
@@ -40,6 +41,9 @@ def _verdict(steps: Sequence[CheckStep], wrong: Sequence[CheckStep]) -> Text:
     if wrong:
         bad = len({step.golden for step in wrong})
         return Text(f"✗ FAIL  {bad} of {plural(goldens, 'golden set')}", "bold red")
-    return Text(
+    line = Text(
         f"✓ PASS  {plural(len(steps), 'step')} of {plural(goldens, 'golden set')}", "bold green"
     )
+    if silent := unchecked(steps):
+        line.append(f"; {printable(silent)}", "bold yellow")
+    return line

@@ -33,6 +33,7 @@ from goldenctl.report.console_selftest import selftest_view
 from goldenctl.report.console_table import Row, SublayerTable
 from goldenctl.report.determinism import lines as determinism_lines
 from goldenctl.report.timing import step_lines
+from goldenctl.report.uncompared import not_compared
 from goldenctl.report.words import (
     Matcher,
     Places,
@@ -137,7 +138,9 @@ def _verdict(report: Report) -> list[str]:
         share = worst_share(compared)
         head = f"[bold green]✓ PASS[/]  {plural(len(compared), 'tensor')} of "
         head += plural(len(report.sublayers), "sublayer")
-        lines.append(f"{head} within tolerance, at most {percent(share)} of it used")
+        head += f" within tolerance, at most {percent(share)} of it used"
+        silent = not_compared(report)
+        lines.append(f"{head}; [bold yellow]{clean(silent)}[/]" if silent else head)
         near = [t for t in compared if t.share >= WARN_SHARE]
         if near:
             lines.append(f"  {len(near)} use more than {percent(WARN_SHARE)}: {_names(near)}")
@@ -148,9 +151,9 @@ def _verdict(report: Report) -> list[str]:
     first = report.first_wrong
     if first is not None:
         lines += _first_wrong(report, first)
-    skipped = [t for t in report.tensors if t.state == "not_computed"]
+    skipped = dict.fromkeys(t.tap for t in report.tensors if t.state == "not_computed")
     if skipped:
-        taps = ", ".join(dict.fromkeys(t.tap for t in skipped))
+        taps = ", ".join(skipped)
         lines.append(f"  not computed by this backend, so not judged: {clean(taps)}")
     if report.padding_rows:
         lines.append(f"  left out: {plural(report.padding_rows, 'row')} of padding tokens")

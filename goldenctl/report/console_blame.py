@@ -14,6 +14,7 @@ from goldenctl.diff.report import Report
 from goldenctl.errors import printable
 from goldenctl.report.answers import main_group
 from goldenctl.report.console_parts import clean, indented
+from goldenctl.report.uncompared import not_compared
 from goldenctl.report.units import factor
 from goldenctl.report.words import Matcher, Places, group_of, merged_culprits, plural
 
@@ -46,7 +47,9 @@ def findings_view(report: Report, matches: Matcher, *, every: bool) -> Renderabl
 
 def _culprits(report: Report, places: Places, matches: Matcher) -> Iterator[str]:
     if not report.culprits:
-        yield "[bold green]✓ no culprit[/]: every op is right, given right inputs"
+        head = "[bold green]✓ no culprit[/]: every op is right, given right inputs"
+        silent = not_compared(report)
+        yield f"{head}; [bold yellow]{clean(silent)}[/]" if silent else head
     for culprit, groups in merged_culprits(report):
         if matches(culprit.name):
             place = clean(places.culprit(culprit, groups))

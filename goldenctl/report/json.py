@@ -24,6 +24,7 @@ from goldenctl.diff.selftest import Trial
 from goldenctl.diff.tolerance import Check
 from goldenctl.errors import DamagedError, UsageError, why_no_file
 from goldenctl.golden.file import kind_of
+from goldenctl.report.uncompared import uncompared
 from goldenctl.report.words import labels_of
 
 _LEGACY = (
@@ -49,6 +50,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "report_version": REPORT_VERSION,
         "ok": report.ok,
         "first_wrong": first.name if first else None,
+        "not_compared": uncompared(report),
         "command": report.command,
         **body,
         **_legacy_fields(report),
@@ -116,7 +118,7 @@ def _parse(path: Path, data: Any) -> Report:
     if version != REPORT_VERSION:
         message = f"{path}: report version is {version}, expected {REPORT_VERSION}"
         raise DamagedError(message)
-    for key in ("ok", "first_wrong", "label", *_LEGACY):
+    for key in ("ok", "first_wrong", "not_compared", "label", *_LEGACY):
         data.pop(key, None)
     return msgspec.convert(_decode(data), Report)
 

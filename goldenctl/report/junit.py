@@ -10,6 +10,7 @@ from goldenctl.diff.checks import CheckStep
 from goldenctl.diff.report import NEUTRAL, Report, SublayerResult, TensorResult
 from goldenctl.diff.selftest import Selftest
 from goldenctl.report.answers import answers
+from goldenctl.report.uncompared import uncompared
 from goldenctl.report.words import Places, banners, labels_of, numbers, times
 
 # What XML 1.0 can hold; anything else is written as an escape.
@@ -55,6 +56,8 @@ def _suites(report: Report) -> Iterator[ET.Element]:
         yield _suite(report, places, sublayer)
     if report.extra:
         yield _finish("extra", [_case(places, tensor) for tensor in report.extra])
+    if silent := uncompared(report):
+        yield _finish("not compared", [_skipped("not compared", item) for item in silent])
     if not report.tensors and not report.checks:
         yield _finish("nothing", [_failing("goldenctl", "compared", answers(report).verdict)])
     if report.culprits:
@@ -140,6 +143,12 @@ def _of_selftest(result: Selftest) -> Iterator[ET.Element]:
 def _failing(classname: str, name: str, message: str) -> ET.Element:
     case = _element(classname, name, 0.0)
     _fail(case, "failed", message)
+    return case
+
+
+def _skipped(classname: str, name: str) -> ET.Element:
+    case = _element(classname, name, 0.0)
+    ET.SubElement(case, "skipped", {"message": "not compared, so not judged"})
     return case
 
 

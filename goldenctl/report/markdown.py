@@ -19,6 +19,7 @@ from goldenctl.report.determinism import lines
 from goldenctl.report.matrix import HINT, Cell, matrix_rows, verdict
 from goldenctl.report.matrix import lines as run_lines
 from goldenctl.report.timing import step_lines
+from goldenctl.report.uncompared import silence
 from goldenctl.report.words import (
     Places,
     banners,
@@ -100,7 +101,9 @@ def _capped(lines: list[str], limit_bytes: int) -> str:
 
 def _head(report: Report, said: Answers) -> Iterator[str]:
     mark = "✅ PASS" if said.ok else "❌ FAIL"
-    yield f"### {mark}: goldenctl {_text(report.command)}\n"
+    title = f"### {mark}: goldenctl {_text(report.command)}"
+    silent = silence(report)
+    yield f"{title}; {_text(silent)}\n" if said.ok and silent else f"{title}\n"
     for banner in banners(report):
         name, _, text = banner.partition(": ")
         yield f"> **{name}**: {_text(text)}\n"

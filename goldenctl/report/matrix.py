@@ -13,6 +13,7 @@ from goldenctl.diff.report import PASSED, Report, SublayerResult, worst_share
 from goldenctl.errors import printable
 from goldenctl.report.console_parts import make_console
 from goldenctl.report.console_table import Row, SublayerTable
+from goldenctl.report.uncompared import not_compared
 from goldenctl.report.words import (
     Places,
     banners,
@@ -20,6 +21,7 @@ from goldenctl.report.words import (
     numbers,
     percent,
     plural,
+    some,
     stands_for,
     used_by,
 )
@@ -77,9 +79,12 @@ def matrix_rows(reports: Sequence[Report]) -> Iterator[MatrixRow]:
 
 
 def verdict(reports: Sequence[Report]) -> str:
-    """Say how many of the runs are right."""
+    """Say how many of the runs are right, and of which that is said in part only."""
     good = sum(report.ok for report in reports)
-    return f"{good} of {plural(len(reports), 'run')} within tolerance"
+    said = f"{good} of {plural(len(reports), 'run')} within tolerance"
+    pairs = zip(labels_of(reports), reports, strict=True)
+    silent = [label for label, report in pairs if report.ok and not_compared(report)]
+    return f"{said}; not every output was compared of {some(silent)}" if silent else said
 
 
 def print_matrix(reports: Sequence[Report], console: Console | None = None) -> None:
@@ -107,6 +112,8 @@ def _said(report: Report) -> str:
     said = f"{plural(len(compared), 'tensor')}, at most {percent(worst_share(compared))} "
     said += "of tolerance used"
     first = report.first_wrong
+    if report.ok and (silent := not_compared(report)):
+        said += f"; {silent}"
     if first is not None:
         wrong = sum(not tensor.ok for tensor in compared)
         where = printable(Places(report).tensor(first.name))

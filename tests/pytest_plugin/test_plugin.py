@@ -104,6 +104,18 @@ def test_unused_goldens_are_reported(project: pytest.Pytester, workers: str | No
     assert list(file.tensors) == ["tensors/out"]
 
 
+def test_a_pass_that_compared_nothing_says_so(project: pytest.Pytester) -> None:
+    change(project, "[1, 2]", "[1]")
+    change(project, "def test_out(golden, seed):", "def test_out(golden, seed):\n    return")
+    before = goldens(project)
+    for run in (project.runpytest(), update(project)):
+        run.assert_outcomes(passed=1)
+        run.stdout.fnmatch_lines(
+            ["nothing was compared with goldens/test_kernel/test_out[[]1[]]: ids, out"]
+        )
+    assert goldens(project) == before
+
+
 @pytest.mark.parametrize("selection", [("-k", "1"), ("test_kernel.py::test_out[1]",)])
 def test_nothing_is_said_of_tests_that_were_not_chosen(
     project: pytest.Pytester, selection: tuple[str, ...]
