@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from goldenctl.errors import DamagedError, MissingError, UsageError
+from goldenctl.exchange.records import MAGIC as LOG_MAGIC
 from goldenctl.model.safetensors_header import NAME_LIMIT, Entry, read_header
 
 _MAX_MEMBERS = 1 << 20
@@ -85,14 +86,18 @@ def read_dump(path: Path) -> dict[str, DumpTensor]:
         message = f"{path}: there is no such file"
         raise UsageError(message)
     with _damage_named(path), path.open("rb") as file:
-        magic = file.read(9)
+        magic = file.read(len(LOG_MAGIC))
+    if magic == LOG_MAGIC:
+        from goldenctl.exchange.taps import read_taps
+
+        return read_taps(path)
     if magic.startswith(b"PK"):
         return _read_npz(path)
     if magic.startswith(_MAGIC):
         return {path.stem: _read_npy(path)}
     if magic[8:9] == b"{":
         return {name: _safetensor(path, name, e) for name, e in read_header(path).items()}
-    message = f"{path}: neither safetensors nor npz nor npy"
+    message = f"{path}: neither safetensors nor npz nor npy nor taps"
     raise UsageError(message, hint="save the dump with safetensors or numpy.savez")
 
 
@@ -111,7 +116,9 @@ def npz_member(path: Path, name: str, *, limit_bytes: int) -> bytes | None:
 
 def _read_folder(folder: Path) -> dict[str, DumpTensor]:
     found: dict[str, DumpTensor] = {}
-    paths = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".npz", ".npy"))
+    paths = sorted(
+        p for p in folder.iterdir() if p.suffix in (".safetensors", ".npz", ".npy", ".taps")
+    )
     for path in paths:
         for name, tensor in read_dump(path).items():
             if name in found:
@@ -119,7 +126,7 @@ def _read_folder(folder: Path) -> dict[str, DumpTensor]:
                 raise DamagedError(message, hint="name one file of the folder")
             found[name] = tensor
     if not found:
-        message = f"{folder}: there is no .safetensors, .npz or .npy file in it"
+        message = f"{folder}: there is no .safetensors, .npz, .npy or .taps file in it"
         raise MissingError(message)
     return found
 

@@ -36,14 +36,25 @@ _ENDINGS: dict[str, tuple[str, ...]] = {
     "attention.key": ("k_rope", "rotary_emb.1", "rotary_emb.k", "Kcur_rope-{layer}"),
     "attention.scores": ("scores", "kq-{layer}"),
     "attention.probs": ("probs", "attn_weights", "kq_soft_max-{layer}"),
-    "attention.context": ("self_attn.attn", "attn.core", "context", "kqv_out-{layer}"),
+    "attention.context": (
+        "self_attn.attn",
+        "attn.core",
+        "context",
+        "o_proj.input",
+        "kqv_out-{layer}",
+    ),
     "attention.o_proj": ("o_proj", "self_attn", "wo", "attn_out-{layer}"),
     # vLLM's norms add the residual first and yield the sum second.
-    "attention.output": ("post_attention_layernorm.1", "attention_output", "ffn_inp-{layer}"),
+    "attention.output": (
+        "post_attention_layernorm.1",
+        "post_attention_layernorm.input",
+        "attention_output",
+        "ffn_inp-{layer}",
+    ),
     "mlp.post_attention_layernorm": ("post_attention_layernorm", "ln_2", "ffn_norm-{layer}"),
     "mlp.gate_proj": ("gate_proj", "w1", "ffn_gate-{layer}"),
     "mlp.up_proj": ("up_proj", "w3", "ffn_up-{layer}"),
-    "mlp.swiglu": ("swiglu", "ffn_swiglu-{layer}", "ffn_gate_par-{layer}"),
+    "mlp.swiglu": ("swiglu", "down_proj.input", "ffn_swiglu-{layer}", "ffn_gate_par-{layer}"),
     "mlp.down_proj": ("down_proj", "mlp", "w2", "ffn_out-{layer}"),
     "mlp.output": ("layers.{layer}", "h.{layer}", "blk.{layer}", "l_out-{layer}"),
 }
@@ -66,8 +77,9 @@ _AXES: tuple[tuple[str, ...] | None, ...] = (
     ("batch", "token", "vocab"),
 )
 _LAYER = re.compile(
-    r"(?:(?<=layers[._])|(?<=layer[._])|(?<=blocks[._])|(?<=blk\.)|(?<=\bh\.)|(?<=-))\d{1,5}(?![^.\-_/])"
+    r"(?:(?<=layers[._])|(?<=layer[._])|(?<=blocks[._])|(?<=blk\.)|(?<=\bh\.)|(?<=-))\d{1,5}(?![^.\-_/#])"
 )
+_AGAIN = re.compile(r"#\d{1,6}$")  # as exchange/taps.py names what a program tapped again
 
 
 def listing(dump: Mapping[str, DumpTensor], golden: GoldenFile | None) -> Iterator[str]:
@@ -139,7 +151,8 @@ def _candidates(pattern: str, templates: set[str]) -> Iterator[Entry]:
 
 def _ending_in(ending: str, templates: set[str], *, layered: bool) -> list[str]:
     """Return the templates that end so, after the output that some dumpers name."""
-    suffixes = ("", ".output", ".0", ".output.0", "_output", ".out")
+    plain = ("", ".output", ".0", ".output.0", "_output", ".out")
+    suffixes = (*plain, *(f"{suffix}#{{step}}" for suffix in plain))
     return [
         template
         for suffix in suffixes
@@ -153,8 +166,8 @@ def _ending_in(ending: str, templates: set[str], *, layered: bool) -> list[str]:
 
 
 def _template(name: str) -> str:
-    """Return a name with its layer number as a field."""
-    return _LAYER.sub("{layer}", name, count=1)
+    """Return a name with its layer number, and that of a tap that came again, as fields."""
+    return _AGAIN.sub("#{step}", _LAYER.sub("{layer}", name, count=1))
 
 
 def _fits(

@@ -323,7 +323,7 @@ def test_things_that_are_no_dump(tmp_path: Path) -> None:
     for name, said in (
         ("none", "there is no such file"),
         ("text", "neither safetensors nor npz nor npy"),
-        ("folder", "there is no .safetensors, .npz or .npy file in it"),
+        ("folder", "there is no .safetensors, .npz, .npy or .taps file in it"),
     ):
         with pytest.raises(GoldenctlError, match=said):
             read_dump(tmp_path / name)
