@@ -76,7 +76,8 @@ def test_options_in_prose_exist(page: Path) -> None:
     }
     known = ours | {"--help", "--version", "--skip", "--only", "--devices", "--poison"}
     known |= {"--atol", "--rtol"}  # of InfiniCore's infiniop-test
-    known |= {"--args"}  # of gdb
+    known |= {"--args", "--build"}  # of gdb, of cmake
+    known |= {"--tokens", "--chunk", "--mistake"}  # of the example engine
     known |= {"--golden-update", "--detach-sign", "--all-files"}  # of pytest, gpg, pre-commit
     shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text(encoding="utf-8")))
     assert shown <= known
