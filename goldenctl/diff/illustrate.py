@@ -13,9 +13,9 @@ from goldenctl.diff.metrics import score
 from goldenctl.diff.padding import padding_of
 from goldenctl.diff.pictures import Picture, Scale, picture
 from goldenctl.diff.report import BY_BUDGET, Report, TensorResult
+from goldenctl.diff.scopes import is_fused, stored_budget
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
-from goldenctl.golden.schema import BUDGET_SCOPES, budget_path
 
 ILLUSTRATED = 8
 
@@ -65,13 +65,15 @@ def _by_budget(
     tensor: TensorResult, mode: str, golden: GoldenFile, run: GoldenFile, rows: RowErrors
 ) -> Scale:
     folder, _, tap = tensor.name.rpartition("/")
-    scope = BUDGET_SCOPES.index(mode)
-    stored = budget_path(tensor.name, recorded=tensor.dtype, actual=tensor.actual_dtype)
-    budget = Budget.of(golden.map(stored), scope)
+    info = golden.info(tensor.name)
+    fused = is_fused(run, info)
+    stored = stored_budget(golden, info, tensor.actual_dtype, mode=mode, fused=fused)
+    assert stored is not None, f"{tensor.name}: judged by a budget that is not there"
+    budget = Budget.of(golden.map(stored.name), stored.scope)
     norms = np.sqrt(rows.expected_squared)
     judged, from_truth = rows, tensor.rule == "truth"
     if from_truth:
-        exact = golden.map(f"{folder}/oracle/{tap}")[scope]
+        exact = golden.map(f"{folder}/oracle/{tap}")[stored.scope]
         judged = RowErrors.of(exact)
         score(run.map(tensor.name), exact, atol=0.0, rtol=0.0, rows=judged)
     return Scale(

@@ -24,6 +24,7 @@ from goldenctl.diff.report import (
     result_of,
     worst_share,
 )
+from goldenctl.diff.scopes import Stored, is_fused, stored_budget
 from goldenctl.diff.timing import step_times
 from goldenctl.diff.tolerance import Check, Policy, Scores, check_limits, limits_for
 from goldenctl.errors import DamagedError, UsageError
@@ -34,9 +35,9 @@ from goldenctl.golden.schema import (
     BUDGET_SCOPES,
     BUDGET_STATISTICS,
     TensorInfo,
-    budget_path,
     short_name,
 )
+from goldenctl.model.graph import FUSED_TAPS
 
 Progress = Callable[[int, int, str], None]
 # Judges two tensors of one shape: expected, actual.
@@ -182,6 +183,7 @@ class _Judge:
             folder = info.name.rpartition("/")[0]
             self._scores[folder] = Scores(metrics.max_expected, info.shape[-1])
         share = max((check.share for check in checks), default=float("inf"))
+        stored = self._stored(info, actual) if rule == "budget" else None
         finite = metrics.mismatches == 0 and metrics.nan_actual == 0 and metrics.compared > 0
         ok = finite and all(check.share <= 1.0 for check in checks) and bool(checks)
         is_logits = info.sublayer == "lm_head"
@@ -196,7 +198,7 @@ class _Judge:
             logits=score_logits(got, expected) if is_logits else None,
             worst=_place(info, metrics, worst_row, padding),
             padding_rows=padding.count,
-            message="" if finite else _non_finite(metrics),
+            message=stored.note if finite and stored else "" if finite else _non_finite(metrics),
         )
 
     def _checks(
@@ -209,30 +211,42 @@ class _Judge:
     ) -> tuple[str, list[Check], int | None]:
         """Return the rule's name, its checks, and the worst row where rows were judged."""
         folder, _, tap = info.name.rpartition("/")
-        stored = budget_path(info.name, recorded=info.dtype, actual=actual.dtype)
-        scope = BUDGET_SCOPES.index(self._mode) if self._mode in BUDGET_SCOPES else None
-        usable = stored in self._golden.tensors
-        if self._policy.budget and usable and scope is not None and rows is not None:
-            rows_shape = (len(BUDGET_SCOPES), *info.shape[:-1], len(BUDGET_STATISTICS))
-            budget = Budget.of(self._beside(stored, rows_shape), scope, padding.rows)
+        stored = self._stored(info, actual)
+        if self._policy.budget and stored is not None and rows is not None:
+            shape = (stored.scopes, *info.shape[:-1], len(BUDGET_STATISTICS))
+            budget = Budget.of(self._beside(stored.name, shape), stored.scope, padding.rows)
             truth = f"{folder}/oracle/{tap}"
-            if truth not in self._golden.tensors or actual.dtype != info.dtype:
+            kept = stored.truth and truth in self._golden.tensors
+            if not kept or actual.dtype != info.dtype:
                 return "budget", *check_budget(rows, budget, from_truth=False)
             truths = self._beside(truth, (len(BUDGET_SCOPES), *info.shape))
-            exact = padding.without(truths[scope])
+            exact = padding.without(truths[stored.scope])
             got = padding.without(self._run.map(info.name))
             from_truth = RowErrors.of(exact)
             score(got, exact, atol=0.0, rtol=0.0, rows=from_truth)
             return "truth", *check_budget(from_truth, budget, from_truth=True)
+        fused = is_fused(self._run, info)
         limits = limits_for(
             self._policy,
             info.op,
             (info.dtype, actual.dtype),
-            self._mode,
+            "sublayer" if fused and self._mode == "op" else self._mode,
             shape=info.shape,
-            scores=self._scores.get(folder),
+            scores=self._recorded_scores(folder) if fused else self._scores.get(folder),
         )
         return self._policy.name, list(check_limits(metrics, limits)), None
+
+    def _stored(self, info: TensorInfo, actual: TensorInfo) -> Stored | None:
+        fused = is_fused(self._run, info)
+        return stored_budget(self._golden, info, actual.dtype, mode=self._mode, fused=fused)
+
+    def _recorded_scores(self, folder: str) -> Scores | None:
+        """What the softmax inside a fused kernel was given, as the golden has it."""
+        info = self._golden.tensors.get(f"{folder}/{FUSED_TAPS[0]}")
+        if info is None:
+            return None
+        largest = float(np.abs(self._golden.verify(info.name)).max(initial=0.0))
+        return Scores(largest, info.shape[-1])
 
     def _beside(self, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
         """Return a budget or a truth of the golden; DamagedError when it does not fit."""

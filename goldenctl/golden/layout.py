@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from goldenctl.golden.dtypes import DTYPES
-from goldenctl.golden.schema import BUDGET_SCOPES, BUDGET_STATISTICS, TensorSpec, budget_path
+from goldenctl.golden.schema import (
+    BUDGET_SCOPES,
+    BUDGET_STATISTICS,
+    TensorSpec,
+    budget_path,
+    fused_budget_path,
+)
 from goldenctl.golden.steps import Step, attention_mask, position_count, steps
 from goldenctl.model import graph
 from goldenctl.model.case import Case
@@ -20,7 +26,8 @@ class Selection:
 
     ``taps`` is ``op`` or ``sublayer``; ``layers`` are decoder layer numbers, None for all;
     ``logits`` is ``last``, ``all`` or ``none``; ``oracle`` is ``none``, ``budget`` or ``keep``.
-    ``budget_dtypes`` are further dtypes that a replay of the golden may compute in.
+    ``budget_dtypes`` are further dtypes that a replay of the golden may compute in; ``fused``
+    adds to an oracle's budgets that of a fused attention kernel.
     """
 
     taps: str = "op"
@@ -28,6 +35,7 @@ class Selection:
     logits: str = "last"
     oracle: str = "none"
     budget_dtypes: tuple[str, ...] = ()
+    fused: bool = True
 
     def keeps(self, sublayer: Sublayer) -> bool:
         parts = sublayer.name.split(".")
@@ -150,6 +158,10 @@ def _add_oracle(layout: Layout, path: str, dtype: str, selection: Selection) -> 
         for actual in (dtype, *selection.budget_dtypes):
             name = budget_path(spec.name, recorded=dtype, actual=actual)
             layout.tensors.append(TensorSpec(name, "float32", shape, dims, "budget", spec.op))
+            if selection.fused and spec.op == graph.FUSED_OP:
+                name = fused_budget_path(spec.name, recorded=dtype, actual=actual)
+                one = (1, *shape[1:])
+                layout.tensors.append(TensorSpec(name, "float32", one, dims, "budget", "sdpa"))
         if selection.oracle == "keep":
             shape, dims = (scopes, *spec.shape), ("scope", *spec.dims)
             wide = oracle_dtype(dtype)

@@ -78,6 +78,7 @@ class Recipe(_Record, frozen=True, omit_defaults=False):
     logits: Word = "last"
     oracle: Word = "none"
     budget_dtypes: tuple[Word, ...] = ()
+    fused_budget: bool = False
     reference: Environment | None = None
     part_of: Digest | None = None  # the content of the golden that an export cut it from
 

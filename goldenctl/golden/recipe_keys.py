@@ -56,6 +56,7 @@ class _Known(msgspec.Struct):
     logits: Annotated[str, Meta(pattern="^(last|all|none)$")] = "last"
     oracle: Annotated[str, Meta(pattern="^(none|budget|keep)$")] = "none"
     budget_dtypes: list[_Dtype] = []
+    fused_budget: bool = False
     reference: dict[str, Any] | None = None
     golden: _Source | None = None
     backend: dict[str, Any] | None = None

@@ -102,6 +102,11 @@ def budget_path(name: str, *, recorded: str, actual: str) -> str:
     return f"{folder}/budget/{tap}" if actual == recorded else f"{folder}/{actual}/budget/{tap}"
 
 
+def fused_budget_path(name: str, *, recorded: str, actual: str) -> str:
+    """Return where the budget of a fused kernel's result is, judged from what it was given."""
+    return budget_path(name, recorded=recorded, actual=actual).replace("/budget/", "/fused/budget/")
+
+
 def step_path(case: str, step: int) -> str:
     """Return the path of a step: ``cases/default/steps/00``."""
     return f"cases/{case}/steps/{step:02d}"

@@ -53,6 +53,8 @@ _PAST = "past+"
 
 # What a fused attention kernel does not yield.
 FUSED_TAPS = ("scores", "probs")
+# The op whose result a fused kernel does yield, from queries, keys and values.
+FUSED_OP = "matmul_pv"
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,14 @@ def recording_of(recipe: Recipe, where: str, *, source: str = "") -> Recording:
         tuple(_case(case, config, where) for case in recipe.cases),
         recipe.dtype,
         (environment.device if environment is not None else "") or "cpu",
-        Selection(recipe.taps, layers, recipe.logits, recipe.oracle, recipe.budget_dtypes),
+        Selection(
+            recipe.taps,
+            layers,
+            recipe.logits,
+            recipe.oracle,
+            recipe.budget_dtypes,
+            recipe.fused_budget,
+        ),
         source=model.path,
     )
 

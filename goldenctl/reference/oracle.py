@@ -27,26 +27,32 @@ from goldenctl.golden.schema import BUDGET_SCOPES
 from goldenctl.golden.steps import Step
 from goldenctl.model.graph import CACHE_LINKS, Sublayer, with_past
 from goldenctl.reference.forward import Cache, Sink, State, apply, extend
+from goldenctl.reference.fused import fused_budget, fused_ops
 from goldenctl.reference.noise import Noise, Unit, noise_of
+from goldenctl.reference.twins import TWINS, l2_max, own_budget, twin_budget, with_noise
 from goldenctl.reference.weights import TORCH_DTYPES, WeightLoader
 
 SCOPE_COUNT = len(BUDGET_SCOPES)
-TWINS = 4
-"""How many twins each of the scopes ``sublayer`` and ``chain`` has."""
-_WIDENING = 3.0
 _TWIN_SEED = 20_26
-_MAX_SIGMAS = 3.0
 
 
 class Oracle:
     """Follows a recording and hands every tensor's budget to ``sink``.
 
     ``dtype`` is that of the results which the budget is for. ``keep`` also hands on the truth
-    of each scope, ``[scope, *shape]``; ``folder`` is where in a sublayer's group the budgets go.
+    of each scope, ``[scope, *shape]``; ``fused`` adds the budget of fused attention kernels;
+    ``folder`` is where in a sublayer's group the budgets go.
     """
 
     def __init__(
-        self, loader: WeightLoader, dtype: str, sink: Sink, *, keep: bool, folder: str = ""
+        self,
+        loader: WeightLoader,
+        dtype: str,
+        sink: Sink,
+        *,
+        keep: bool,
+        fused: bool = True,
+        folder: str = "",
     ) -> None:
         self._loader = loader
         self._unit = Unit.of(dtype)
@@ -55,6 +61,7 @@ class Oracle:
         self._wide = TORCH_DTYPES[oracle_dtype(dtype)]
         self._sink = sink
         self._keep = keep
+        self._fused = fused
         # By step, [(1 + TWINS) * B, S, M]: truth and twins.
         self._chains: dict[str, Tensor] = {}
         self._caches: dict[str, Cache] = {}  # by case, the chains' own keys and values
@@ -65,7 +72,7 @@ class Oracle:
         """The embedding is exact: its budget is what rounding to another dtype does."""
         path = state.path(sublayer)
         truth = self._rounded(state.hidden)
-        off = _l2_max(self._widened(state.hidden) - truth)
+        off = l2_max(self._widened(state.hidden) - truth)
         exact = torch.stack([*off, *(torch.zeros_like(part) for part in off)], dim=-1)
         budget = torch.stack([exact] * SCOPE_COUNT).float()
         self._sink(f"{path}/{self._folder}budget/output", budget, 0)
@@ -92,6 +99,10 @@ class Oracle:
             widened = self._widened(recorded[op.output])
             budget = self._budget(widened, truth, noise.sigma, noisy)
             self._hand_on(path, op.output, budget, truth, noisy)
+        if self._fused and (ops := fused_ops(sublayer)):
+            widened = self._widened(recorded[ops[-1].output])
+            budget = fused_budget(sublayer, self._unit, mine, widened)
+            self._sink(f"{path}/{self._folder}fused/budget/{ops[-1].output}", budget, 0)
         self._chains[state.step.path] = stacked["output"].chunk(2)[1]
 
     def logits(
@@ -162,12 +173,7 @@ class Oracle:
         return self._widened(value.to(self._narrow) if value.is_floating_point() else value)
 
     def _with_noise(self, exact: Tensor, noise: Noise) -> Tensor:
-        """Add the op's own rounding noise to the twins; the truths stay."""
-        added = _by_scope(self._draw(exact)) * noise.own
-        if noise.shared is not None:  # one error of exactly one deviation for the whole row
-            added += _by_scope(self._draw(exact[..., :1]).sign()) * noise.shared
-        added[:, 0] = 0.0
-        return exact + added.flatten(0, 2)
+        return with_noise(_by_scope(exact), noise, self._draw).flatten(0, 2)
 
     def _draw(self, like: Tensor) -> Tensor:
         draw = torch.randn(like.shape, generator=self._noise, dtype=torch.float32)
@@ -175,16 +181,9 @@ class Oracle:
 
     def _budget(self, recorded: Tensor, truth: Tensor, sigma: Tensor, stacked: Tensor) -> Tensor:
         """Return ``[scope, ..., 4]`` float32: l2, max, floor_l2, floor_max of every row."""
-        own = torch.stack(
-            [*_l2_max(recorded - truth), sigma.norm(dim=-1), sigma.amax(-1) * _MAX_SIGMAS], dim=-1
-        )
-        scopes = [own]
-        for passes in _by_scope(stacked):
-            floors = torch.stack(_floors(passes[1:] - passes[0]), dim=-1)
-            # The op's own floor always holds, whatever the twins drew.
-            parts = [torch.stack(_l2_max(recorded - passes[0]), -1), floors.maximum(own[..., 2:])]
-            scopes.append(torch.cat(parts, dim=-1))
-        return torch.stack(scopes).float()
+        own = own_budget(recorded, truth, sigma)
+        scopes = [twin_budget(recorded, passes, own) for passes in _by_scope(stacked)]
+        return torch.stack([own, *scopes]).float()
 
     def _hand_on(self, path: str, tap: str, budget: Tensor, truth: Tensor, stacked: Tensor) -> None:
         for name in (tap, *(link for link, target in CACHE_LINKS.items() if target == tap)):
@@ -206,31 +205,6 @@ def _by_scope(stacked: Tensor) -> Tensor:
 def _truths(own: Tensor, stacked: Tensor) -> Tensor:
     """Return ``[scope, ...]``: the truths without their twins."""
     return torch.cat([own[None], _by_scope(stacked)[:, 0]])
-
-
-def _floors(errors: Tensor) -> tuple[Tensor, Tensor]:
-    """L2 and largest element that upstream rounding may reach, from the twins' errors
-    ``[TWINS, ..., n]``.
-
-    The root mean square over the twins, wider where their errors are collinear: a row moved
-    along one direction, as by a softmax between two tokens, has the tails of one Gaussian.
-    """
-    squares = errors.pow(2).sum(-1)  # [TWINS, ...]
-    wider = 1.0 + _WIDENING * _collinearity(errors, squares)
-    largest = errors.abs().amax(-1).pow(2).mean(0).sqrt()
-    return squares.mean(0).sqrt() * wider, largest * wider
-
-
-def _collinearity(errors: Tensor, squares: Tensor) -> Tensor:
-    """Mean squared cosine between twins, weighted by their size: 1 / (degrees of freedom)."""
-    first, second = torch.triu_indices(TWINS, TWINS, 1, device=errors.device)
-    products = (errors[first] * errors[second]).sum(-1).pow(2).sum(0)
-    sizes = (squares[first] * squares[second]).sum(0)
-    return torch.where(sizes > 0, products / sizes, 0.0)
-
-
-def _l2_max(error: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.linalg.vector_norm(error, dim=-1), error.abs().amax(-1)
 
 
 def _joined(a: Tensor, b: Tensor) -> Tensor:

@@ -261,8 +261,14 @@ def _oracles(recording: Recording, sink: Sink) -> list[Oracle]:
         loader = WeightLoader(recording.checkpoint, wide, recording.device, through=dtype)
         keep = native and selection.oracle == "keep"
         folder = "" if native else f"{dtype}/"
-        made.append(Oracle(loader, dtype, sink, keep=keep, folder=folder))
+        fused = has_fused_budget(selection)
+        made.append(Oracle(loader, dtype, sink, keep=keep, fused=fused, folder=folder))
     return made
+
+
+def has_fused_budget(selection: Selection) -> bool:
+    """Whether a budget for fused attention is kept: beside that of ``context``."""
+    return selection.fused and selection.oracle != "none" and selection.taps == "op"
 
 
 def recipe(recording: Recording) -> dict[str, Any]:
@@ -281,6 +287,7 @@ def recipe(recording: Recording) -> dict[str, Any]:
         "logits": selection.logits,
         "oracle": selection.oracle,
         **({"budget_dtypes": list(selection.budget_dtypes)} if selection.budget_dtypes else {}),
+        **({"fused_budget": True} if has_fused_budget(selection) else {}),
         "reference": {
             "implementation": "torch",
             "attention": "eager",

@@ -135,6 +135,7 @@ def cut(
         None if layers is None else frozenset(layers),
         recipe["logits"],
         recipe["oracle"] if same_type else "none",
+        fused=recipe.get("fused_budget", False),
     )
     layout = golden_layout(
         golden.config, [row.alone for row in rows], dtype=dtype, selection=selection

@@ -155,6 +155,8 @@ def _verdict(report: Report) -> list[str]:
     if skipped:
         taps = ", ".join(skipped)
         lines.append(f"  not computed by this backend, so not judged: {clean(taps)}")
+    said = dict.fromkeys(t.message for t in compared if t.ok and t.message)
+    lines += [f"  {clean(line)}" for line in said]
     if report.padding_rows:
         lines.append(f"  left out: {plural(report.padding_rows, 'row')} of padding tokens")
     judged = [rules(report), f"mode: {report.mode}", *filter(None, [dtypes(report)])]

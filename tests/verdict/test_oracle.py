@@ -21,7 +21,7 @@ from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import BUDGET_SCOPES, BUDGET_STATISTICS
 from goldenctl.model.graph import Op
 from goldenctl.reference.alternatives import ALTERNATIVES
-from goldenctl.reference.oracle import TWINS, _floors
+from goldenctl.reference.twins import TWINS, floors
 from tests.verdict.conftest import Bench, record_tiny
 
 Values = NDArray[np.float64]
@@ -196,11 +196,11 @@ def test_twins_along_one_line_widen_the_floor_and_independent_ones_do_not() -> N
     draws = torch.randn(TWINS, 50, 4096, generator=torch.Generator().manual_seed(1))
     line = draws[:, :, :1] * torch.linspace(-1, 1, 4096)
     for errors, widest in ((draws, 1.05), (line, 4.0)):
-        l2, largest = _floors(errors)
+        l2, largest = floors(errors)
         plain = errors.pow(2).sum(-1).mean(0).sqrt()
         torch.testing.assert_close(l2 / plain, torch.full((50,), widest), rtol=0.05, atol=0)
         assert torch.all(largest <= l2)
-    exact, _ = _floors(torch.zeros(TWINS, 2, 8))
+    exact, _ = floors(torch.zeros(TWINS, 2, 8))
     assert not exact.any()
 
 

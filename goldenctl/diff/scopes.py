@@ -1,0 +1,65 @@
+"""Which recorded budget a tensor of a run is judged by: where its truth starts.
+
+A replay mode says what an op was given. A fused attention kernel is an exception in mode
+``op``: it gets recorded queries, keys and values, never recorded probs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from goldenctl.golden.file import GoldenFile
+from goldenctl.golden.schema import (
+    BUDGET_SCOPES,
+    TensorInfo,
+    budget_path,
+    fused_budget_path,
+)
+from goldenctl.model.graph import FUSED_OP, FUSED_TAPS
+
+NO_FUSED_BUDGET = (
+    "a fused kernel's context cannot be judged from its own inputs by this golden, so the "
+    "budget of the whole sublayer judged it; record it again for a sharper one"
+)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A budget in a golden: its tensor's name, how many scopes that has, and which one counts.
+
+    ``truth`` tells whether a kept truth of that scope is the one to judge from, ``note`` what
+    is to be said of the choice.
+    """
+
+    name: str
+    scopes: int
+    scope: int
+    truth: bool = True
+    note: str = ""
+
+
+def stored_budget(
+    golden: GoldenFile, info: TensorInfo, actual_dtype: str, *, mode: str, fused: bool
+) -> Stored | None:
+    """Return the budget of one of the golden's tensors for a result of ``actual_dtype``; None
+    where it was not recorded."""
+    name = budget_path(info.name, recorded=info.dtype, actual=actual_dtype)
+    if mode not in BUDGET_SCOPES or name not in golden.tensors:
+        return None
+    if not (fused and mode == "op"):
+        return Stored(name, len(BUDGET_SCOPES), BUDGET_SCOPES.index(mode))
+    own = fused_budget_path(info.name, recorded=info.dtype, actual=actual_dtype)
+    if own in golden.tensors:
+        return Stored(own, 1, 0, truth=False)
+    wider = BUDGET_SCOPES.index("sublayer")
+    return Stored(name, len(BUDGET_SCOPES), wider, truth=False, note=NO_FUSED_BUDGET)
+
+
+def is_fused(run: GoldenFile, info: TensorInfo) -> bool:
+    """Whether the run's tensor comes from a fused attention kernel: it has no probs."""
+    if info.op != FUSED_OP:
+        return False
+    folder = info.name.rpartition("/")[0]
+    lacking = set(run.recipe.get("not_computed", ()))
+    probs = FUSED_TAPS[-1]
+    return run.recipe.get("attention") == "sdpa" or bool({probs, f"{folder}/{probs}"} & lacking)
