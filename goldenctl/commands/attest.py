@@ -33,9 +33,9 @@ def attest_command(run: Path, output: Path | None, name: str | None, goldens: Pa
     verdict, digest and sketch, and no tensors: goldenctl check --attestation FILE. Ends with
     exit code 1 when RUN is beyond tolerance; the file says so too.
     """
+    from goldenctl.atomic import write_whole
     from goldenctl.check.attest import attest, dump
     from goldenctl.golden.file import open_golden
-    from goldenctl.golden.store import write_whole
     from goldenctl.report.console import print_report
 
     output = output or run.with_name(f"{run.name}.attestation.json")

@@ -144,7 +144,7 @@ def _write_json(path: Path, measured: Bench) -> None:
 
     import msgspec
 
-    from goldenctl.report.write import write_text
+    from goldenctl.atomic import write_out
 
     data = {"bench_version": measured.bench_version, **msgspec.to_builtins(measured)}
-    write_text(path, json.dumps(data, indent=1) + "\n")
+    write_out(path, json.dumps(data, indent=1) + "\n")

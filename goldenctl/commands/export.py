@@ -104,11 +104,11 @@ def _refuse_unfit(chosen: str, *, parts: bool, op: bool) -> None:
 def _export_tensors(
     source: GoldenFile, out: Path, chosen: str, *, only: tuple[str, ...], cases: tuple[str, ...]
 ) -> None:
+    from goldenctl.atomic import whole_file
     from goldenctl.exchange.archive import write_archive
     from goldenctl.exchange.npz import write_npz
     from goldenctl.exchange.safetensors import write_safetensors
     from goldenctl.exchange.select import select
-    from goldenctl.exchange.whole import whole_file
 
     catalog = select(source, only=only, cases=cases)
     write = {"archive": write_archive, "safetensors": write_safetensors, "npz": write_npz}[chosen]
@@ -130,9 +130,9 @@ def _export_case(
     model_path: Path | None,
     golden: Path | None,
 ) -> None:
+    from goldenctl.atomic import whole_file
     from goldenctl.exchange.gguf import write_gguf
     from goldenctl.exchange.infiniop_case import find_case
-    from goldenctl.exchange.whole import whole_file
 
     case = find_case(
         source,

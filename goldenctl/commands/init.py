@@ -37,7 +37,8 @@ def init_command(folder: Path | None) -> None:
     DIR is $GOLDENS_DIR or goldens unless given. A file that is there and says something
     else is never changed.
     """
-    from goldenctl.golden.store import goldens_folder, write_whole
+    from goldenctl.atomic import write_whole
+    from goldenctl.golden.store import goldens_folder
 
     folder = goldens_folder(folder)
     with os_errors_named(folder):

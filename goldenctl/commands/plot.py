@@ -134,14 +134,14 @@ def _load(report: Path, run: Path | None, tolerance: str) -> Report:
 
 
 def _write(path: Path, each: Drawn, *, dark: bool, zoom: float) -> None:
+    from goldenctl.atomic import write_out
     from goldenctl.report.plot import png, svg
-    from goldenctl.report.write import write_bytes, write_text
 
     text = svg(each.figure, dark=dark)
     if path.suffix == ".png":
-        write_bytes(path, png(text, zoom=zoom))
+        write_out(path, png(text, zoom=zoom))
     else:
-        write_text(path, text)
+        write_out(path, text)
 
 
 def _shown(each: Drawn) -> str:

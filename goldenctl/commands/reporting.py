@@ -173,9 +173,9 @@ def write_outputs(reports: Sequence[Report], outputs: Outputs) -> None:
     """Render every wanted format and put it into its file, each in one step."""
     from importlib import import_module
 
-    from goldenctl.report.write import write_text
+    from goldenctl.atomic import write_out
 
     for name, path in outputs.paths.items():
         renderer = import_module(f"goldenctl.report.{name}")
         one = len(reports) == 1
-        write_text(path, renderer.render(reports[0]) if one else renderer.render_matrix(reports))
+        write_out(path, renderer.render(reports[0]) if one else renderer.render_matrix(reports))

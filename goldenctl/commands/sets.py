@@ -89,7 +89,8 @@ def _record_version(
     The set is held meanwhile. The first version gets a manifest; a later one is sorted
     against the version that the manifest describes, which stays as it is.
     """
-    from goldenctl.golden.store import locked, remove_leftovers
+    from goldenctl.atomic import remove_leftovers
+    from goldenctl.golden.store import locked
     from goldenctl.sets.renew import manifest_or_none, next_version, restore
 
     with locked(golden_set):

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from goldenctl.atomic import write_whole
 from goldenctl.errors import DamagedError
 from goldenctl.exchange.assign import Assignment
 from goldenctl.exchange.catalog import Catalog, sublayer_infos
@@ -20,7 +21,6 @@ from goldenctl.exchange.namemap import NameMap, encode
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import SublayerInfo, TensorSpec
-from goldenctl.golden.store import write_whole
 from goldenctl.golden.times import Times, times_path
 from goldenctl.golden.writer import GoldenWriter
 

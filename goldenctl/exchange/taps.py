@@ -18,6 +18,8 @@ from goldenctl.exchange.records import Record, read_records
 from goldenctl.model.safetensors_header import NAME_LIMIT
 
 _MAX_RANK = 8
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
+_DTYPES = (*_FLOATS, "bool", "uint8", "uint16", "int8", "int16", "int32", "int64")
 
 
 class _Tap(msgspec.Struct, frozen=True):
@@ -75,10 +77,8 @@ def _parse(path: Path, record: Record) -> _Tap:
 
 def _dtype(name: str) -> np.dtype[Any] | None:
     """Return a dtype by its name, None for one that is not known here."""
-    known = ("float16", "float32", "float64", "bool", "uint8", "uint16")
-    known += ("int8", "int16", "int32", "int64")
-    named: Any = {**{plain: plain for plain in known}, "bfloat16": ml_dtypes.bfloat16}.get(name)
-    return None if named is None else np.dtype(named)
+    named: Any = ml_dtypes.bfloat16 if name == "bfloat16" else name
+    return np.dtype(named) if name in _DTYPES else None
 
 
 def _tensor(path: Path, name: str, tap: _Tap, record: Record) -> DumpTensor:

@@ -1,4 +1,4 @@
-"""Owns golden sets on disk: names to files, versions, the lock of a set, whole or no writes.
+"""Owns golden sets on disk: names to files, versions, the lock of a set.
 
 ``<goldens>/<name>/`` holds ``vN.h5``, ``manifest.json`` and, ignored by git, ``.lock``. A
 version is never changed and its number never used again. Symbolic links that lead out of
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import glob
 import os
 import re
 from collections.abc import Iterator
@@ -25,7 +24,6 @@ LOCK = ".lock"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _REFERENCE = re.compile(rf"({_NAME.pattern})(?:@v([1-9][0-9]{{0,5}}))?")
 _VERSION = re.compile(r"v([1-9][0-9]{0,5})\.h5")
-_PART = re.compile(r"\..+\.([0-9]{1,10})\.part")
 _LFS_POINTER = b"version https://git-lfs"
 _FILE_SUFFIXES = (".h5", ".hdf5", ".json")
 _LISTED = 8
@@ -222,111 +220,6 @@ def _lock(descriptor: int, golden_set: GoldenSet) -> None:
     with contextlib.suppress(OSError):  # a full disk: the lock holds without its holder's name
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-
-
-def write_whole(path: Path, data: bytes | memoryview) -> None:
-    """Write a small file under a temporary name, sync it, and give it its name.
-
-    Raises UsageError with the system's reason; what stood at ``path`` is then untouched.
-    """
-    temporary = part_path(path)
-    try:
-        try:
-            remove_leftovers(path)
-            temporary.unlink(missing_ok=True)
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            sync_folder(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        message = f"{path}: cannot be written: {error.strerror}"
-        raise UsageError(message, hint="nothing was changed") from error
-
-
-def part_path(path: Path) -> Path:
-    """Return the temporary name under which this process writes ``path``."""
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
-
-
-def leftovers(folder: Path) -> list[Path]:
-    """Return the temporary files that processes left which are no more."""
-    if not folder.is_dir():
-        return []
-    found = ((path, _PART.fullmatch(path.name)) for path in sorted(folder.iterdir()))
-    return [path for path, match in found if match and _left(path, int(match[1]))]
-
-
-def claim(path: Path) -> Path:
-    """Make this process's temporary file of ``path``, and return it.
-
-    What processes that are no more left is taken away. Raises UsageError when another one is
-    writing ``path`` now; OSError as it comes.
-    """
-    temporary = part_path(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        with contextlib.suppress(OSError):  # where folders have no locks, two may both begin
-            fcntl.flock(folder, fcntl.LOCK_EX)
-        remove_leftovers(path)
-        for other in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-            if other != temporary and _PART.fullmatch(other.name):
-                process = other.name.split(".")[-2]
-                message = f"{path}: another goldenctl (process {process}) is writing it"
-                raise UsageError(message, hint="nothing was changed; wait for it to end")
-        temporary.touch()
-    finally:
-        os.close(folder)
-    return temporary
-
-
-def remove_leftovers(path: Path, *, of_all: bool = False) -> None:
-    """Remove what processes that are no more left of writing ``path``, or any file beside it,
-    where that is allowed."""
-    with contextlib.suppress(OSError):
-        for part in leftovers(path.parent):
-            if of_all or part.name.startswith(f".{path.name}."):
-                part.unlink(missing_ok=True)
-
-
-def _left(path: Path, process: int) -> bool:
-    """Whether no process writes a temporary file: the one that it is named after is gone, and
-    none on another machine or in another container holds it."""
-    if _alive(process):
-        return False
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder outlive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def refuse_leading_out(path: Path, folder: Path) -> None:

@@ -8,7 +8,6 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from typing import Any
 import h5py
 
 from goldenctl import __version__
+from goldenctl.atomic import cannot_write, claim, part_path, remove_leftovers, sync
 from goldenctl.errors import DamagedError, UsageError
 from goldenctl.golden import schema
 from goldenctl.golden.allocate import (
@@ -38,7 +38,6 @@ from goldenctl.golden.schema import (
     described,
     metadata_digest,
 )
-from goldenctl.golden.store import claim, part_path, remove_leftovers, sync_folder
 from goldenctl.golden.times import encode_times, now_utc, times_path
 
 _HASH_BLOCK_BYTES = 1 << 20
@@ -213,7 +212,7 @@ class GoldenWriter:
             self.temporary_path.replace(self.path)
             if beside:
                 self._temporary_times.replace(times_path(self.path))
-            sync_folder(self.path.parent)
+            sync(self.path.parent)
             if self._journal is not None:
                 self._journal.remove()
         except _WRITE_ERRORS as error:
@@ -325,11 +324,3 @@ def _check_space(path: Path, needed_bytes: int) -> None:
             msg,
             hint="free space, or record fewer layers, taps or tokens",
         )
-
-
-def cannot_write(path: Path, error: BaseException) -> UsageError:
-    """Return the error for a file that could not be written, with the system's reason."""
-    said = getattr(error, "strerror", None) or str(error)
-    of_hdf5 = re.search(r"error message = '([^']+)'", said)
-    reason = of_hdf5[1] if of_hdf5 else said
-    return UsageError(f"{path}: cannot be written: {reason}", hint="nothing was changed")

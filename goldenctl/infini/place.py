@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from goldenctl.golden.store import sync_folder
+from goldenctl.atomic import sync
 from goldenctl.infini.build import CommandFailed, Progress, silent
 
 
@@ -80,12 +80,12 @@ def put(built: Path, place: Path) -> None:
         if path.is_file():
             _sync_file(path)
         else:
-            sync_folder(path)
-    sync_folder(built)
+            sync(path)
+    sync(built)
     if place.exists():
         place.rename(built.with_name("replaced"))
     built.rename(place)
-    sync_folder(place.parent)
+    sync(place.parent)
 
 
 def _scratch_prefix(place: Path) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from goldenctl.atomic import whole_folder
 from goldenctl.errors import UsageError
 from goldenctl.golden.dtypes import DTYPES, DType
 from goldenctl.model.byte_tokenizer import byte_tokenizer
@@ -23,7 +24,6 @@ from goldenctl.model.config import WEIGHT_DTYPES, ModelConfig
 from goldenctl.model.names import parameter_shapes
 from goldenctl.model.presets import PRESETS, preset_config
 from goldenctl.model.safetensors_write import Chunks, write_checkpoint
-from goldenctl.model.whole_folder import whole_folder
 
 SYNTH_VERSION = 1  # of the values: another number would give other bits
 CHUNK_ELEMENTS = 1 << 16

@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from goldenctl.atomic import cannot_write
 from goldenctl.golden.schema import TensorSpec
 from goldenctl.golden.stream import FileStream
-from goldenctl.golden.writer import GoldenWriter, cannot_write
+from goldenctl.golden.writer import GoldenWriter
 
 # Half of them wait for the disk while the others hash, 2 GB/s each. Where little is written
 # they only fight the computation for the interpreter.

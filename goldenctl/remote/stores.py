@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from goldenctl.atomic import leftovers, write_whole
 from goldenctl.errors import DamagedError, GoldenctlError, MissingError, UsageError
-from goldenctl.golden.store import leftovers, write_whole
 from goldenctl.remote.place import is_url, scrubbed, shown
 
 ATTEMPTS = 4

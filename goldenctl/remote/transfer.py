@@ -23,8 +23,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from goldenctl.atomic import sync
 from goldenctl.errors import DamagedError, MissingError, UsageError
-from goldenctl.golden.store import sync_folder
 from goldenctl.model.jsonfile import parse_object
 from goldenctl.remote.stores import Store
 from goldenctl.threads import map_in_order
@@ -109,7 +109,11 @@ def _known(store: Store, digest: str, size: int) -> Index | None:
 
 
 def _send_parts(store: Store, data: memoryview, index: Index, progress: Progress) -> int:
-    """Send the parts that are not there; return the bytes of those that were."""
+    """Send the parts that are not there; return the bytes of those that were.
+
+    Equal parts are one blob, which one thread sends.
+    """
+    first = {digest: number for number, digest in reversed(list(enumerate(index.parts)))}
 
     def send_part(number: int) -> int:
         part = data[number * index.part_bytes : (number + 1) * index.part_bytes]
@@ -120,7 +124,14 @@ def _send_parts(store: Store, data: memoryview, index: Index, progress: Progress
         progress(len(part))
         return len(part) if there else 0
 
-    return sum(map_in_order(send_part, range(len(index.parts))))
+    there = sum(map_in_order(send_part, first.values()))
+    again = index.bytes - sum(_part_bytes(index, number) for number in first.values())
+    progress(again)
+    return there + again
+
+
+def _part_bytes(index: Index, number: int) -> int:
+    return min(index.part_bytes, index.bytes - number * index.part_bytes)
 
 
 def fetch(
@@ -157,7 +168,7 @@ def fetch(
                 return fetch(store, digest, size, path, progress=lambda _: None)
             _check(hasher.hexdigest(), digest, f"{store.name}: {key_of(digest)}")
         unfinished.replace(path)
-    sync_folder(path.parent)
+    sync(path.parent)
     return came
 
 

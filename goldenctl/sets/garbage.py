@@ -6,7 +6,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from goldenctl.golden.store import GoldenSet, leftovers
+from goldenctl.atomic import leftovers
+from goldenctl.golden.store import GoldenSet
 from goldenctl.golden.times import times_path
 from goldenctl.sets.renew import manifest_or_none
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from goldenctl import atomic
 from goldenctl.errors import DamagedError, MissingError, UsageError
 from goldenctl.golden import store
 from goldenctl.golden.store import Reference
@@ -128,17 +129,17 @@ def test_leftovers_of_dead_processes_are_found(goldens: Path) -> None:
     alive = tiny / f".v3.h5.{os.getpid()}.part"
     for path in (dead, alive):
         path.write_bytes(b"")
-    assert store.leftovers(tiny) == [dead]
-    store.remove_leftovers(tiny / "manifest.json")
+    assert atomic.leftovers(tiny) == [dead]
+    atomic.remove_leftovers(tiny / "manifest.json")
     assert dead.exists()  # of another file
-    store.remove_leftovers(tiny / "manifest.json", of_all=True)
+    atomic.remove_leftovers(tiny / "manifest.json", of_all=True)
     assert (dead.exists(), alive.exists()) == (False, True)
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "manifest.json"
-    store.write_whole(path, b"one")
+    atomic.write_whole(path, b"one")
     with pytest.raises(UsageError, match="cannot be written"):
-        store.write_whole(tmp_path / "none" / "manifest.json", b"two")
+        atomic.write_whole(tmp_path / "none" / "manifest.json", b"two")
     assert path.read_bytes() == b"one"
     assert [each.name for each in tmp_path.iterdir()] == ["manifest.json"]

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from golden_files import IDS, OUTPUT, bits, small_file, spec
 
+from goldenctl import atomic
 from goldenctl.errors import UsageError
-from goldenctl.golden import store
 from goldenctl.golden.file import open_golden
 from goldenctl.golden.times import times_path
 from goldenctl.golden.writer import GoldenWriter
@@ -131,9 +131,9 @@ def test_what_a_living_process_writes_is_not_taken_away(tmp_path: Path) -> None:
     with one_tensor(path, 64) as writer:
         dead = writer.temporary_path.with_name(f".g.h5.{(1 << 22) + 1}.part")
         writer.temporary_path.rename(dead)  # as of a process in another container
-        store.remove_leftovers(path)
+        atomic.remove_leftovers(path)
         assert dead.exists()
-    store.remove_leftovers(path)
+    atomic.remove_leftovers(path)
     assert not dead.exists()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from moving import Bucket, Called, MadeSet, digest_of
+from moving import Bucket, Called, MadeSet, content, digest_of
 
 from goldenctl.errors import DamagedError, GoldenctlError, MissingError, UsageError
 from goldenctl.remote.stores import FolderStore, open_store
@@ -328,3 +329,21 @@ def test_a_pull_to_a_link_out_of_the_set(called: Called, made_set: MadeSet, tmp_
     code, _, err = called("pull", "--store", tmp_path / "store")
     assert code == 4
     assert "is a link that leads out of" in err
+
+
+def test_equal_parts_are_one_blob_that_is_sent_once(tmp_path: Path) -> None:
+    kib = 1 << 10
+    data = bytes(64 * kib) + content(1, 5 * kib) + bytes(3 * kib)
+    source, back, root = (tmp_path / name for name in ("source", "back", "store"))
+    source.write_bytes(data)
+    root.mkdir()
+    store, digest = FolderStore(root), hashlib.sha256(data).hexdigest()
+    told: list[int] = []
+    sent = send(store, source, digest, part_bytes=kib, progress=told.append)
+    assert (sent.sent_bytes, sent.there_bytes) == (6 * kib, 66 * kib)
+    assert sum(told) == len(data)
+    blobs = [path for path in root.rglob("*") if path.is_file()]
+    assert len(blobs) == 1 + 5 + 1  # the zeros, the others, the list
+    fetch(store, digest, len(data), back)
+    assert back.read_bytes() == data
+    assert send(store, source, digest, part_bytes=kib).sent_bytes == 0
