@@ -61,8 +61,7 @@ def cache_key(install: Install, *, sanitize: bool = False) -> str:
     parts = [
         goldenctl.__version__,
         digest_files(SOURCES, _sources()),
-        _compiler_version(),
-        *(os.environ.get(flags, "") for flags in ("CXXFLAGS", "CPPFLAGS", "LDFLAGS")),
+        *toolchain(),
         install.headers_digest,
         *(str(library) for library in install.libraries),
         "sanitize" if sanitize else "plain",
@@ -114,13 +113,16 @@ def _sources() -> list[Path]:
     return sorted(p for p in SOURCES.iterdir() if p.suffix in {".cpp", ".h", ".txt"})
 
 
-def _compiler_version() -> str:
+def toolchain() -> list[str]:
+    """Return what of the compiler and its flags goes into a build; raises MissingError."""
     path = compiler()
     done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
-    return f"{path}\n{done.stdout}"
+    flags = [os.environ.get(flags, "") for flags in ("CXXFLAGS", "CPPFLAGS", "LDFLAGS")]
+    return [f"{path}\n{done.stdout}", *flags]
 
 
-def _remedy(install: Install) -> str:
+def remedy(install: Install) -> str:
+    """Say what to do where a build against ``install`` fails."""
     if install.version is not None:  # it is one of ours
         return f"check $CXX and $CXXFLAGS, and the install by: {install_command(install.root)}"
     return (
@@ -138,7 +140,7 @@ def _build_into(folder: Path, install: Install, sanitize: bool, progress: Progre
     what = f"building the harness for {install.root}"
     with log_beside(folder) as log, scratch_beside(folder) as scratch:
         build, ready = scratch / "build", scratch / "ready"
-        cmake_build(SOURCES, build, defines, Task(what, _remedy(install), log, progress))
+        cmake_build(SOURCES, build, defines, Task(what, remedy(install), log, progress))
         ready.mkdir()
         shutil.move(build / PROGRAM, ready / PROGRAM)
         put(ready, folder)

@@ -55,14 +55,13 @@ class Arg(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Call(_Entry, frozen=True, tag="call"):
     """One launch of an op: ``infiniop<op>``.
 
-    ``parent`` is the number of the call that made this one, 0 when the program did.
-    ``scalars`` are of the descriptor and of the launch. ``status`` is what InfiniCore returned,
+    The program made it: what InfiniCore calls to do its work is not in the log. ``scalars`` are
+    of the descriptor and of the launch, enumerators by their name in InfiniCore's headers. ``status`` is what InfiniCore returned,
     0 for success; ``time_ns`` of the call with the stream's end, without the copies.
     """
 
     number: int
     thread: int
-    parent: int
     device: str
     device_id: int
     stream: int
@@ -137,9 +136,16 @@ class Note(_Entry, frozen=True, tag="note"):
 
 
 class End(_Entry, frozen=True, tag="end"):
-    """The program came to its end by itself."""
+    """The program came to its end by itself; ``skipped`` calls were not asked for."""
 
     calls: int
+    skipped: int = 0
+
+
+class Other(_Entry, frozen=True, tag="other"):
+    """The program loaded an InfiniCore that the library was not built for, and was ended."""
+
+    infiniop: str
 
 
 class _Bytes(_Entry, frozen=True, tag="bytes"):
@@ -163,7 +169,7 @@ class _Weight(_Entry, frozen=True, tag="weight"):
     form: Literal["rows", "transposed"]
 
 
-_Any = Event | Start | Note | End | _Bytes | _Join | _Weight
+_Any = Event | Start | Note | End | Other | _Bytes | _Join | _Weight
 
 
 @dataclass(frozen=True)
@@ -191,8 +197,9 @@ class _Place:
 class Calls:
     """What one process of a traced program did.
 
-    ``events`` are in the order of their numbers. ``ended`` is False when the program was
-    killed or crashed, ``torn_bytes`` what its last, unfinished record left.
+    ``events`` are in the order of their numbers. ``end`` is None when the program was killed
+    or crashed, ``torn_bytes`` what its last, unfinished record left. ``other`` is the file of
+    another InfiniCore than the one that was meant, for which the program was ended.
     """
 
     path: Path
@@ -200,14 +207,20 @@ class Calls:
     events: tuple[Event, ...]
     weights: Mapping[str, Weight]
     notes: tuple[Note, ...]
-    ended: bool
+    end: End | None
+    other: str
     torn_bytes: int
     _places: Mapping[str, _Place] = field(repr=False)
 
     @property
     def calls(self) -> Iterator[Call]:
-        """The launches that the program made itself, in order."""
-        return (e for e in self.events if isinstance(e, Call) and e.parent == 0)
+        """The launches, in order."""
+        return (event for event in self.events if isinstance(event, Call))
+
+    @property
+    def ended(self) -> bool:
+        """Whether the program came to its end by itself."""
+        return self.end is not None
 
     @property
     def unknown(self) -> tuple[str, ...]:
@@ -275,7 +288,8 @@ def read_calls(path: Path) -> Calls:
         tuple(sorted(events, key=lambda event: event.number)),
         {},
         tuple(e for e, _ in entries if isinstance(e, Note)),
-        any(isinstance(entry, End) for entry, _ in entries),
+        next((entry for entry, _ in entries if isinstance(entry, End)), None),
+        next((entry.infiniop for entry, _ in entries if isinstance(entry, Other)), ""),
         log.torn_bytes,
         _places(path, entries),
     )

@@ -70,7 +70,6 @@ class Log:
             "kind": "call",
             "number": self.number,
             "thread": 0,
-            "parent": 0,
             "device": "cpu",
             "device_id": 0,
             "stream": 0,

@@ -97,14 +97,14 @@ def test_a_weight_keeps_the_digests_of_its_rows(tmp_path: Path) -> None:
 def test_events_come_in_the_order_in_which_they_began(tmp_path: Path) -> None:
     log = Log(tmp_path / "log")
     log.call("Attention", number=1)
-    log.call("Gemm", number=3, parent=1)
+    log.call("Gemm", number=3)
     copy = {"kind": "copy", "number": 2, "thread": 0, "target": 8, "source": 16, "nbytes": 4}
     log.writer.append({**copy, "direction": "h2d"})
     log.writer.append({"kind": "free", "number": 4, "thread": 0, "pointer": 8})
     log.end()
     calls = read_calls(tmp_path / "log")
     assert [type(event) for event in calls.events] == [Call, Copy, Call, Free]
-    assert [call.op for call in calls.calls] == ["Attention"]
+    assert [call.op for call in calls.calls] == ["Attention", "Gemm"]
 
 
 @given(st.data())
