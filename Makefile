@@ -7,7 +7,8 @@ JOBS ?= 2
 SOURCES := goldenctl tests benchmarks
 FUZZ_S ?= 60
 comma := ,
-CPP := goldenctl/harness/*.cpp goldenctl/harness/*.h goldenctl/include/*.h tests/fuzz/*.cpp \
+CPP := goldenctl/harness/*.cpp goldenctl/harness/*.h goldenctl/shim/*.cpp goldenctl/shim/*.h \
+	goldenctl/include/*.h tests/fuzz/*.cpp \
 	docs/examples/engine/*.cpp docs/examples/engine/*.h
 
 .PHONY: help setup demo demo-real check check-real goldens test lint format benchmark fuzz integrity \

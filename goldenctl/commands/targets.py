@@ -55,6 +55,7 @@ _KINDS = {
     ),
     "npz": _Kind("an export", r"PK\x03\x04.*goldenctl\.json", renamed=True),
     "infiniop-test": _Kind("a test case", r"GGUF.*test\.0\.op_name", renamed=True),
+    "calls": _Kind("a log of calls", r"goldenctl-log 1\n"),
     # These say in the HDF5 file what they are.
     "archive": _Kind("an archive", "", renamed=True),
     "golden": _Kind("a golden", "", renamed=True),

@@ -56,8 +56,9 @@ class Call(_Entry, frozen=True, tag="call"):
     """One launch of an op: ``infiniop<op>``.
 
     The program made it: what InfiniCore calls to do its work is not in the log. ``scalars`` are
-    of the descriptor and of the launch, enumerators by their name in InfiniCore's headers. ``status`` is what InfiniCore returned,
-    0 for success; ``time_ns`` of the call with the stream's end, without the copies.
+    of the descriptor and of the launch, enumerators by their name in InfiniCore's headers.
+    ``status`` is what InfiniCore returned, 0 for success; ``time_ns`` is of the call until the
+    stream had done it, without what the trace does.
     """
 
     number: int

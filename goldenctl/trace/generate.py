@@ -78,7 +78,9 @@ def source(headers: Headers) -> str:
     hooked, strange = _hooked(headers)
     passed = [headers.functions[name] for name in others if headers.functions[name].known]
     unseen = [*(name for name in others if not headers.functions[name].known), *strange]
-    notes = [f"{name}: its declaration is not understood, its calls are not seen" for name in unseen]
+    notes = [
+        f"{name}: its declaration is not understood, its calls are not seen" for name in unseen
+    ]
     notes += [f"{o.op}: {', '.join(o.opaque)}: not followed" for o in found if o.opaque]
     functions = [
         *(text for operator in found for text in _operator(operator, headers)),

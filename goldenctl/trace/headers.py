@@ -20,10 +20,8 @@ _CALLABLE = re.compile(r"\b(infini(?:op|rt)[A-Z]\w*)\s*\(")
 _ENUM = re.compile(r"typedef\s+enum\s*\w*\s*\{([^{}]*)\}\s*(\w+)\s*;")
 _POINTER = re.compile(r"typedef\s+(?:struct\s+)?\w+\s*\*\s*(\w+)\s*;")
 _PARAMETER = re.compile(r"(.*?)(\w+)\s*(\[\s*\])?$", re.S)
-_PLAIN = frozenset(
-    "bool char int float double size_t ptrdiff_t int8_t int16_t int32_t int64_t "
-    "uint8_t uint16_t uint32_t uint64_t".split()
-)
+_INTEGERS = [f"{sign}int{bits}_t" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+_PLAIN = frozenset({"bool", "char", "int", "float", "double", "size_t", "ptrdiff_t", *_INTEGERS})
 LIMIT_BYTES = 1 << 22
 
 

@@ -19,9 +19,8 @@ Io = Literal["in", "out", "inout"]
 _CREATE = re.compile(r"infiniopCreate(\w+)Descriptor")
 _OF_CALLER = frozenset({"workspace", "workspace_size", "stream"})
 # Of quantised products, whose launches forgot the const.
-_READ_ONLY = frozenset(
-    "b_bias b_scale b_scales a_scales global_scales b_zero b_zeros g_idx perm".split()
-)
+_SCALES = {"b_scale", "b_scales", "a_scales", "global_scales"}
+_READ_ONLY = frozenset({"b_bias", *_SCALES, "b_zero", "b_zeros", "g_idx", "perm"})
 _READ = frozenset({("Topkrouter", "x"), ("Topkrouter", "correction_bias")})  # likewise, in 2025
 # Outputs of which a call changes a part, or which it reads first.
 _KEPT = re.compile(r"(?:\w*_)?(?:cache|state)")

@@ -1,0 +1,159 @@
+"""One trace of a program: what it is asked for, and what came of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from goldenctl.errors import UsageError
+from goldenctl.infini.build import Progress as Notify
+from goldenctl.infini.find import Install
+from goldenctl.model.checkpoint import Checkpoint
+from goldenctl.trace.build import build_shim
+from goldenctl.trace.calls import Calls, read_calls
+from goldenctl.trace.digest import native_digest_rows
+from goldenctl.trace.headers import read_headers
+from goldenctl.trace.launch import Ending, Launch, Progress, launch, what_went_wrong
+from goldenctl.trace.operators import operators
+from goldenctl.trace.program import find_program
+from goldenctl.trace.weights import Book
+
+# InfiniCore's operators for the ops of a golden, beside those of an op's own name.
+_OPERATORS = {
+    "linear": ("gemm", "addrmsnorm"),
+    "rmsnorm": ("addrmsnorm",),
+    "add": ("addrmsnorm",),
+    "attention": (
+        "gemm",
+        "causalsoftmax",
+        "softmax",
+        "flashattention",
+        "pagedattention",
+        "pagedattentionprefill",
+    ),
+    "swiglu": ("siluandmul", "silu", "mul"),
+}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to trace of a program.
+
+    ``ops`` are names of operators, or None for all; ``log_bytes`` bounds the log.
+    """
+
+    command: Sequence[str]
+    install: Install
+    ops: frozenset[str] | None = None
+    timeout_s: float | None = None
+    log_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it: ``problem`` and ``hint`` are empty where all was well."""
+
+    ending: Ending
+    calls: Calls | None
+    problem: str
+    hint: str = ""
+
+
+def chosen_ops(text: str | None, install: Install) -> frozenset[str] | None:
+    """Parse ``rms_norm,Gemm``, or ``none``, into InfiniCore's operators; None stays None.
+
+    Raises UsageError for a name that is none of a golden's ops and no operator of the install.
+    """
+    if text is None or text == "none":
+        return None if text is None else frozenset()
+    known = {o.op.lower(): o.op for o in operators(read_headers(install.include))[0]}
+    chosen: set[str] = set()
+    for word in text.split(","):
+        name = word.strip().replace("_", "").lower()
+        found = [known[each] for each in (name, *_OPERATORS.get(name, ())) if each in known]
+        if not found:
+            message = (
+                f"--ops {text}: {word!r} is no op of a golden and no operator of {install.root}"
+            )
+            raise UsageError(message, hint=f"there are {', '.join(sorted(known.values())[:8])}...")
+        chosen.update(found)
+    return frozenset(chosen)
+
+
+@contextmanager
+def log_folder(beside: Path) -> Iterator[Path]:
+    """Yield a folder for the logs on the disk of ``beside``; it goes afterwards."""
+    with tempfile.TemporaryDirectory(prefix=f".{beside.name}.trace-", dir=beside.parent) as name:
+        yield Path(name)
+
+
+def trace(
+    wanted: Wanted, checkpoint: Checkpoint, folder: Path, notify: Notify, progress: Progress
+) -> Outcome:
+    """Run a program under the shim with its logs in ``folder``.
+
+    Raises MissingError when it cannot be traced at all, or the shim cannot be built.
+    """
+    program = find_program(wanted.command[0])
+    shim = build_shim(wanted.install, progress=notify)
+    settings = {"GOLDENCTL_TRACE_INFINIOP": str(_infiniop(wanted.install))}
+    if wanted.ops is not None:
+        settings["GOLDENCTL_TRACE_OPS"] = ",".join(sorted(wanted.ops))
+    if wanted.log_bytes is not None:
+        settings["GOLDENCTL_TRACE_LIMIT"] = str(wanted.log_bytes)
+    if wanted.ops != frozenset():
+        table = folder / "weights"
+        notify(f"digesting the weights of {checkpoint.folder}")
+        Book.of(checkpoint, native_digest_rows(shim)).write_table(table)
+        settings["GOLDENCTL_TRACE_WEIGHTS"] = str(table)
+    command = [str(program), *wanted.command[1:]]
+    ending = launch(Launch(command, shim, folder, settings, wanted.timeout_s), progress)
+    calls = read_calls(ending.log) if ending.log is not None else None
+    problem, hint = _problem(wanted, ending, calls)
+    return Outcome(ending, calls, problem, hint)
+
+
+def keep(log: Path, place: Path) -> None:
+    """Move a log to where its reader will look for it."""
+    shutil.move(log, place)
+
+
+def _infiniop(install: Install) -> Path:
+    return next(path for path in install.libraries if path.name == "libinfiniop.so")
+
+
+def _problem(wanted: Wanted, ending: Ending, calls: Calls | None) -> tuple[str, str]:
+    """Say what keeps the trace from being the whole story of a good run, and what to do."""
+    program = wanted.command[0]
+    if calls is not None and calls.other:
+        message = (
+            f"{program}: loads {calls.other}, another InfiniCore than {_infiniop(wanted.install)}, "
+            "which the trace was built for"
+        )
+        return message, "name its install with --infini-root"
+    if wrong := what_went_wrong(ending, program, timeout_s=wanted.timeout_s):
+        return wrong, ""
+    if not ending.states:
+        return f"{program}: was not traced: nothing was preloaded into it", "is it setuid?"
+    if calls is None:
+        return (
+            f"{program}: never called InfiniCore",
+            "is libinfiniop.so what it computes with, or is it linked in statically?",
+        )
+    if error := next((s.error for s in ending.states if s.error), 0):
+        return f"{calls.path}: could not be written whole: {os.strerror(error)}", _room(error)
+    if not any(calls.calls) and wanted.ops != frozenset():
+        return f"{program}: launched no operator of InfiniCore that was asked for", ""
+    return "", ""
+
+
+def _room(error: int) -> str:
+    if error == errno.ENOSPC:
+        return "write RUN to a larger disk, or trace less with --ops"
+    return ""
