@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import stat
 import tempfile
 from pathlib import Path
 
@@ -35,13 +37,33 @@ def writable_harness_cache() -> Path:
     """Return the same, made and tried; raises MissingError where it cannot be written."""
     folder = harness_cache()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        for each in (folder.parent, folder):
+            each.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"\0")
     except OSError as error:
         message = f"{folder}: cannot be written: {error.strerror}"
         raise MissingError(message, hint="set GOLDENCTL_CACHE to a folder that can be") from error
     return folder
+
+
+def require_ours(path: Path) -> Path:
+    """Return a path of the cache that is to be run, when no other user could have put it there.
+
+    It and the folders above it, up to the cache folder, must belong to this user or to root, and
+    be writable by nobody else. Raises MissingError saying which is not, and what to do.
+    """
+    cache = cache_folder()
+    for each in (path, *(above for above in path.parents if above.is_relative_to(cache))):
+        status = each.stat() if each == cache else each.lstat()  # the cache itself may be a link
+        if status.st_uid not in (os.geteuid(), 0) or stat.S_ISLNK(status.st_mode):
+            message = f"{each}: belongs to another user, or is a link: nothing is run from there"
+            raise MissingError(message, hint="set GOLDENCTL_CACHE to a folder of your own")
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            message = f"{each}: other users can write it: nothing is run from there"
+            remedy = f"remove it, or run: chmod go-w {shlex.quote(str(each))}"
+            raise MissingError(message, hint=remedy)
+    return path
 
 
 def home_install() -> Path | None:

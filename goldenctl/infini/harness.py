@@ -13,7 +13,7 @@ import msgspec
 
 import goldenctl
 from goldenctl.errors import MissingError
-from goldenctl.folders import harness_cache, writable_harness_cache
+from goldenctl.folders import harness_cache, require_ours, writable_harness_cache
 from goldenctl.infini.build import Progress, Task, cmake_build, compiler, silent
 from goldenctl.infini.find import Install, digest_files, install_command
 from goldenctl.infini.place import log_beside, put, scratch_beside, sole_builder
@@ -42,18 +42,18 @@ def build_harness(install: Install, *, sanitize: bool = False, progress: Progres
 
     ``sanitize`` adds AddressSanitizer and UndefinedBehaviorSanitizer. Safe against two
     processes at once. Raises MissingError with the compiler's first error, or where the cache
-    cannot be written.
+    cannot be written, or by others too.
     """
     folder = harness_cache() / cache_key(install, sanitize=sanitize)
     program = folder / PROGRAM
     if program.is_file():
-        return program
+        return require_ours(program)
     writable_harness_cache()
     with sole_builder(folder, progress):
         if not program.is_file():
             progress(f"building the harness for {install.root}")
             _build_into(folder, install, sanitize, progress)
-    return program
+    return require_ours(program)
 
 
 def cache_key(install: Install, *, sanitize: bool = False) -> str:
@@ -141,6 +141,7 @@ def _build_into(folder: Path, install: Install, sanitize: bool, progress: Progre
     with log_beside(folder) as log, scratch_beside(folder) as scratch:
         build, ready = scratch / "build", scratch / "ready"
         cmake_build(SOURCES, build, defines, Task(what, remedy(install), log, progress))
-        ready.mkdir()
+        ready.mkdir(mode=0o700)
         shutil.move(build / PROGRAM, ready / PROGRAM)
+        (ready / PROGRAM).chmod(0o700)
         put(ready, folder)

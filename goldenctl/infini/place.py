@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from goldenctl.atomic import sync
+from goldenctl.errors import MissingError
 from goldenctl.infini.build import CommandFailed, Progress, silent
 
 
@@ -34,7 +35,7 @@ def exclusive(path: Path, progress: Progress = silent) -> Iterator[None]:
     """Hold the lock file ``path``, which goes afterwards; waits for another process."""
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        with path.open("w") as file:
+        with os.fdopen(_opened(path), "r+") as file:
             _lock(file, path, progress)
             # Whoever held the lock has removed the file meanwhile: a third process may have
             # made, and locked, a new one.
@@ -90,6 +91,15 @@ def put(built: Path, place: Path) -> None:
 
 def _scratch_prefix(place: Path) -> str:
     return f".{place.name}.goldenctl-scratch-"
+
+
+def _opened(path: Path) -> int:
+    """Open a lock file, new or old; a link that somebody put there is not followed."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        message = f"{path}: cannot be opened as a lock: {error.strerror}"
+        raise MissingError(message, hint="remove it, or choose a folder of your own") from error
 
 
 def _lock(file: TextIO, path: Path, progress: Progress) -> None:

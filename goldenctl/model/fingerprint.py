@@ -6,15 +6,14 @@ import contextlib
 import hashlib
 import json
 import mmap
-import os
 import re
-import tempfile
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from goldenctl.atomic import write_whole
 from goldenctl.errors import DamagedError, GoldenctlError
 from goldenctl.folders import cache_folder
 from goldenctl.model.config import ModelConfig
@@ -112,17 +111,10 @@ def _load_cache() -> dict[str, Any]:
 
 
 def _store(key: str, entry: dict[str, Any]) -> None:
-    """Add an entry by renaming a new file over the old; a cache that cannot be written is none."""
+    """Add an entry; a cache that cannot be written is none."""
     with contextlib.suppress(OSError, GoldenctlError):
         target = cache_path()
         entries = {k: v for k, v in _load_cache().items() if k != key}
         kept = dict([*list(entries.items())[1 - CACHE_ENTRIES :], (key, entry)])
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".fingerprints.", dir=target.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(kept, file)
-            Path(name).replace(target)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_whole(target, json.dumps(kept).encode())

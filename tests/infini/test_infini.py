@@ -81,6 +81,36 @@ def test_a_cache_that_cannot_be_written_is_named_with_its_variable(
         folders.writable_harness_cache()
 
 
+@pytest.mark.parametrize("which", [".", "harness", "harness/key", "harness/key/program"])
+@pytest.mark.parametrize("mode", [0o770, 0o702])
+def test_nothing_is_run_that_other_users_could_have_put_there(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, which: str, mode: int
+) -> None:
+    monkeypatch.setenv("GOLDENCTL_CACHE", str(tmp_path / "cache"))
+    program = folders.writable_harness_cache() / "key" / "program"
+    program.parent.mkdir(mode=0o700)
+    program.touch(mode=0o700)
+    assert folders.require_ours(program) == program
+    open_to_others = tmp_path / "cache" / which
+    open_to_others.chmod(mode)
+    with pytest.raises(MissingError, match=r"other users can write it.*chmod go-w"):
+        folders.require_ours(program)
+    open_to_others.chmod(0o755)
+    assert folders.require_ours(program) == program
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_nothing_is_run_that_belongs_to_another_user(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GOLDENCTL_CACHE", str(tmp_path / "cache"))
+    program = folders.writable_harness_cache() / "program"
+    program.touch(mode=0o700)
+    os.chown(program, 12345, 12345)
+    with pytest.raises(MissingError, match=r"belongs to another user.*GOLDENCTL_CACHE"):
+        folders.require_ours(program)
+
+
 def test_without_a_home_folder_the_variable_is_named(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pretend import contents
 
-from goldenctl.errors import DamagedError
+from goldenctl.errors import DamagedError, MissingError
 from goldenctl.infini.build import CommandFailed
 from goldenctl.infini.place import exclusive, log_beside, put, scratch_beside, sole_builder
 
@@ -99,3 +99,15 @@ def test_the_log_stays_only_where_an_error_names_it(
     assert logs[-1].exists() is stays
     build()
     assert not logs[-1].exists()
+
+
+def test_a_lock_is_not_opened_through_a_link_and_keeps_what_is_in_it(tmp_path: Path) -> None:
+    target, link, lock = (tmp_path / name for name in ("target", "link", "lock"))
+    target.write_text("kept")
+    link.symlink_to(target)
+    with pytest.raises(MissingError, match="cannot be opened as a lock"), exclusive(link):
+        pass
+    assert target.read_text() == "kept"
+    lock.write_text("held by nobody")
+    with exclusive(lock):
+        assert lock.read_text() == "held by nobody"
