@@ -37,6 +37,7 @@ from goldenctl.commands.replay import replay_command
 from goldenctl.commands.report import report_command
 from goldenctl.commands.selftest import selftest_command
 from goldenctl.commands.synth import synth_command
+from goldenctl.commands.trace import trace_command
 from goldenctl.commands.transfer import pull_command, push_command
 from goldenctl.commands.verify import verify_command
 from goldenctl.encoding import let_everything_print
@@ -51,6 +52,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Record, replay, judge": (
         record_command,
         replay_command,
+        trace_command,
         diff_command,
         blame_command,
         verify_command,

@@ -1,4 +1,4 @@
-"""``goldenctl inspect``: what is in a golden or run file."""
+"""``goldenctl inspect``: what is in a golden or run file, or in a traced program's log."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from goldenctl.commands.options import GOLDEN, goldens_option
+from goldenctl.errors import UsageError
 
 
 @click.command("inspect", short_help="Show what is in a golden or run")
@@ -17,11 +18,27 @@ def inspect_command(file: Path, tensor: str | None) -> None:
     """Show FILE's provenance and tree, or one TENSOR's statistics and a corner of it.
 
     TENSOR is a full name, or any unique ending of one such as layers/03/attention/q_rope.
+    Of a log that trace kept it shows the calls.
     """
+    from goldenctl.exchange.records import is_log
     from goldenctl.golden.file import open_golden
     from goldenctl.report.console_parts import make_console
     from goldenctl.report.inspect import file_view, tensor_view
 
+    if is_log(file):
+        _inspect_calls(file, tensor)
+        return
     golden = open_golden(file)
     view = tensor_view(golden, tensor) if tensor else file_view(golden)
     make_console().print(view, crop=False)
+
+
+def _inspect_calls(file: Path, tensor: str | None) -> None:
+    from goldenctl.report.calls import calls_view
+    from goldenctl.report.console_parts import make_console
+    from goldenctl.trace.calls import read_calls
+
+    if tensor is not None:
+        message = f"{file}: is a log of calls, which has no tensor {tensor}"
+        raise UsageError(message)
+    make_console().print(calls_view(read_calls(file)), crop=False)

@@ -45,6 +45,15 @@ class RecordLog:
     torn_bytes: int
 
 
+def is_log(path: Path) -> bool:
+    """Say whether a file begins as a log does; what cannot be read does not."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
 def read_records(path: Path) -> RecordLog:
     """Read the headers of a log; payloads are left where they are.
 

@@ -208,6 +208,10 @@ void Launch::operand(const char* name, const void* data, Io io, Tensor tensor) {
     operands_.push_back({name, data, io, std::move(tensor), {}, {}});
 }
 
+void Launch::not_followed(const char* names) const {
+    session().note(function_, std::string("not followed: ") + names);
+}
+
 void Launch::synchronise() const {
     if (!on_host_) synchronise_stream(stream_);
 }

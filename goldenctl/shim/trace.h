@@ -72,6 +72,7 @@ class Launch {
     Scalars scalars;
     void operand(const char* name, const void* data, Io io, size_t tensor);
     void operand(const char* name, const void* data, Io io, Tensor tensor);
+    void not_followed(const char* names) const;      // parameters that point to what is not known
     int64_t size(size_t tensor, size_t axis) const;  // 0 where there is no such axis
     void begin();
     int end(int status);

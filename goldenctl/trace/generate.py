@@ -81,7 +81,6 @@ def source(headers: Headers) -> str:
     notes = [
         f"{name}: its declaration is not understood, its calls are not seen" for name in unseen
     ]
-    notes += [f"{o.op}: {', '.join(o.opaque)}: not followed" for o in found if o.opaque]
     functions = [
         *(text for operator in found for text in _operator(operator, headers)),
         *(_hook(function, hook) for function, hook in hooked),
@@ -212,6 +211,8 @@ def _launch(operator: Operator, headers: Headers) -> str:
     plain = [p.name for p in function.parameters]
     stream = "p_stream" if "stream" in plain else "nullptr"
     operands = "".join(_operand(operand) for operand in operator.operands)
+    if operator.opaque:
+        operands += f'        launch.not_followed("{", ".join(operator.opaque)}");\n'
     rest = [p for p in function.parameters[1:] if p.name not in ("workspace_size", "stream")]
     scalars = "".join(_scalars(rest, headers, "launch", 8))
     return (

@@ -69,6 +69,11 @@ class Ending:
         calls = {state.pid: state.calls for state in self.states}
         return max(self.logs, key=lambda path: calls.get(int(path.stem), 0), default=None)
 
+    @property
+    def skipped(self) -> int:
+        """How many calls were made that were not asked for."""
+        return sum(state.skipped for state in self.states)
+
 
 def launch(wanted: Launch, progress: Progress = lambda *_: None) -> Ending:
     """Run the program to its end; its standard streams are this process's own.

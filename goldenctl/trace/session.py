@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from goldenctl.errors import UsageError
+from goldenctl.errors import EXIT_BEYOND_TOLERANCE, GoldenctlError, MissingError, UsageError
 from goldenctl.infini.build import Progress as Notify
 from goldenctl.infini.find import Install
 from goldenctl.model.checkpoint import Checkpoint
@@ -57,12 +55,20 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it: ``problem`` and ``hint`` are empty where all was well."""
+    """What came of it: ``calls`` is None where no process called InfiniCore.
+
+    ``error`` is what keeps this from being the whole story of a good run.
+    """
 
     ending: Ending
     calls: Calls | None
-    problem: str
-    hint: str = ""
+    error: GoldenctlError | None
+
+
+class ProgramError(GoldenctlError):
+    """The program crashed, hung or ended with an error."""
+
+    exit_code = EXIT_BEYOND_TOLERANCE
 
 
 def chosen_ops(text: str | None, install: Install) -> frozenset[str] | None:
@@ -115,45 +121,39 @@ def trace(
     command = [str(program), *wanted.command[1:]]
     ending = launch(Launch(command, shim, folder, settings, wanted.timeout_s), progress)
     calls = read_calls(ending.log) if ending.log is not None else None
-    problem, hint = _problem(wanted, ending, calls)
-    return Outcome(ending, calls, problem, hint)
+    return Outcome(ending, calls, _error(wanted, ending, calls))
 
 
-def keep(log: Path, place: Path) -> None:
-    """Move a log to where its reader will look for it."""
-    shutil.move(log, place)
+def rescue(folder: Path, place: Path) -> bool:
+    """Move the largest log of a folder to a place where it stays; False without one."""
+    logs = sorted(folder.glob("*.calls"), key=lambda path: path.stat().st_size)
+    if logs:
+        logs[-1].replace(place)
+    return bool(logs)
 
 
 def _infiniop(install: Install) -> Path:
     return next(path for path in install.libraries if path.name == "libinfiniop.so")
 
 
-def _problem(wanted: Wanted, ending: Ending, calls: Calls | None) -> tuple[str, str]:
-    """Say what keeps the trace from being the whole story of a good run, and what to do."""
+def _error(wanted: Wanted, ending: Ending, calls: Calls | None) -> GoldenctlError | None:
     program = wanted.command[0]
     if calls is not None and calls.other:
         message = (
             f"{program}: loads {calls.other}, another InfiniCore than {_infiniop(wanted.install)}, "
             "which the trace was built for"
         )
-        return message, "name its install with --infini-root"
+        return MissingError(message, hint="name its install with --infini-root")
     if wrong := what_went_wrong(ending, program, timeout_s=wanted.timeout_s):
-        return wrong, ""
+        return ProgramError(wrong)
     if not ending.states:
-        return f"{program}: was not traced: nothing was preloaded into it", "is it setuid?"
+        return MissingError(f"{program}: the loader did not preload anything into it")
     if calls is None:
-        return (
-            f"{program}: never called InfiniCore",
-            "is libinfiniop.so what it computes with, or is it linked in statically?",
-        )
-    if error := next((s.error for s in ending.states if s.error), 0):
-        return f"{calls.path}: could not be written whole: {os.strerror(error)}", _room(error)
+        message = f"{program}: never launched an op of InfiniCore"
+        return MissingError(message, hint="is its libinfiniop.so what the program computes with?")
+    if error := next((state.error for state in ending.states if state.error), 0):
+        message = f"{calls.path.name}: could not be written whole ({os.strerror(error)})"
+        return UsageError(message, hint="write RUN to a larger disk, or trace less with --ops")
     if not any(calls.calls) and wanted.ops != frozenset():
-        return f"{program}: launched no operator of InfiniCore that was asked for", ""
-    return "", ""
-
-
-def _room(error: int) -> str:
-    if error == errno.ENOSPC:
-        return "write RUN to a larger disk, or trace less with --ops"
-    return ""
+        return MissingError(f"{program}: launched no op of InfiniCore of those asked for")
+    return None
