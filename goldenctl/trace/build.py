@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import goldenctl
-from goldenctl.folders import harness_cache, writable_harness_cache
+from goldenctl.folders import harness_cache, require_ours, writable_harness_cache
 from goldenctl.infini.build import Progress, Task, cmake_build, silent
 from goldenctl.infini.find import Install, digest_files
 from goldenctl.infini.harness import remedy, toolchain
@@ -29,13 +29,13 @@ def build_shim(install: Install, *, progress: Progress = silent) -> Path:
     folder = harness_cache() / f"trace-{_key(generated)}"
     library = folder / LIBRARY
     if library.is_file():
-        return library
+        return require_ours(library)
     writable_harness_cache()
     with sole_builder(folder, progress):
         if not library.is_file():
             progress(f"building the trace library for {install.root}")
             _build_into(folder, install, generated, progress)
-    return library
+    return require_ours(library)
 
 
 def _key(generated: str) -> str:
