@@ -51,6 +51,7 @@ def blame_command(
     from goldenctl.golden.file import open_golden
     from goldenctl.replay.backend import open_backend, parse_device
     from goldenctl.replay.blame import Investigation
+    from goldenctl.replay.effect import refuse_without_effect
     from goldenctl.replay.faults import parse_injection
     from goldenctl.replay.replay import Options
 
@@ -68,11 +69,14 @@ def blame_command(
         layers=parse_layers(layers, count),
         faults=tuple(parse_injection(text) for text in faults),
     )
+    opened = open_backend(backend, infini_root=infini_root, notify=notify)
+    checkpoint = recorded_folder(source, model_path)
+    refuse_without_effect(source, checkpoint, backend=opened, options=options)
     with tempfile.TemporaryDirectory(prefix="goldenctl-") as folder:
         investigation = Investigation(
             source,
-            recorded_folder(source, model_path),
-            backend=open_backend(backend, infini_root=infini_root, notify=notify),
+            checkpoint,
+            backend=opened,
             options=options,
             policy=load_policy(tolerance),
             folder=Path(folder),

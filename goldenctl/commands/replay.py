@@ -148,6 +148,7 @@ def run_replay(
         open_backend,
         parse_device,
     )
+    from goldenctl.replay.effect import refuse_without_effect
     from goldenctl.replay.faults import parse_injection
     from goldenctl.replay.replay import Options, replay, replay_simulated
 
@@ -189,6 +190,7 @@ def run_replay(
         check_dtype(opened, dtype or source.recipe["dtype"])
         check_attention(opened, attention)
         folder = recorded_folder(source, model_path)
+        refuse_without_effect(source, folder, backend=opened, options=options)
         with progress_bar("replaying") as progress:
             summary = replay(
                 source, folder, run, backend=opened, options=options, progress=progress

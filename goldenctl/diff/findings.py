@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 import msgspec
 
+EXPLAINS = 0.9
+"""The part of the squared error that a cause must explain to be named as one."""
+
 
 class Cause(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One fault, or several together, that reproduce a culprit's output up to rounding.
@@ -24,7 +27,9 @@ class Culprit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An op that is wrong although its inputs are right.
 
     ``causes`` are those that reproduce it: more than one when this input cannot tell them
-    apart, none when no known fault does; ``looks_like`` then says what the error looks like.
+    apart, none when no known fault does; ``looks_like`` then says what the error looks like and
+    ``nearest`` which fault explains most of it, which is no cause. ``skipped`` are faults that
+    could not be tried, and why.
     """
 
     name: str
@@ -35,23 +40,39 @@ class Culprit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     diagnosed: bool = False
     causes: tuple[Cause, ...] = ()
     looks_like: tuple[str, ...] = ()
+    nearest: Cause | None = None
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def named(self) -> tuple[Cause, ...]:
+        """The causes that explain enough; a report from before 0.9 was asked may hold others."""
+        return tuple(cause for cause in self.causes if cause.explained >= EXPLAINS)
 
     @property
     def summary(self) -> str:
         """One sentence: the bug and how much of the error it explains, or that none does."""
         if not self.diagnosed:
             return self.message
-        explained = self.causes[0].explained if self.causes else 0.0
-        return explanation([cause.title for cause in self.causes], explained, self.looks_like)
+        return explanation(self.causes, self.nearest, self.looks_like)
 
 
-def explanation(titles: Sequence[str], explained: float, looks_like: Sequence[str]) -> str:
-    """Return the sentence for a diagnosis: its faults, or what the error looks like."""
-    if titles:
-        named = " or ".join(f"'{title}'" for title in titles)
-        return f"{explained:.1%} of the error is explained by {named}"
+def explanation(causes: Sequence[Cause], nearest: Cause | None, looks_like: Sequence[str]) -> str:
+    """Return the sentence for a diagnosis: its faults, or which is nearest and what the error
+    looks like."""
+    named = [cause for cause in causes if cause.explained >= EXPLAINS]
+    if named:
+        titles = " or ".join(f"'{cause.title}'" for cause in named)
+        return f"{named[0].explained:.1%} of the error is explained by {titles}"
+    nearest = nearest or next(iter(causes), None)
+    like = f"{likeness(nearest)}; " if nearest is not None else ""
     seen = "; ".join(looks_like) or "like no pattern that is known here"
-    return f"not explained by a known fault; the error looks like: {seen}"
+    return f"not explained by a known fault; {like}the error looks like: {seen}"
+
+
+def likeness(nearest: Cause) -> str:
+    """Say which fault comes nearest; that it explains all is never said, since it does not."""
+    share = min(int(nearest.explained * 100), 99)
+    return f"most like '{nearest.title}' (explains {share}%)"
 
 
 class Depth(msgspec.Struct, frozen=True):

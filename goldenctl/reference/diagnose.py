@@ -2,7 +2,8 @@
 inputs, yields what the backend wrote.
 
 A cause is named only when it was reproduced: with the fault, the reference comes as near
-to the backend's output as correct rounding comes to the golden.
+to the backend's output as correct rounding comes to the golden, and that explains nine tenths of
+the error. What comes nearest of the rest is said to be that, and no more.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from goldenctl.diff._partial import RowErrors
 from goldenctl.diff.budget import Budget, row_limits
-from goldenctl.diff.findings import Cause, explanation
+from goldenctl.diff.findings import EXPLAINS, Cause, explanation
 from goldenctl.diff.metrics import score
 from goldenctl.diff.padding import padding_of
 from goldenctl.diff.signature import describe_error
@@ -26,10 +27,11 @@ from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import BUDGET_SCOPES
 from goldenctl.model.graph import CACHE_LINKS, Op, Sublayer
 from goldenctl.reference.patch import Emulator
-from goldenctl.replay.faults import FAULTS, Context, Fault, faulty_op
+from goldenctl.replay.faults import FAULTS, Context, Fault, combined
 
 Values = NDArray[np.generic]
 _PAIR_EXPLAINS = 0.5  # a fault that explains this much may be one of two
+_NEAREST_EXPLAINS = 0.25  # a fault that explains less is not worth a word
 # Residuals within this factor of the best, or of rounding, cannot be told apart; one that is
 # further from rounding is another bug.
 _TIED = 3.0
@@ -64,16 +66,20 @@ class Hypothesis:
 @dataclass(frozen=True)
 class Diagnosis:
     """What is known of one culprit: the faults that reproduce it (more than one when this
-    input cannot tell them apart), and what the error looks like when none does."""
+    input cannot tell them apart), and where none does what comes ``nearest`` and what the error
+    looks like. ``skipped`` are hypotheses that could not be computed, and why."""
 
     name: str
     causes: tuple[Hypothesis, ...]
     looks_like: tuple[str, ...]
+    nearest: Hypothesis | None = None
+    skipped: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
-        explained = self.causes[0].explained if self.causes else 0.0
-        return explanation([cause.title for cause in self.causes], explained, self.looks_like)
+        causes = [hypothesis.cause for hypothesis in self.causes]
+        nearest = self.nearest.cause if self.nearest is not None else None
+        return explanation(causes, nearest, self.looks_like)
 
 
 class Diagnoser:
@@ -92,8 +98,9 @@ class Diagnoser:
         case = _Case(self, path, sublayer, op, tap, actual)
         causes = tuple(case.reproduced())
         info = self._golden.info(f"{path}/{tap}")
-        looks = () if causes else case.looks_like(info.dims, info.dtype)
-        return Diagnosis(f"{path}/{tap}", causes, tuple(looks))
+        looks = () if causes else tuple(case.looks_like(info.dims, info.dtype))
+        nearest = None if causes else case.nearest()
+        return Diagnosis(f"{path}/{tap}", causes, looks, nearest, tuple(case.skipped))
 
     @property
     def golden(self) -> GoldenFile:
@@ -136,6 +143,8 @@ class _Case:
                 owner.golden.map(stored), BUDGET_SCOPES.index("op"), self._padding.rows
             )
         self._rounding = self._relative_rounding()
+        self._tested: list[Hypothesis] = []
+        self.skipped: list[str] = []
 
     def reproduced(self) -> Iterator[Hypothesis]:
         """Yield the faults that reproduce the output, best first, all that tie with it."""
@@ -145,6 +154,11 @@ class _Case:
         for hypothesis in found:
             if hypothesis.residual <= _TIED * max(found[0].residual, self._rounding):
                 yield hypothesis
+
+    def nearest(self) -> Hypothesis | None:
+        """Return what explains most of the error, of all that was tested."""
+        best = max(self._tested, key=lambda h: h.explained, default=None)
+        return best if best is not None and best.explained >= _NEAREST_EXPLAINS else None
 
     def looks_like(self, dims: tuple[str, ...], dtype: str) -> list[str]:
         return describe_error(self._shown_actual, self._shown, dims, dtype)
@@ -160,18 +174,23 @@ class _Case:
                 yield hypothesis
 
     def _test(self, faults: tuple[Fault, ...]) -> Hypothesis | None:
-        """Apply faults to the reference; None where they do not fit this op."""
-        op = self._op
-        for fault in faults:
-            changed = faulty_op(fault, op, self._context)
-            if changed is None:
-                return None
-            if "fault" in op.attrs and changed.attrs.get("fault") != op.attrs["fault"]:
-                return None  # two emulations of one op
-            op = changed
-        faulty = self._owner.emulator.output(self._path, self._sublayer, op)
-        faulty = self._padding.without(faulty.reshape(self._shown.shape))
-        return self._weigh(faults, faulty)
+        """Apply faults, in whichever order they go together, to the reference; None where they
+        do not fit this op or each other, or the result cannot be computed."""
+        orders = (combined(order, self._op, self._context) for order in (faults, faults[::-1]))
+        op = next((op for op in orders if op is not None), None)
+        if op is None:
+            return None
+        try:
+            faulty = self._owner.emulator.output(self._path, self._sublayer, op)
+            faulty = self._padding.without(faulty.reshape(self._shown.shape))
+        except Exception as error:  # one guess that fails must not cost the others
+            named = " and ".join(fault.name for fault in faults)
+            said = str(error).partition("\n")[0]
+            self.skipped.append(f"{named}: {type(error).__name__}: {said}")
+            return None
+        hypothesis = self._weigh(faults, faulty)
+        self._tested.append(hypothesis)
+        return hypothesis
 
     def _weigh(self, faults: tuple[Fault, ...], faulty: Values) -> Hypothesis:
         rows = RowErrors.of(faulty)
@@ -184,9 +203,8 @@ class _Case:
         if same_masks and not metrics.compared:  # NaN and Inf alone, in the same places
             residual = 0.0
         explained = 1.0 - left / error if error > 0 else float(same_masks)
-        return Hypothesis(
-            faults, explained, float(residual), same_masks and self._within(rows, residual)
-        )
+        reproduced = same_masks and explained >= EXPLAINS and self._within(rows, residual)
+        return Hypothesis(faults, explained, float(residual), reproduced)
 
     def _within(self, rows: RowErrors, residual: float) -> bool:
         """Whether what is left is rounding: by the budget, scaled to the faulty result."""

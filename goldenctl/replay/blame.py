@@ -143,6 +143,8 @@ def _culprit(tensor: TensorResult, diagnosis: Diagnosis | None) -> Culprit:
         diagnosed=diagnosis is not None,
         causes=tuple(cause.cause for cause in diagnosis.causes) if diagnosis else (),
         looks_like=diagnosis.looks_like if diagnosis else (),
+        nearest=diagnosis.nearest.cause if diagnosis and diagnosis.nearest else None,
+        skipped=diagnosis.skipped if diagnosis else (),
     )
 
 

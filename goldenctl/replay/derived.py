@@ -1,4 +1,8 @@
-"""Owns the tables that a faulty RoPE uses: ``rope_cos#shift=1`` and its like."""
+"""The tables that a faulty RoPE uses: ``rope_cos#shift=1`` and its like.
+
+A name holds every change that was made to a table, each once and in one order, so that equal
+tables have equal names: ``rope_cos#theta=10000#shift=1#half=1``.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +14,45 @@ from numpy.typing import NDArray
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.rope import rope_tables
 
+_CHANGES = ("theta", "shift", "half")
+
 
 def is_derived(name: str) -> bool:
     """Whether a tensor's name is that of a derived table."""
     return "#" in name
 
 
-def derived_table(name: str, config: ModelConfig, positions: int) -> NDArray[np.float32]:
-    """Return ``[position, rotary]`` of ``rope_cos`` or ``rope_sin`` with its change applied.
+def derived(name: str, **change: float) -> str:
+    """Return the name of a table, itself derived or not, with a change: another theta and the
+    upper half unrotated take the place of what there was, shifts add up."""
+    base, changes = _split(name)
+    for kind, value in change.items():
+        changes[kind] = value + (changes.get("shift", 0.0) if kind == "shift" else 0.0)
+    made = (f"#{kind}={changes[kind]:g}" for kind in _CHANGES if changes.get(kind))
+    return base + "".join(made)
 
-    ``theta=X`` is another base, ``shift=N`` the table of position p + N at row p, ``half``
+
+def _split(name: str) -> tuple[str, dict[str, float]]:
+    """Split ``rope_cos#shift=1`` into the constant and what is done to it."""
+    base, *parts = name.split("#")
+    pairs = (part.partition("=") for part in parts)
+    return base, {kind: float(value) for kind, _, value in pairs}
+
+
+def derived_table(name: str, config: ModelConfig, positions: int) -> NDArray[np.float32]:
+    """Return ``[position, rotary]`` of ``rope_cos`` or ``rope_sin`` with its changes applied.
+
+    ``theta=X`` is another base, ``shift=N`` the table of position p + N at row p, ``half=1``
     leaves the upper half of the frequencies unrotated.
     """
-    base, _, change = name.partition("#")
-    kind, _, value = change.partition("=")
-    if kind == "theta":
-        config = replace(config, rope=replace(config.rope, rope_theta=float(value)))
-    shift = int(value) if kind == "shift" else 0
-    index = np.arange(positions) + shift
+    base, changes = _split(name)
+    theta = changes.get("theta", config.rope.rope_theta)
+    config = replace(config, rope=replace(config.rope, rope_theta=theta))
+    index = np.arange(positions) + int(changes.get("shift", 0))
     tables = rope_tables(config, int(np.abs(index).max()) + 1)
     table = tables[0 if base == "rope_cos" else 1][np.abs(index)]
     if base == "rope_sin":  # sin(-x) = -sin x, cos(-x) = cos x
         table[index < 0] *= -1
-    if kind == "half":
+    if "half" in changes:
         table[:, table.shape[1] // 2 :] = 1.0 if base == "rope_cos" else 0.0
     return table

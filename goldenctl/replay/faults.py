@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from goldenctl.errors import UsageError
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Op, Sublayer, own_name
+from goldenctl.replay.derived import derived
 
 # Turns an op into the faulty one, or None where the fault makes no sense.
 Change = Callable[[Op, "Context"], Op | None]
@@ -82,45 +83,81 @@ def inject(
 ) -> dict[str, Sublayer]:
     """Return the sublayers with every injection put in.
 
-    Raises UsageError when one hits nothing: a fault that is silently absent proves nothing.
+    Raises UsageError when one hits nothing, or leaves nothing of another: a fault that is
+    silently absent proves nothing.
     """
-    changed = dict(sublayers)
     for injection in injections:
-        if not any(injection.hits(path, s, op) for path, s in changed.items() for op in s.ops):
-            msg = f"--inject {injection}: no sublayer or op that is replayed has that name"
-            names = [s.name for s in changed.values()]
-            raise UsageError(msg, hint=f"such as {names[len(names) // 2]}" if names else "")
-        after = {
-            path: _with_fault(path, s, injection, Context(config, sublayers[path]))
-            for path, s in changed.items()
-        }
-        if after == changed:
-            msg = f"--inject {injection}: no op that is replayed there can have this fault"
-            raise UsageError(msg)
-        changed = after
-    return changed
+        if injections.count(injection) > 1:
+            msg = f"--inject {injection}: is given twice"
+            raise UsageError(msg, hint="give it once")
+        _refuse_unfit(sublayers, injection, config)
+    return {path: _with_faults(path, s, injections, config) for path, s in sublayers.items()}
+
+
+def _refuse_unfit(
+    sublayers: Mapping[str, Sublayer], injection: Injection, config: ModelConfig
+) -> None:
+    hit = [(s, op) for path, s in sublayers.items() for op in s.ops if injection.hits(path, s, op)]
+    if not hit:
+        msg = f"--inject {injection}: no sublayer or op that is replayed has that name"
+        names = [s.name for s in sublayers.values()]
+        raise UsageError(msg, hint=f"such as {names[len(names) // 2]}" if names else "")
+    if not any(faulty_op(injection.fault, op, Context(config, s)) for s, op in hit):
+        msg = f"--inject {injection}: no op that is replayed there can have this fault"
+        raise UsageError(msg)
+
+
+def _with_faults(
+    path: str, sublayer: Sublayer, injections: Sequence[Injection], config: ModelConfig
+) -> Sublayer:
+    context = Context(config, sublayer)
+    ops = []
+    for op in sublayer.ops:
+        mine = injected_into(path, sublayer, op, injections, context)
+        changed = combined([injection.fault for injection in mine], op, context) if mine else op
+        if changed is None:
+            named = " and ".join(f"--inject {injection}" for injection in mine)
+            msg = f"{named}: {sublayer.name}.{op.output} cannot have both"
+            msg = msg if len(mine) == 2 else msg.removesuffix("both") + "all of them"
+            raise UsageError(msg, hint="one undoes or hides another; put them in one by one")
+        ops.append(changed)
+    return replace(sublayer, ops=tuple(ops))
+
+
+def injected_into(
+    path: str, sublayer: Sublayer, op: Op, injections: Sequence[Injection], context: Context
+) -> list[Injection]:
+    """Return the injections that are meant for an op and fit it."""
+    return [
+        injection
+        for injection in injections
+        if injection.hits(path, sublayer, op) and faulty_op(injection.fault, op, context)
+    ]
 
 
 def faulty_op(fault: Fault, op: Op, context: Context) -> Op | None:
     """Return the op with the fault, or None where it does not fit or changes nothing."""
-    changed = fault.change(op, context) if op.kind in fault.kinds else None
-    return None if changed == op else changed
+    return combined([fault], op, context)
 
 
-def _with_fault(path: str, sublayer: Sublayer, injection: Injection, context: Context) -> Sublayer:
-    ops = tuple(
-        (faulty_op(injection.fault, op, context) or op)
-        if injection.hits(path, sublayer, op)
-        else op
-        for op in sublayer.ops
-    )
-    return replace(sublayer, ops=ops)
+def combined(faults: Sequence[Fault], op: Op, context: Context) -> Op | None:
+    """Return the op with all of the faults, put in one after the other.
+
+    None where one does not fit, or where the op is no other than without it: two emulations
+    of one op, two thetas, a shift there and back.
+    """
+    changed = _changed(faults, op, context)
+    left_out = (_changed([*faults[:i], *faults[i + 1 :]], op, context) for i in range(len(faults)))
+    return None if changed == op or changed in left_out else changed
 
 
-def derived_constant(name: str) -> tuple[str, str]:
-    """Split ``rope_cos#shift+1`` into the constant and what is done to it."""
-    base, _, change = name.partition("#")
-    return base, change
+def _changed(faults: Sequence[Fault], op: Op, context: Context) -> Op | None:
+    changed: Op | None = op
+    for fault in faults:
+        if changed is None or changed.kind not in fault.kinds:
+            return None
+        changed = fault.change(changed, context)
+    return changed
 
 
 # --- changes ---------------------------------------------------------------------------------
@@ -139,9 +176,10 @@ def _over_past(name: str) -> Change:
     return lambda op, context: _emulated(name)(op, context) if context.has_past else None
 
 
-def _other_cache(op: Op, _context: Context) -> Op:
+def _other_cache(op: Op, _context: Context) -> Op | None:
     """Values are read where keys belong, or keys where values do."""
-    return _second_input(op, {"k_rope": "v_proj", "v_proj": "k_rope"}[own_name(op.inputs[1])])
+    other = {"k_rope": "v_proj", "v_proj": "k_rope"}.get(own_name(op.inputs[1]))
+    return None if other is None else _second_input(op, other)
 
 
 def _keys_before_rope(op: Op, context: Context) -> Op:
@@ -159,30 +197,27 @@ def _copied(op: Op, _context: Context) -> Op:
     return Op("copy", op.output, op.inputs[:1])
 
 
-def _tables(change: str) -> Change:
+def _tables(**change: float) -> Change:
     def changed(op: Op, _context: Context) -> Op:
         x, positions, sin, cos = op.inputs
-        return replace(op, inputs=(x, positions, f"{sin}#{change}", f"{cos}#{change}"))
+        return replace(op, inputs=(x, positions, derived(sin, **change), derived(cos, **change)))
 
     return changed
 
 
 def _theta(theta: float) -> Change:
-    tables = _tables(f"theta={theta:g}")
+    tables = _tables(theta=theta)
     return lambda op, context: (
         None if context.config.rope.rope_theta == theta else tables(op, context)
     )
 
 
 def _scale(power: float) -> Change:
-    def changed(op: Op, context: Context) -> Op:
-        return replace(op, attrs={"scale": context.config.head_dim**power})
-
-    return changed
+    return lambda op, context: _attrs(scale=context.config.head_dim**power)(op, context)
 
 
-def _scale_by_hidden(op: Op, context: Context) -> Op:
-    return replace(op, attrs={"scale": context.config.hidden_size**-0.5})
+def _scale_by_hidden(op: Op, context: Context) -> Op | None:
+    return _attrs(scale=context.config.hidden_size**-0.5)(op, context)
 
 
 def _other_norm(op: Op, _context: Context) -> Op | None:
@@ -297,9 +332,9 @@ FAULTS: dict[str, Fault] = {
         Fault("theta_1e4", "RoPE theta 1e4", ("rope",), _theta(1e4)),
         Fault("theta_1e6", "RoPE theta 1e6", ("rope",), _theta(1e6)),
         Fault("rope_interleaved", "interleaved RoPE", ("rope",), _attrs(algo="gptj")),
-        Fault("rope_position_plus_1", "RoPE position + 1", ("rope",), _tables("shift=1")),
-        Fault("rope_position_minus_1", "RoPE position - 1", ("rope",), _tables("shift=-1")),
-        Fault("rope_half", "RoPE on one half only", ("rope",), _tables("half")),
+        Fault("rope_position_plus_1", "RoPE position + 1", ("rope",), _tables(shift=1)),
+        Fault("rope_position_minus_1", "RoPE position - 1", ("rope",), _tables(shift=-1)),
+        Fault("rope_half", "RoPE on one half only", ("rope",), _tables(half=1)),
         Fault(
             "rope_restarts",
             "RoPE positions restart with each step",

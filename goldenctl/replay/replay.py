@@ -49,6 +49,7 @@ class Options:
 
     With ``shuffle``, ``repeat`` counts rounds of passes instead of launches (replay/order.py).
     ``debug`` names sublayers whose plan is kept for a debugger, though they do not fail.
+    ``only`` leaves out every sublayer but those with these paths.
     ``resume`` goes on from what an interrupted replay left, and leaves such a thing.
     """
 
@@ -56,6 +57,7 @@ class Options:
     dtype: str | None = None
     device: str = "cpu"
     layers: frozenset[int] | None = None
+    only: frozenset[str] | None = None
     attention: str = "eager"
     repeat: int = 1
     shuffle: bool = False
@@ -245,7 +247,9 @@ def open_source(golden: GoldenFile, checkpoint_path: Path, options: Options) -> 
     config = golden.config
     fused = options.attention == "sdpa"
     chosen = choose_sublayers(golden, config, options.layers, fused=fused)
-    return Source(golden, config, checkpoint, inject(chosen, options.faults, config))
+    faulty = inject(chosen, options.faults, config)
+    kept = {path: s for path, s in faulty.items() if options.only is None or path in options.only}
+    return Source(golden, config, checkpoint, kept)
 
 
 def _patches(source: Source, dtype: str, folder: str) -> Patches:

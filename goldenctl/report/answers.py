@@ -108,13 +108,15 @@ def _where(report: Report, first: TensorResult) -> str:
 def _kind(report: Report, first: TensorResult, culprit: Culprit | None) -> str:
     if first.metrics is None or first.state != "failed":
         return first.message or first.state
-    if culprit is not None and culprit.causes:
-        return " or ".join(cause.title for cause in culprit.causes)
+    if culprit is not None and culprit.named:
+        return " or ".join(cause.title for cause in culprit.named)
     looks = culprit.looks_like if culprit is not None else ()
     if not looks:
         looks = next((p.looks_like for p in report.pictures if p.name == first.name), ())
     if first.message:
         return "; ".join([first.message, *looks[1:]])
+    if culprit is not None and culprit.diagnosed:
+        return culprit.summary
     if looks:
         return f"the error looks like: {'; '.join(looks)}"
     return _UNKNOWN if culprit is not None else "not looked for; goldenctl blame does"
@@ -125,8 +127,8 @@ def _sure(report: Report, first: TensorResult, culprit: Culprit | None) -> str:
         return _SKETCHED.get(first.state, "")
     if first.metrics is None or first.state != "failed":
         return "certain: there is no complete result to compare"
-    if culprit is not None and culprit.causes:
-        cause = culprit.causes[0]
+    if culprit is not None and culprit.named:
+        cause = culprit.named[0]
         said = (
             f"reproduced: the reference with this bug explains {cause.explained:.1%} of the error"
         )

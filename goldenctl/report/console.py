@@ -93,7 +93,8 @@ def view(
     parts += [Text(line, "bold yellow") for line in banners(report)]
     matches = matcher(only)
     if report.findings is not None:
-        parts.append(findings_view(report, matches, every=verbose or only is not None))
+        every = verbose or only is not None
+        parts.append(findings_view(report, matches, every=every, verbose=verbose))
         return Group(*parts, *_details(report, matches) if verbose else ())
     parts += indented(_verdict(report))
     parts += indented(step_lines(report))

@@ -21,14 +21,17 @@ from goldenctl.report.words import Matcher, Places, group_of, merged_culprits, p
 _COLOURS = {"culprit": "bold red", "amplifier": "yellow", "victim": "dim", "healed": "green"}
 
 
-def findings_view(report: Report, matches: Matcher, *, every: bool) -> RenderableType:
+def findings_view(
+    report: Report, matches: Matcher, *, every: bool, verbose: bool
+) -> RenderableType:
     """Show the culprits with their diagnoses, the depth table and the graft.
 
-    Of several cases and steps the table is of the one that is wrong first, unless ``every``.
+    Of several cases and steps the table is of the one that is wrong first, unless ``every``;
+    ``verbose`` adds the faults that could not be tried.
     """
     findings = report.findings or Findings()
     places = Places(report)
-    lines = list(_culprits(report, places, matches))
+    lines = list(_culprits(report, places, matches, verbose=verbose))
     if findings.note:
         lines.append(clean(findings.note))
     main = main_group(report)
@@ -45,7 +48,7 @@ def findings_view(report: Report, matches: Matcher, *, every: bool) -> Renderabl
     return Group(*parts)
 
 
-def _culprits(report: Report, places: Places, matches: Matcher) -> Iterator[str]:
+def _culprits(report: Report, places: Places, matches: Matcher, *, verbose: bool) -> Iterator[str]:
     if not report.culprits:
         head = "[bold green]✓ no culprit[/]: every op is right, given right inputs"
         silent = not_compared(report)
@@ -55,6 +58,8 @@ def _culprits(report: Report, places: Places, matches: Matcher) -> Iterator[str]
             place = clean(places.culprit(culprit, groups))
             yield f"[bold red]✗ culprit[/] [bold]{place}[/] ({clean(culprit.op)})"
             yield f"    {clean(culprit.summary)}"
+            for skipped in culprit.skipped if verbose else ():
+                yield f"    not tried: {clean(skipped)}"
 
 
 def _depth_table(depths: list[Depth], places: Places) -> Table:

@@ -126,11 +126,11 @@ def culprits(report: Report) -> Section:
 def _culprit(places: Places, culprit: Culprit, groups: list[str]) -> str:
     name = escape(places.culprit(culprit, groups))
     head = f'<h3><span class="no">✗</span> {name} <span class="soft">({escape(culprit.op)})</span>'
-    if len(culprit.causes) < 2:
+    if len(culprit.named) < 2:
         return f"{head}</h3><p>{escape(culprit.summary)}</p>"
     table = rows(
         ("bug that reproduces it", "explained", "left over"),
-        [[escape(c.title), f"{c.explained:.2%}", f"{c.residual:.1e}"] for c in culprit.causes],
+        [[escape(c.title), f"{c.explained:.2%}", f"{c.residual:.1e}"] for c in culprit.named],
         numbers=(1, 2),
     )
     said = "This input cannot tell these apart; another prompt may."

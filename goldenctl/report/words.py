@@ -149,7 +149,7 @@ def merged_culprits(report: Report) -> list[tuple[Culprit, list[str]]]:
     places = Places(report)
     found: dict[tuple[object, ...], tuple[Culprit, list[str]]] = {}
     for culprit in report.culprits:
-        bug = tuple(cause.title for cause in culprit.causes) or culprit.summary
+        bug = tuple(cause.title for cause in culprit.named) or culprit.summary
         key = (short_name(culprit.sublayer) or culprit.sublayer, culprit.tap, bug)
         _, groups = found.setdefault(key, (culprit, []))
         groups.append(places.group(group_of(culprit.name)))

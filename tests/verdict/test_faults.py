@@ -17,12 +17,11 @@ from goldenctl.model.graph import Op, Sublayer, decoder
 from goldenctl.model.presets import PRESETS, preset_config
 from goldenctl.model.rope import rope_tables
 from goldenctl.reference.faulty import EMULATIONS
-from goldenctl.replay.derived import derived_table, is_derived
+from goldenctl.replay.derived import derived, derived_table, is_derived
 from goldenctl.replay.faults import (
     FAULTS,
     Context,
     Injection,
-    derived_constant,
     faulty_op,
     inject,
     parse_injection,
@@ -292,15 +291,28 @@ def test_half_table(count: int) -> None:
     right = rope_tables(QWEN3, count)
     quarter = QWEN3.head_dim // 4
     for number, (base, still) in enumerate((("rope_cos", 1.0), ("rope_sin", 0.0))):
-        table = derived_table(f"{base}#half", QWEN3, count)
+        table = derived_table(f"{base}#half=1", QWEN3, count)
         np.testing.assert_array_equal(table[:, :quarter], right[number][:, :quarter])
         assert np.all(table[:, quarter:] == still)
 
 
 def test_derived_names() -> None:
-    assert is_derived("rope_cos#half")
+    assert is_derived("rope_cos#half=1")
     assert not is_derived("rope_cos")
-    assert derived_constant("rope_sin#shift=-1") == ("rope_sin", "shift=-1")
+
+
+def test_changes_of_one_table_are_put_together() -> None:
+    """In whichever order, and equal tables have equal names."""
+    one = derived(derived(derived("rope_sin", half=1), shift=1), theta=1e4)
+    other = derived(derived(derived("rope_sin", theta=1e4), shift=1), half=1)
+    assert one == other == "rope_sin#theta=10000#shift=1#half=1"
+    assert derived(derived("rope_cos", shift=1), shift=-1) == "rope_cos"
+    assert derived(derived("rope_cos", theta=1e4), theta=1e6) == derived("rope_cos", theta=1e6)
+    cos, sin = _direct(np.arange(9) + 1, 1e4, QWEN3.head_dim)
+    quarter = QWEN3.head_dim // 4
+    cos[:, quarter:], sin[:, quarter:] = 1.0, 0.0
+    np.testing.assert_allclose(derived_table(one, QWEN3, 9), sin, atol=1e-5)
+    np.testing.assert_allclose(derived_table(one.replace("sin", "cos"), QWEN3, 9), cos, atol=1e-5)
 
 
 # --- injections ------------------------------------------------------------------------------
