@@ -1,4 +1,4 @@
-"""Owns which tensor of a dump stands for which of the golden, and what becomes of the rest."""
+"""Which tensor of a dump stands for which of the golden, and what becomes of the rest."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from goldenctl.errors import UsageError
-from goldenctl.exchange.dump import DumpTensor
-from goldenctl.exchange.fit import Fit, case_sizes
+from goldenctl.errors import DamagedError, UsageError
+from goldenctl.exchange.dump import Dump
+from goldenctl.exchange.dump_tensor import DumpTensor
+from goldenctl.exchange.fit import Fit, case_sizes, tokens_before
 from goldenctl.exchange.namemap import Entry, Lacking, NameMap, fill, is_left_out, matches
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import TensorInfo
 
 _LISTED = 3
+_SEARCHED = 10_000  # difflib takes a minute for more names
 
 
 @dataclass(frozen=True)
@@ -47,26 +49,26 @@ def assign(
     fits: dict[str, tuple[Fit, ...]] = {}
     lacks: list[str] = []
     not_computed: list[str] = []
-    owners: dict[tuple[str, int], str] = {}
+    owners: dict[tuple[str, int, str], str] = {}
+    used: set[str] = set()
     for info in _wanted(golden, cases, steps):
         entry = _entry(mapping, info)
         if entry is None or is_left_out(mapping.not_computed, info):
             left_out = is_left_out(mapping.not_computed, info)
             (not_computed if left_out else lacks).append(info.name)
             continue
-        sources = [_source(dump, name, policy, info) for name in _names(entry, info)]
-        if any(source is None for source in sources):
+        terms = [[_source(dump, n, policy, info) for n in names] for names in names_of(entry, info)]
+        found = [[source for source in term if source is not None] for term in terms]
+        if found != terms:
             lacks.append(info.name)
             continue
-        sizes = case_sizes(golden.tensors, info.case, info.step)
-        found = [source for source in sources if source is not None]
-        fits[info.name] = tuple(Fit(entry, info, source, sizes) for source in found)
-        _refuse_shared(owners, entry, info, found[0])
+        fits[info.name] = fits_of(entry, info, found, golden)
+        used.update(source.name for term in found for source in term)
+        _refuse_shared(owners, entry, info, found[0][0])
     _refuse_lacks(lacks, policy)
     if policy == "not_computed":
         not_computed, lacks = [*not_computed, *lacks], []
     _refuse_nothing(golden, dump, fits)
-    used = {name for name, _ in owners} | {t for m in mapping.tensor for t in _plus(m, golden)}
     unused = tuple(name for name in dump if name not in used)
     return Assignment(fits, tuple(lacks), tuple(not_computed), unused)
 
@@ -100,15 +102,19 @@ def _entry(mapping: NameMap, info: TensorInfo) -> Entry | None:
     return found[0] if found else None
 
 
-def _names(entry: Entry, info: TensorInfo) -> list[str]:
+def names_of(entry: Entry, info: TensorInfo) -> list[list[str]]:
+    """Return the dump's names for a tensor: of every rank, and of what is added to it."""
     patterns = [entry.dump] if entry.plus is None else [entry.dump, entry.plus]
-    return [fill(pattern, info) for pattern in patterns]
+    return [[fill(p, info, rank=rank) for rank in range(entry.ranks)] for p in patterns]
 
 
-def _plus(entry: Entry, golden: GoldenFile) -> list[str]:
-    if entry.plus is None:
-        return []
-    return [fill(entry.plus, i) for i in golden.tensors.values() if matches(entry.golden, i)]
+def fits_of(
+    entry: Entry, info: TensorInfo, terms: Sequence[Sequence[DumpTensor]], golden: GoldenFile
+) -> tuple[Fit, ...]:
+    """Return how the terms of a tensor become it; raises as Fit does."""
+    sizes = case_sizes(golden.tensors, info.case, info.step)
+    start = tokens_before(golden.tensors, info.case, info.step) if entry.stacked else 0
+    return tuple(Fit(entry, info, term, sizes, start=start) for term in terms)
 
 
 def _source(
@@ -116,16 +122,19 @@ def _source(
 ) -> DumpTensor | None:
     if name in dump or policy != "error":
         return dump.get(name)
-    close = get_close_matches(name, dump, 1)
+    close = get_close_matches(name, list(dump)[:_SEARCHED], 1)
     near = f"the nearest name is {close[0]!r}" if close else f"it has {len(dump)} others"
     message = f"{info.name}: the dump has no tensor {name!r} ({near})"
+    damaged = [f.error for f in dump.unread if f.error] if isinstance(dump, Dump) else []
+    if damaged:
+        raise DamagedError(message, hint=f"it may be in what is not read: {damaged[0]}")
     raise UsageError(message, hint="correct the map, or pass --lacking missing or not-computed")
 
 
 def _refuse_shared(
-    owners: dict[tuple[str, int], str], entry: Entry, info: TensorInfo, source: DumpTensor
+    owners: dict[tuple[str, int, str], str], entry: Entry, info: TensorInfo, source: DumpTensor
 ) -> None:
-    key = (source.name, entry.part)
+    key = (source.name, entry.part, info.step if entry.stacked else "")
     if key in owners:
         message = (
             f"tensor {source.name!r} of the dump stands for both {owners[key]} and {info.name}"

@@ -1,282 +1,225 @@
-"""Owns the reading of other programs' tensor dumps: safetensors, npz, npy, or a folder of them.
+"""Other programs' tensor dumps: one file of a format that is known here, or a folder of them.
 
-A dump is untrusted: headers are parsed without evaluation or pickle, every declared size is
-held against the file before anything is allocated, and names are never made into paths.
+A dump is untrusted: nothing in it is evaluated or unpickled, every declared size is held
+against the file before anything is allocated, and names are never made into paths. A new
+format is one more entry of ``READERS``.
 """
 
 from __future__ import annotations
 
-import math
-import struct
-import tokenize
-import warnings
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
 
-import ml_dtypes
-import numpy as np
-from numpy.typing import NDArray
-
-from goldenctl.errors import DamagedError, MissingError, UsageError
+from goldenctl.errors import DamagedError, GoldenctlError, MissingError, UsageError, printable
+from goldenctl.exchange.dump_numpy import MAGIC as NPY_MAGIC
+from goldenctl.exchange.dump_numpy import is_npz, read_npy, read_npz
+from goldenctl.exchange.dump_safetensors import read_safetensors
+from goldenctl.exchange.dump_tensor import DumpTensor, damage_named, refuse_name, unreadable
+from goldenctl.exchange.dump_torch import LEGACY_MAGIC, is_torch_zip, read_torch
 from goldenctl.exchange.records import MAGIC as LOG_MAGIC
-from goldenctl.model.safetensors_header import NAME_LIMIT, Entry, read_header
+from goldenctl.exchange.taps import read_taps
+from goldenctl.golden.schema import HDF5_MAGIC
 
-_MAX_MEMBERS = 1 << 20
-_MAX_RANK = 8
-_HEADER_LIMIT_BYTES = 10_000
-_MOST_DEFLATED = 1040  # deflate's best: 258 bytes from 2 bits, and a little
-_BLOCK_BYTES = 1 << 20
-_MAGIC = b"\x93NUMPY"
-_TAG_DTYPES: dict[str, Any] = {
-    "F64": "<f8",
-    "F32": "<f4",
-    "F16": "<f2",
-    "BF16": ml_dtypes.bfloat16,
-    "I64": "<i8",
-    "I32": "<i4",
-    "I16": "<i2",
-    "U16": "<u2",
-    "I8": "i1",
-    "U8": "u1",
-    "BOOL": "?",
-}
-_READ_ERRORS = (
-    OSError,
-    ValueError,
-    EOFError,
-    RuntimeError,
-    MemoryError,
-    SyntaxError,
-    struct.error,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
+_HEAD_BYTES = 64
+_MAX_FILES = 1 << 17
+_LISTED = 3
+_ZIP_MAGIC = b"PK"
+_SAVE = "save the dump with safetensors or numpy.savez"
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A format: its name, the endings of its files, what tells it by a file's first bytes
+    (looking further where these do not tell), and what returns its tensors by name."""
+
+    what: str
+    suffixes: tuple[str, ...]
+    is_it: Callable[[bytes, Path], bool]
+    read: Callable[[Path], dict[str, DumpTensor]]
+
+
+READERS = (
+    Reader(
+        "safetensors",
+        (".safetensors",),
+        # The header's length, eight bytes, is far below 4 GiB.
+        lambda head, path: (
+            head[8:9] == b"{" and (head[4:8] == bytes(4) or path.suffix == ".safetensors")
+        ),
+        read_safetensors,
+    ),
+    Reader("taps", (".taps",), lambda head, _: head.startswith(LOG_MAGIC), read_taps),
+    Reader("npy", (".npy",), lambda head, _: head.startswith(NPY_MAGIC), read_npy),
+    Reader(
+        "PyTorch",
+        (".pt", ".pth"),
+        lambda head, path: (
+            head.startswith(LEGACY_MAGIC) or (head.startswith(_ZIP_MAGIC) and is_torch_zip(path))
+        ),
+        read_torch,
+    ),
+    Reader(
+        "npz", (".npz",), lambda head, path: head.startswith(_ZIP_MAGIC) and is_npz(path), read_npz
+    ),
+)
+# What else is met in dumps, to be called by its name.
+_OTHERS = (
+    (b"GGUF", "GGUF"),
+    (HDF5_MAGIC, "HDF5"),
+    (_ZIP_MAGIC, "a zip file without arrays"),
+    (b"\x80", "a Python pickle"),
+    (b"\x1f\x8b", "gzip"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
 )
 
 
 @dataclass(frozen=True)
-class DumpTensor:
-    """A tensor of a dump. ``dtype`` is NumPy's name, ``bfloat16``, or what is not supported.
+class Unread:
+    """A file of a folder that was not read: what it is, or the error that reading it gave."""
 
-    ``read`` allocates and returns the values.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    where: str
-    read: Callable[[], NDArray[Any]]
+    path: Path
+    what: str
+    error: GoldenctlError | None = None
 
 
-def read_dump(path: Path) -> dict[str, DumpTensor]:
-    """Return the tensors of a dump by name; nothing but headers is read.
+class Dump(dict[str, DumpTensor]):
+    """The tensors of a dump by name, and the files of its folder that were not read."""
 
+    def __init__(self, tensors: Mapping[str, DumpTensor], unread: tuple[Unread, ...] = ()) -> None:
+        super().__init__(tensors)
+        self.unread = unread
+
+    def left_out(self) -> Iterator[str]:
+        """Yield lines on the files that were not read: one for all that are of no known kind,
+        and one for each that is damaged."""
+        others = [file for file in self.unread if file.error is None]
+        if others:
+            shown = ", ".join(f"{file.path.name} ({file.what})" for file in others[:_LISTED])
+            more = f" and {len(others) - _LISTED} more" if len(others) > _LISTED else ""
+            count = "1 file is" if len(others) == 1 else f"{len(others)} files are"
+            yield printable(f"{count} not read: {shown}{more}; {_SAVE}")
+        damaged = [file for file in self.unread if file.error is not None]
+        for file in damaged[:_LISTED]:
+            yield printable(f"not read: {file.error}")
+        if len(damaged) > _LISTED:
+            yield f"{len(damaged) - _LISTED} more files are not read for such reasons"
+
+
+def read_dump(path: Path) -> Dump:
+    """Return the tensors of a dump by name; nothing but headers is read, where there are any.
+
+    A folder is read with its subfolders, whose names the tensors in them have before their own.
     Raises UsageError when there is no such file or it is of no known kind, MissingError for a
-    folder without one, DamagedError when it is malformed or two files of a folder have the same
-    tensor.
+    folder without one and for a PyTorch file without torch, DamagedError when a file is
+    malformed or two files of a folder have the same tensor.
     """
     if path.is_dir():
         return _read_folder(path)
     if not path.is_file():
         message = f"{path}: there is no such file"
         raise UsageError(message)
-    with _damage_named(path), path.open("rb") as file:
-        magic = file.read(len(LOG_MAGIC))
-    if magic == LOG_MAGIC:
-        from goldenctl.exchange.taps import read_taps
-
-        return read_taps(path)
-    if magic.startswith(b"PK"):
-        return _read_npz(path)
-    if magic.startswith(_MAGIC):
-        return {path.stem: _read_npy(path)}
-    if magic[8:9] == b"{":
-        return {name: _safetensor(path, name, e) for name, e in read_header(path).items()}
-    message = f"{path}: neither safetensors nor npz nor npy nor taps"
-    raise UsageError(message, hint="save the dump with safetensors or numpy.savez")
+    found = _read_file(path)
+    if isinstance(found, str):
+        known = "neither safetensors nor npz nor npy nor taps nor a PyTorch file"
+        message = f"{path}: {found}, {known}"
+        raise UsageError(message, hint=_SAVE)
+    return Dump(found)
 
 
-def npz_member(path: Path, name: str, *, limit_bytes: int) -> bytes | None:
-    """Return a small member of a zip file, None when there is none of that name."""
-    with _damage_named(path), zipfile.ZipFile(path) as archive:
-        if name not in archive.namelist():
-            return None
-        info = archive.getinfo(name)
-        if info.file_size > limit_bytes:
-            message = f"{name[:80]!r} has {info.file_size} bytes"
-            raise ValueError(message)
-        with archive.open(info) as member:
-            return member.read(limit_bytes)
+def _read_file(path: Path) -> dict[str, DumpTensor] | str:
+    """Return a file's tensors, or what it is where it is of no format that is read."""
+    with damage_named(path), path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    for reader in READERS:
+        if reader.is_it(head, path):
+            return reader.read(path)
+    what = next((name for magic, name in _OTHERS if head.startswith(magic)), "")
+    for reader in READERS:
+        if not what and path.suffix in reader.suffixes:
+            message = f"{path}: not a usable dump: it does not start as {reader.what} does"
+            raise DamagedError(message, hint="dump it again")
+    return what or (f"a {path.suffix} file" if path.suffix else "of no known type")
 
 
-def _read_folder(folder: Path) -> dict[str, DumpTensor]:
-    found: dict[str, DumpTensor] = {}
-    paths = sorted(
-        p for p in folder.iterdir() if p.suffix in (".safetensors", ".npz", ".npy", ".taps")
-    )
-    for path in paths:
-        for name, tensor in read_dump(path).items():
-            if name in found:
-                message = f"{path}: tensor {name!r} is also in {found[name].where}"
-                raise DamagedError(message, hint="name one file of the folder")
-            found[name] = tensor
-    if not found:
-        message = f"{folder}: there is no .safetensors, .npz, .npy or .taps file in it"
-        raise MissingError(message)
-    return found
-
-
-def _safetensor(path: Path, name: str, entry: Entry) -> DumpTensor:
-    kind = _TAG_DTYPES.get(entry.tag)
-    dtype = np.dtype(kind) if kind is not None else None
-
-    def read() -> NDArray[Any]:
-        assert dtype is not None
-        if not math.prod(entry.shape):
-            return np.empty(entry.shape, dtype)
-        with _damage_named(path):
-            return np.memmap(path, dtype, mode="r", offset=entry.offset, shape=entry.shape)
-
-    shown = dtype.name if dtype is not None else entry.tag
-    return DumpTensor(name, shown, entry.shape, str(path), read)
-
-
-def _read_npz(path: Path) -> dict[str, DumpTensor]:
-    found: dict[str, DumpTensor] = {}
-    file_bytes = path.stat().st_size
-    with _damage_named(path), zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        if len(members) > _MAX_MEMBERS:
-            message = f"{len(members)} members"
-            raise ValueError(message)
-        for info in members:
-            if not info.filename.endswith(".npy"):
+def _read_folder(folder: Path) -> Dump:
+    """Read every file below a folder. One that is damaged spoils no other."""
+    files: list[tuple[Path, dict[str, DumpTensor]]] = []
+    unread: list[Unread] = []
+    for path in _files(folder):
+        try:
+            found = _read_file(path)
+            if isinstance(found, str):
+                unread.append(Unread(path, found))
                 continue
-            name = info.filename.removesuffix(".npy")
-            _check_member(info, name, file_bytes, seen=name in found)
-            with archive.open(info) as member:
-                found[name] = _npz_tensor(path, name, info, member)
-    return found
+            for name in found:
+                _refuse_name_in(folder, path, name)
+            files.append((path, found))
+        except GoldenctlError as error:
+            if path.suffix == ".npy" and path.stem.isprintable():
+                files.append((path, {path.stem: unreadable(path.stem, str(path), error)}))
+            else:
+                unread.append(Unread(path, path.suffix, error))
+    tensors = _named(folder, files)
+    if all(tensor.problem is not None for tensor in tensors.values()):
+        _refuse_empty(folder, unread, tensors)
+    return Dump(tensors, tuple(unread))
 
 
-def _check_member(info: zipfile.ZipInfo, name: str, file_bytes: int, *, seen: bool) -> None:
-    shown = repr(name[:80])
-    if not name or len(name) > NAME_LIMIT or not name.isprintable() or seen:
-        message = f"{shown}: its name is empty, too long, unprintable, or there twice"
-        raise ValueError(message)
-    if info.flag_bits & 1:
-        message = f"{shown} is encrypted"
-        raise ValueError(message)
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        message = f"{shown} is compressed by method {info.compress_type}, expected deflate"
-        raise ValueError(message)
-    stored = info.compress_type == zipfile.ZIP_STORED
-    most = info.compress_size * (1 if stored else _MOST_DEFLATED)
-    if info.compress_size > file_bytes or info.file_size > most:
-        message = f"{shown} claims {info.file_size} bytes from {info.compress_size}"
-        raise ValueError(message)
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder in order, without hidden ones; links to folders are not
+    followed."""
+    count = 0
+    for where, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(name for name in names if not name.startswith(".")):
+            count += 1
+            if count > _MAX_FILES:
+                message = f"{folder}: it has more than {_MAX_FILES:,} files"
+                raise UsageError(message, hint="name a part of it")
+            path = Path(where) / name
+            if path.is_file():
+                yield path
 
 
-def _npz_tensor(path: Path, name: str, info: zipfile.ZipInfo, member: IO[bytes]) -> DumpTensor:
-    header = _parse_npy(member, info.file_size, repr(name[:80]))
-
-    def read() -> NDArray[Any]:
-        with _damage_named(path), zipfile.ZipFile(path) as archive, archive.open(info) as again:
-            _parse_npy(again, info.file_size, repr(name[:80]))
-            return _read_values(again, header)
-
-    return DumpTensor(name, header.shown, header.shape, str(path), read)
+def _refuse_name_in(folder: Path, path: Path, name: str) -> None:
+    """Raise DamagedError for a tensor whose name with its folders cannot be listed."""
+    with damage_named(path):
+        refuse_name(f"{_prefix(folder, path)}{path.stem}/{name}", seen=False)
 
 
-def _read_npy(path: Path) -> DumpTensor:
-    file_bytes = path.stat().st_size
-    with _damage_named(path), path.open("rb") as file:
-        header = _parse_npy(file, file_bytes, "it")
-
-    def read() -> NDArray[Any]:
-        with _damage_named(path), path.open("rb") as file:
-            _parse_npy(file, file_bytes, "it")
-            return _read_values(file, header)
-
-    return DumpTensor(path.stem, header.shown, header.shape, str(path), read)
+def _prefix(folder: Path, path: Path) -> str:
+    inside = path.parent.relative_to(folder).as_posix()
+    return "" if inside == "." else f"{inside}/"
 
 
-@dataclass(frozen=True)
-class _Npy:
-    """A parsed npy header."""
-
-    dtype: np.dtype[Any]
-    fortran: bool
-    shape: tuple[int, ...]
-
-    @property
-    def shown(self) -> str:
-        """NumPy's name. An array of ml_dtypes.bfloat16 is saved as two bytes without a type."""
-        return "void16" if self.dtype == np.dtype("V2") else str(self.dtype.name)
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
-
-
-def _parse_npy(file: IO[bytes], total_bytes: int, shown: str) -> _Npy:
-    """Read an npy header, which must describe every byte behind it; ValueError."""
-    version = np.lib.format.read_magic(file)
-    read = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }.get(version)
-    if read is None:
-        message = f"{shown} has npy version {version}"
-        raise ValueError(message)
-    start = 10 if version == (1, 0) else 12
-    with warnings.catch_warnings(action="ignore"):  # of headers that Python 2 wrote
-        shape, fortran, dtype = read(file, max_header_size=_HEADER_LIMIT_BYTES)
-    if dtype.hasobject or dtype.fields is not None or dtype.subdtype is not None:
-        message = f"{shown} holds Python objects or records, which are not read"
-        raise ValueError(message)
-    if len(shape) > _MAX_RANK or any(not 0 <= size < 1 << 48 for size in shape):
-        message = f"{shown} has shape {str(shape)[:80]}"
-        raise ValueError(message)
-    header = _Npy(dtype, fortran, shape)
-    behind = total_bytes - file.tell()
-    if file.tell() < start or header.nbytes != behind:
-        message = f"{shown} has {behind} bytes, {dtype} {list(shape)} needs {header.nbytes}"
-        raise ValueError(message)
-    return header
+def _named(folder: Path, files: list[tuple[Path, dict[str, DumpTensor]]]) -> dict[str, DumpTensor]:
+    """Return all tensors under the names of their folders. Where two files of a folder have a
+    name in common, as those of one layer or of one step each have, the file's name goes before
+    the names in it too."""
+    counts = Counter((path.parent, name) for path, found in files for name in found)
+    common = {parent for (parent, _), count in counts.items() if count > 1}
+    tensors: dict[str, DumpTensor] = {}
+    for path, found in files:
+        prefix = _prefix(folder, path)
+        if path.parent in common and set(found) != {path.stem}:
+            prefix += f"{path.stem}/"
+        for name, tensor in found.items():
+            full = prefix + name
+            if full in tensors:
+                message = f"{path}: tensor {full!r} is also in {tensors[full].where}"
+                raise DamagedError(message, hint="name one file of the folder")
+            tensors[full] = replace(tensor, name=full)
+    return tensors
 
 
-def _read_values(file: IO[bytes], header: _Npy) -> NDArray[Any]:
-    buffer = np.empty(header.nbytes, np.uint8)
-    view = buffer.data
-    while view:
-        block = file.read(min(len(view), _BLOCK_BYTES))
-        if not block:
-            message = "it ends before its last value"
-            raise ValueError(message)
-        view[: len(block)] = block
-        view = view[len(block) :]
-    if file.read(1):  # a zip member's checksum is verified at its end
-        message = "it goes on after its last value"
-        raise ValueError(message)
-    if header.fortran:
-        return buffer.view(header.dtype).reshape(header.shape[::-1]).T
-    return buffer.view(header.dtype).reshape(header.shape)
-
-
-@contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
-    """Turn what reading a malformed file raises into one line that names it."""
-    try:
-        yield
-    except PermissionError as error:
-        message = f"{path}: cannot be read ({error.strerror})"
-        raise MissingError(message) from error
-    except _READ_ERRORS as error:
-        message = f"{path}: not a usable dump: {error}"
-        raise DamagedError(message) from error
+def _refuse_empty(folder: Path, unread: list[Unread], tensors: dict[str, DumpTensor]) -> None:
+    errors = [file.error for file in unread if file.error is not None]
+    errors += [tensor.problem for tensor in tensors.values() if tensor.problem is not None]
+    if errors:
+        raise errors[0]
+    message = f"{folder}: there is no .safetensors, .npz, .npy or .taps file in it, nor PyTorch's"
+    said = "; ".join(Dump({}, tuple(unread)).left_out())
+    raise MissingError(message, hint=said)

@@ -1,7 +1,8 @@
-"""Owns name maps: which tensor of another engine's dump is which tensor of the golden.
+"""Name maps: which tensor of another engine's dump is which tensor of the golden.
 
 A map is a small TOML or JSON file (docs/moving-goldens.md). Patterns know ``{layer}``,
-``{case}`` and ``{step}``; ``{layer:02}`` is the number with two digits.
+``{case}`` and ``{step}``; ``{layer:02}`` is the number with two digits. The dump's names also
+know ``{rank}`` and numbers that count from elsewhere, ``{layer+1}``.
 """
 
 from __future__ import annotations
@@ -23,16 +24,24 @@ from goldenctl.golden.schema import TensorInfo
 
 MAP_VERSION = 1
 LIMIT_BYTES = 4 << 20
+_EMPTY = (
+    "it maps no tensor: expected tables [[tensor]]; the comments that import DUMP --golden GOLDEN "
+    "--list prints say which of the dump's tensors come near, and what is different"
+)
 Lacking = Literal["error", "missing", "not_computed"]
-_FIELD = re.compile(r"\{(layer|case|step)(?::0([1-9]))?\}")
+MAX_RANKS = 1024
+_FIELD = re.compile(r"\{(layer|case|step|rank)(?:([+-])(\d{1,5}))?(?::0([1-9]))?\}")
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Where one kind of tensor comes from; the steps are applied in the order of the fields.
+    """Where one kind of tensor comes from.
 
-    ``split`` and ``part`` cut the last axis of the dump's tensor, ``axes`` name the axes of
-    what is left (sizes multiply with ``*``), ``crop`` cuts axes down to the golden's size,
-    ``plus`` is a second tensor that is added, ``dtype`` is what the engine computed in.
+    ``split`` and ``part`` cut the last axis of the dump's tensor, each block of it for itself
+    with ``per``. ``ranks`` tensors, whose names differ by ``{rank}``, are joined along the axis
+    ``join`` or added. ``axes`` name the axes of what is left (sizes multiply with ``*``), ``crop``
+    and ``crop_front`` cut axes down to the golden's size at their end and their front, ``stacked``
+    takes a step's own tokens of all. ``head_dim`` is the order of a head's elements in the dump,
+    ``plus`` a second tensor that is added, ``dtype`` what the engine computed in.
     """
 
     golden: str
@@ -43,6 +52,12 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     crop: tuple[str, ...] = ()
     plus: str | None = None
     dtype: str | None = None
+    per: str | None = None
+    ranks: int = 1
+    join: int | Literal["sum"] = -1
+    crop_front: tuple[str, ...] = ()
+    stacked: bool = False
+    head_dim: Literal["interleaved", "halves"] | None = None
 
 
 class NameMap(
@@ -83,34 +98,34 @@ def load_map(path: Path) -> NameMap:
     return loaded
 
 
-def fields_of(info: TensorInfo) -> dict[str, str | int]:
-    """Return what a pattern's fields stand for in one of the golden's tensors."""
-    parts = info.sublayer.split(".")
-    layer = int(parts[1]) if parts[0] == "layers" and len(parts) > 1 else 0
-    return {"layer": layer, "case": info.case, "step": int(info.step or 0)}
-
-
 def matches(pattern: str, info: TensorInfo) -> bool:
     """Tell whether a golden pattern means this tensor: ``layers.{layer}.mlp.output``.
 
-    It is held against the dotted name, or against the full one where it has a ``/``.
+    It is held against the dotted name, or against the full one where it has a ``/``. A field
+    stands for the tensor's own number as its name writes it, so nothing is searched for.
     """
-    name = info.name if "/" in pattern else dotted_name(info.name)
-    body, end = "", 0
-    for field in _FIELD.finditer(pattern):
-        body += re.escape(pattern[end : field.start()])
-        body += r"\d+" if field[1] != "case" else "[^/]+"
-        end = field.end()
-    return re.fullmatch(body + re.escape(pattern[end:]), name) is not None
+    parts = info.sublayer.split(".")
+    layer = parts[1] if parts[0] == "layers" and len(parts) > 1 else None
+    own = {"layer": layer, "case": info.case, "step": info.step, "rank": None}
+    wanted = [field[1] for field in _FIELD.finditer(pattern)]
+    if any(not own[name] for name in wanted):
+        return False
+    filled = _FIELD.sub(lambda field: str(own[field[1]]), pattern)
+    return filled == (info.name if "/" in pattern else dotted_name(info.name))
 
 
-def fill(pattern: str, info: TensorInfo) -> str:
-    """Return the dump's name for one of the golden's tensors."""
-    values = fields_of(info)
+def fill(pattern: str, info: TensorInfo, *, rank: int = 0) -> str:
+    """Return the dump's name for one of the golden's tensors, of one rank where it has some."""
+    parts = info.sublayer.split(".")
+    layer = int(parts[1]) if parts[0] == "layers" and len(parts) > 1 else 0
+    numbers = {"layer": layer, "step": int(info.step or 0), "rank": rank}
 
     def value(field: re.Match[str]) -> str:
-        found = values[field[1]]
-        return f"{found:0{field[2]}d}" if field[2] and isinstance(found, int) else str(found)
+        name, sign, offset, digits = field.groups()
+        if name == "case":
+            return info.case
+        number = numbers[name] + int(f"{sign or '+'}{offset or 0}")
+        return f"{number:0{digits}d}" if digits else str(number)
 
     return _FIELD.sub(value, pattern)
 
@@ -141,12 +156,12 @@ def encode(mapping: NameMap) -> str:
         lines += ["", "[[tensor]]"]
         for key, value in msgspec.to_builtins(entry).items():
             shown = _list(value) if isinstance(value, list | tuple) else value
-            lines.append(f"{key} = {_quote(shown) if isinstance(value, str) else shown}")
+            lines.append(f"{key} = {shown if isinstance(value, list | tuple) else _quote(value)}")
     return "\n".join(lines) + "\n"
 
 
-def _quote(text: str) -> str:
-    return json.dumps(text)
+def _quote(value: object) -> str:
+    return json.dumps(value)  # of texts, whole numbers and booleans: TOML writes them alike
 
 
 def _list(values: object) -> str:
@@ -160,21 +175,55 @@ def _problem(mapping: NameMap) -> str:
     for number, entry in enumerate(mapping.tensor, start=1):
         if problem := _entry_problem(entry):
             return f"tensor {number} ({entry.golden}): {problem}"
-    return "" if mapping.tensor else "it maps no tensor: expected tables [[tensor]]"
+    return "" if mapping.tensor else _EMPTY
 
 
 def _entry_problem(entry: Entry) -> str:
+    return _pattern_problem(entry) or _axis_problem(entry) or _rank_problem(entry) or _dtype(entry)
+
+
+def _pattern_problem(entry: Entry) -> str:
     for pattern in (entry.golden, entry.dump, entry.plus or ""):
         rest = _FIELD.sub("", pattern)
         if "{" in rest or "}" in rest:
-            return f"{pattern!r} has a field other than {{layer}}, {{case}}, {{step}}"
-    for axis in (*entry.split, *(entry.axes or ()), *entry.crop):
+            return (
+                f"{pattern!r} has a field other than {{layer}}, {{case}}, {{step}}, {{rank}}, "
+                "{layer+1}, {layer:02}"
+            )
+        if any(field[1] == "case" and field[2] for field in _FIELD.finditer(pattern)):
+            return f"{pattern!r}: a case has a name, no number"
+    own = [field for field in _FIELD.finditer(entry.golden) if field[2] or field[1] == "rank"]
+    return f"{own[0][0]} belongs into the dump's name, not the golden's" if own else ""
+
+
+def _axis_problem(entry: Entry) -> str:
+    for axis in (*entry.split, *(entry.axes or ()), *entry.crop, *entry.crop_front):
         if not all(re.fullmatch(r"[a-z_]+|\d{1,9}", term.strip()) for term in axis.split("*")):
             return f"axis {axis!r} is not a product of dimension names, such as head*head_dim"
     if entry.split and not 0 <= entry.part < len(entry.split):
         return f"part {entry.part} is not one of the {len(entry.split)} of split"
-    if entry.part and not entry.split:
-        return "part needs split"
+    if (entry.part or entry.per) and not entry.split:
+        return f"{'part' if entry.part else 'per'} needs split"
+    if entry.per and not re.fullmatch(r"[a-z_]+|\d{1,9}", entry.per):
+        return f"per {entry.per!r} is no dimension name, such as kv_head"
+    both = set(entry.crop) & set(entry.crop_front)
+    return f"{min(both)!r} is in crop and in crop_front" if both else ""
+
+
+def _rank_problem(entry: Entry) -> str:
+    named = any("{rank" in pattern for pattern in (entry.dump, entry.plus or ""))
+    if not 1 <= entry.ranks <= MAX_RANKS:
+        return f"ranks is {entry.ranks}, expected 1 to {MAX_RANKS}"
+    if entry.ranks > 1 and "{rank" not in entry.dump:
+        return "ranks needs {rank} in the dump's name"
+    if named and entry.ranks == 1:
+        return "{rank} needs ranks, the number of them"
+    if isinstance(entry.join, int) and not -8 <= entry.join < 8:
+        return f"join {entry.join} is no axis"
+    return ""
+
+
+def _dtype(entry: Entry) -> str:
     if entry.dtype is not None and entry.dtype not in FLOAT_DTYPES:
         return f"dtype {entry.dtype!r} is not one of {', '.join(FLOAT_DTYPES)}"
     return ""

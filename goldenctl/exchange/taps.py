@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from goldenctl.errors import DamagedError
-from goldenctl.exchange.dump import DumpTensor
+from goldenctl.exchange.dump_tensor import DumpTensor
 from goldenctl.exchange.records import Record, read_records
 from goldenctl.model.safetensors_header import NAME_LIMIT
 

@@ -57,10 +57,9 @@ def uncompared(report: Report) -> list[str]:
     labels = _labels(groups)
     said = [f"all of {labels[group]}" for group in gone]
     rest = [group for group in groups if group not in gone]
-    for short in sorted(lacking, key=lambda short: short != LOGITS):
-        where = [group for group in lacking[short] if group in rest]
-        if where:
-            said.append(_named(short) + _of(where, rest, labels))
+    where = {short: [g for g in groups if g in rest] for short, groups in lacking.items()}
+    found = {short: _of(groups, rest, labels) for short, groups in where.items() if groups}
+    said += _together(found)
     unnamed = report.left_out - len(report.not_run)
     if unnamed > 0:  # a report of before their names were kept
         said.append(plural(unnamed, "sublayer"))
@@ -82,6 +81,21 @@ def _short(name: str) -> str:
 
 def _named(short: str) -> str:
     return f"the logits ({LOGITS})" if short == LOGITS else short
+
+
+def _together(found: Mapping[str, str]) -> Iterator[str]:
+    """Yield names with where they lack, the same one of several layers as one."""
+    layers: dict[tuple[str, str], list[str]] = {}
+    for short, where in found.items():
+        parts = short.split(".")
+        of_layer = parts[0] == "layers" and len(parts) > 2 and parts[1].isdigit()
+        kind = ".".join(parts[2:]) if of_layer else short
+        layers.setdefault((kind, where), []).append(short)
+    for (kind, where), names in layers.items():
+        if len(names) == 1:
+            yield _named(names[0]) + where
+        else:
+            yield f"{kind} of layers {_ranges([int(n.split('.')[1]) for n in names])}{where}"
 
 
 def _labels(groups: Sequence[str]) -> dict[str, str]:

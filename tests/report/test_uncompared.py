@@ -73,12 +73,19 @@ def recorded(*names: str, layers: int, step: str = STEP, **changes: object) -> R
         (replace(good(), left_out=3), "not compared: 3 sublayers"),
         (report(), ""),
         (
+            replace(
+                good(),
+                left_out=5,
+                not_run=tuple(f"{STEP}/{name}" for name in ("a", "b", "c", "d", "e")),
+            ),
+            "not compared: a.output, b.output, c.output and 2 more",
+        ),
+        (
             replace(good(), left_out=9, not_run=MLPS),
-            "not compared: layers.00.mlp.output, layers.01.mlp.output, layers.02.mlp.output "
-            "and 6 more",
+            "not compared: mlp.output of layers 0-8",
         ),
     ],
-    ids=["all", "dump", "layers", "recorded", "step", "old report", "nothing", "many"],
+    ids=["all", "dump", "layers", "recorded", "step", "old report", "nothing", "others", "same of layers"],
 )  # fmt: skip
 def test_what_is_said(made: Report, want: str) -> None:
     assert not_compared(made) == want

@@ -1,0 +1,131 @@
+"""PyTorch's own files (torch.save), zip and legacy, read by torch where it is installed.
+
+``weights_only`` reads tensors and plain containers and runs nothing. Containers become dotted
+names: ``{"layers": [{"q": tensor}]}`` is ``layers.0.q``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import pickle
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from goldenctl.errors import DamagedError, MissingError
+from goldenctl.exchange.dump_tensor import DumpTensor, damage_named, refuse_name
+
+if TYPE_CHECKING:
+    import torch
+
+LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+SAVE_AGAIN = (
+    "save it again where torch is: safetensors.torch.save_file(torch.load(FILE), OUT), "
+    "or numpy.savez"
+)
+_MAX_DEPTH = 32
+_MAX_NODES = 1 << 20
+
+
+def is_torch_zip(path: Path) -> bool:
+    """Tell whether a zip file is one that torch.save wrote."""
+    with damage_named(path), zipfile.ZipFile(path) as archive:
+        return any(name.rpartition("/")[2] == "data.pkl" for name in archive.namelist())
+
+
+def read_torch(path: Path) -> dict[str, DumpTensor]:
+    """Return the tensors of a file by dotted names, a single one by the file's name.
+
+    Raises MissingError without torch, DamagedError for a file that is damaged or holds more
+    than tensors, numbers, texts and containers of them.
+    """
+    if importlib.util.find_spec("torch") is None:
+        message = f"{path}: a PyTorch file, and the torch package is not installed"
+        raise MissingError(message, hint=SAVE_AGAIN)
+    found: dict[str, DumpTensor] = {}
+    with damage_named(path):
+        for name, tensor in _leaves(_load(path), path.stem):
+            refuse_name(name, seen=name in found)
+            found[name] = _tensor(path, name, tensor)
+        if not found:
+            message = "it holds no tensor"
+            raise ValueError(message)
+    return found
+
+
+def _load(path: Path) -> Any:
+    import torch
+
+    mapped = zipfile.is_zipfile(path)
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        except pickle.UnpicklingError as error:
+            refused = _refused(str(error))
+            message = f"{path}: holds more than tensors ({refused}), and is not read for safety"
+            raise DamagedError(message, hint=SAVE_AGAIN) from error
+        except OSError as error:
+            raise error
+        except Exception as error:  # of a damaged file torch raises nearly anything
+            first = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
+            message = f"torch cannot read it: {first or type(error).__name__}"
+            raise ValueError(message) from error
+
+
+def _refused(text: str) -> str:
+    """Return what weights_only would not load, from torch's many lines."""
+    for word in ("Unsupported global: GLOBAL ", "Unsupported class ", "Unsupported operand "):
+        _, found, rest = text.partition(word)
+        if found:
+            return rest.split()[0].rstrip(".,")[:80]
+    return "something else"
+
+
+def _leaves(value: Any, stem: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield every tensor in nested containers with its dotted name; ValueError for a container
+    that holds itself, or that grows without end by being shared."""
+    import torch
+
+    stack: list[tuple[str, Any, int]] = [("", value, 0)]
+    nodes = 0
+    while stack:
+        name, item, depth = stack.pop()
+        nodes += 1
+        if nodes > _MAX_NODES or depth > _MAX_DEPTH:
+            message = f"{name[:80]!r}: deeper or more containers than a dump has"
+            raise ValueError(message)
+        if isinstance(item, torch.Tensor):
+            yield name or stem, item
+            continue
+        pairs: list[tuple[Any, Any]] = []
+        if isinstance(item, Mapping):
+            pairs = list(item.items())
+        elif isinstance(item, list | tuple):
+            pairs = list(enumerate(item))
+        for key, inner in reversed(pairs):
+            stack.append((f"{name}.{key}" if name else str(key), inner, depth + 1))
+
+
+def _tensor(path: Path, name: str, tensor: torch.Tensor) -> DumpTensor:
+    import torch
+
+    kind = str(tensor.dtype).removeprefix("torch.")
+    plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    if not plain or tensor.is_quantized:
+        what = str(tensor.layout).removeprefix("torch.") if plain else tensor.device.type
+        kind = f"{kind} ({'quantized' if tensor.is_quantized else what})"
+
+    def read() -> NDArray[Any]:
+        with damage_named(path):
+            values = tensor.detach().resolve_conj().resolve_neg()
+            if values.dtype == torch.bfloat16:
+                return np.asarray(values.view(torch.int16).numpy()).view(ml_dtypes.bfloat16)
+            return np.asarray(values.numpy())
+
+    return DumpTensor(name, kind, tuple(tensor.shape), str(path), read)
