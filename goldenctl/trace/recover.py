@@ -1,0 +1,54 @@
+"""What lies in memory that the program itself wrote: rows whose bytes are those of a known row.
+
+An engine on the CPU may append to its cache with a loop of its own. The bytes then tell where the
+rows are from, exactly: two rows that are only close are not taken for one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from goldenctl.trace.canvas import Canvas, Picture
+from goldenctl.trace.memory import UNKNOWN, Tags
+from goldenctl.trace.values import Values, tag_of
+
+_LEAST_BYTES = 16  # a shorter row may be equal by chance
+
+
+def recovered(tags: Tags, data: NDArray[Any], canvas: Canvas, values: Values) -> Tags:
+    """Return the tags with those of unknown rows filled in that some value has."""
+    if not tags.ndim or not tags.size:
+        return tags
+    tags = tags.copy()
+    for picture in reversed(list(canvas.pictures.values())):
+        width = picture.data.shape[-1]
+        if data.dtype != picture.data.dtype or data.shape[-1] % width:
+            continue
+        if width * data.itemsize < _LEAST_BYTES:
+            continue
+        split = (*data.shape[:-1], -1, width)
+        unknown = (tags.reshape(split) == UNKNOWN).any(-1)
+        if not unknown.any():
+            break
+        _fill(tags.reshape(split), data.reshape(split), unknown, picture, values)
+    return tags
+
+
+def _fill(
+    tags: Tags, data: NDArray[Any], unknown: NDArray[np.bool_], picture: Picture, values: Values
+) -> None:
+    width = picture.data.shape[-1]
+    whole = np.flatnonzero(picture.rows.reshape(-1))
+    known = {
+        row.tobytes(): int(n)
+        for n, row in zip(whole, picture.data.reshape(-1, width)[whole], strict=True)
+    }
+    number = values.number(picture.place)
+    for where in np.argwhere(unknown):
+        at = tuple(where)
+        row = known.get(data[at].tobytes())
+        if row is not None:
+            tags[at] = tag_of(number, np.arange(width) + row * width)

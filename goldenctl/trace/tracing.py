@@ -1,0 +1,263 @@
+"""The state of naming: what lies where, which pass it is, what was found and what is wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from goldenctl.diff.structure import Finding, Kind
+from goldenctl.golden.file import GoldenFile
+from goldenctl.model import graph
+from goldenctl.trace.calls import Arg, Call, Calls
+from goldenctl.trace.canvas import Canvas
+from goldenctl.trace.flow import Flow, Node
+from goldenctl.trace.layout import packed_count, unpack
+from goldenctl.trace.memory import UNKNOWN, Memory, Tags
+from goldenctl.trace.passes import Pass, Tokens
+from goldenctl.trace.recover import recovered
+from goldenctl.trace.values import WEIGHTS, Ints, Place, Values, numbers_of, tag_of
+from goldenctl.trace.vectors import Vectors
+from goldenctl.trace.weights import Book, Piece
+
+_SMALL_WEIGHT = 1 << 20  # elements of a weight that is followed element by element
+
+
+@dataclass
+class Tracing:
+    """What the handlers of calls share (norms.py, linear.py, attention.py, ...)."""
+
+    golden: GoldenFile
+    book: Book
+    calls: Calls
+    cases: dict[str, Tokens]
+    values: Values = field(init=False)
+    pass_: Pass | None = None
+    done: set[Place] = field(default_factory=set)  # in this pass
+    ever: set[Place] = field(default_factory=set)
+    fused: set[Place] = field(default_factory=set)
+    biased: set[Place] = field(default_factory=set)
+    reads: dict[tuple[Place, int], Place] = field(default_factory=dict)
+    unjudged: set[Place] = field(default_factory=set)
+    hidden: dict[str, Tags] = field(default_factory=dict)  # by content, the pass's embeddings
+    notes: dict[str, None] = field(default_factory=dict)
+    unexplained: Counter[str] = field(default_factory=Counter)
+    _found: dict[tuple[str, str, Kind, str], dict[str, None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        config = self.golden.config
+        sizes = {
+            name: graph.sizes(config, *tokens.ids.shape) for name, tokens in self.cases.items()
+        }
+        self.values = Values(sizes)
+        self.memory = Memory(self.calls)
+        self.canvas = Canvas(self.values)
+        self.flows = {name: Flow(name, config) for name in self.cases}
+        self.vectors = Vectors(self.book.checkpoint)
+
+    @property
+    def flow(self) -> Flow:
+        tokens = self.now.tokens_of
+        assert tokens is not None
+        return self.flows[tokens.case.name]
+
+    @property
+    def now(self) -> Pass:
+        assert self.pass_ is not None
+        return self.pass_
+
+    # --- reading ---
+
+    def tags(self, arg: Arg) -> Tags:
+        """Return what the elements of an input are, in its shape."""
+        if arg.before in self.hidden:
+            return unpack(self.hidden[arg.before], arg.shape, arg.strides).astype(np.int64)
+        if arg.before in self.calls.weights:
+            return self._weight_tags(arg)
+        tags = self.memory.read(arg)
+        if (tags == UNKNOWN).any() and self.calls.holds(arg.before):
+            tags = self._vector_tags(arg, tags)
+            if (tags == UNKNOWN).any():
+                tags = recovered(tags, self.calls.before(arg), self.canvas, self.values)
+            self.memory.retag(arg, tags, arg.before or "")
+        return tags
+
+    def pieces(self, arg: Arg) -> tuple[Piece, ...]:
+        """Return the parts of the checkpoint that a tensor is made of; empty when it is none."""
+        weight = self.calls.weights.get(arg.before or "")
+        return () if weight is None else self.book.pieces(weight)
+
+    def _weight_tags(self, arg: Arg) -> Tags:
+        count = packed_count(arg.shape, arg.strides)
+        if count > _SMALL_WEIGHT:
+            return np.full(arg.shape, UNKNOWN, np.int64)
+        parts = []
+        for piece in self.pieces(arg):
+            name = piece.tensors[0] if piece.tensors else ""
+            shape = self.book.checkpoint.tensor(name).shape if name else (0,)
+            width = shape[-1] if len(shape) else 1
+            size = piece.rows * width
+            number = self.values.number(Place("", WEIGHTS, name), shape=shape)
+            parts.append(tag_of(number, np.arange(size) + piece.first_row * width))
+        packed = np.concatenate(parts) if parts else np.empty(0, np.int64)
+        if len(packed) != count:
+            return np.full(arg.shape, UNKNOWN, np.int64)
+        weight = self.calls.weights[arg.before or ""]
+        if weight.form == "transposed":
+            packed = packed.reshape(len(weight.digests), -1).T.reshape(-1)
+        return unpack(packed, arg.shape, arg.strides).astype(np.int64)
+
+    def _vector_tags(self, arg: Arg, tags: Tags) -> Tags:
+        """Recognise vectors of the checkpoint joined to one, such as the biases of q, k, v."""
+        if packed_count(arg.shape, arg.strides) > _SMALL_WEIGHT:
+            return tags
+        found = self.vectors.parts(self.calls.bytes(arg.before or ""), arg.dtype)
+        if not found:
+            return tags
+        parts = [
+            tag_of(self.values.number(Place("", WEIGHTS, name), shape=(size,)), np.arange(size))
+            for name, size in found
+        ]
+        return unpack(np.concatenate(parts), arg.shape, arg.strides).astype(np.int64)
+
+    # --- choosing ---
+
+    def choose(
+        self,
+        kind: str,
+        sources: Sequence[Place],
+        *,
+        weights: Iterable[str] = (),
+        fits: Callable[[Node], bool] = lambda _node: True,
+    ) -> Place | None:
+        """Return the op that a call is: by the weights that it reads, then by whose outputs it
+        reads, then by order.
+
+        Where both say different things, an op that reads these tensors and that this pass has
+        not computed yet is the one: its weight is wrong. Else the weight is right, and what it
+        reads is wrong.
+        """
+        flow = self.flow
+        fit = [n.place for n in flow.nodes.values() if n.op.kind == kind and fits(n)]
+        by_weight = [p for w in weights for p in flow.by_weight.get(w, ()) if p in fit]
+        scores = {p: sum(s in flow.nodes[p].inputs for s in sources) for p in fit}
+        by_flow = sorted((p for p in fit if scores[p]), key=lambda p: -scores[p])
+        both = [p for p in by_flow if p in by_weight]
+        open_ = [p for p in by_flow if p not in self.done]
+        if both:
+            return next((p for p in both if p not in self.done), both[0])
+        if open_:
+            return open_[0]
+        if by_weight:
+            return next((p for p in by_weight if p not in self.done), by_weight[0])
+        return self._by_order(kind, sources, fit) or next(iter(by_flow), None)
+
+    def _by_order(self, kind: str, sources: Sequence[Place], fit: list[Place]) -> Place | None:
+        for source in sources:
+            for place in self.flow.downstream(source):
+                if place in fit and place not in self.done:
+                    return place
+            if source in fit and self.flow.nodes[source].op.kind == kind:
+                return source
+        return None
+
+    # --- writing ---
+
+    def yields(self, call: Call, arg: Arg, tags: Tags) -> None:
+        """Store what an output is; the elements' values go to the canvas."""
+        self.memory.write(arg, tags)
+        for number in np.unique(numbers_of(tags)):
+            if number >= 0 and not (place := self.values.place(int(number))).is_weight:
+                self.done.add(place)
+                self.ever.add(place)
+        if self.calls.holds(arg.after) and self.now.wrong == "":
+            self.canvas.put(tags, self.calls.after(arg), call.time_ns)
+
+    def forget(self, arg: Arg) -> None:
+        """Store that an output is nothing known; of one that is changed in part, what is new is
+        seen by its bytes."""
+        if arg.io != "inout":
+            self.memory.write(arg, np.full(arg.shape, UNKNOWN, np.int64))
+
+    def found_embeddings(self, arg: Arg, tags: Tags, values: NDArray[Any]) -> None:
+        """Store what lies where a pass's first norm reads."""
+        self.memory.retag(arg, tags, arg.before or "")
+        place = self.values.place(int(numbers_of(tags).reshape(-1)[0]))
+        self.done.add(place)
+        self.ever.add(place)
+        if not self.now.wrong:
+            self.canvas.put(tags, values, 0)
+
+    def number(self, place: Place) -> int:
+        node = self.flows[place.case].nodes[place]
+        return self.values.number(place, node.dims)
+
+    # --- findings ---
+
+    def find(self, place: Place, kind: Kind, text: str) -> None:
+        """Note what is wrong with an op, once for all passes that show it."""
+        key = (place.sublayer, place.tap, kind, text)
+        self._found.setdefault(key, {}).update(dict.fromkeys(self.now.names))
+
+    def find_tokens(self, case: str, text: str) -> None:
+        self._found.setdefault(("embedding", "output", "tokens", text), {})[f"{case}/00"] = None
+
+    def findings(self) -> tuple[Finding, ...]:
+        order = {(p.sublayer, p.tap): n for f in self.flows.values() for p, n in f.order.items()}
+        made = [
+            Finding(place=place, op=op, kind=kind, text=text, steps=tuple(steps))
+            for (place, op, kind, text), steps in self._found.items()
+        ]
+        return tuple(sorted(made, key=lambda f: order.get((f.place, f.op), -1)))
+
+    def check_input(self, place: Place, index: int, actual: Sequence[Place | None]) -> bool:
+        """Hold what an op reads against the graph; say whether it is the right tensor."""
+        expected = self.flow.nodes[place].inputs[index]
+        if expected in actual or not actual:
+            strangers = [p for p in actual if p not in (expected, None)]
+            if not strangers:
+                return True
+            actual = strangers
+        known = [p for p in actual if p is not None]
+        if not known:
+            return True
+        source = known[0]
+        self.reads[place, index] = source
+        self.find(*self._why(place, expected, source))
+        return False
+
+    def _why(self, place: Place, expected: Place, source: Place) -> tuple[Place, Kind, str]:
+        kinds = {p: n.op.kind for p, n in self.flow.nodes.items()}
+        if source == place:
+            return place, "doubled", f"{place.tap} is computed twice: {kinds[place]} on its result"
+        way = self.flow.between(source, expected) if source in kinds else []
+        missing = [p for p in way if p not in self.done]
+        if missing and missing == way:
+            start = _seen_from(source, place)
+            what = " and ".join(dict.fromkeys(kinds[p] for p in way))
+            names = " and ".join(_seen_from(p, place) for p in way)
+            verb = "is" if len(way) == 1 else "are"
+            text = f"no {what} between {start} and {place.tap}: {names} {verb} never called"
+            return way[-1], "missing", text
+        kind: Kind = "stale" if source in self.flow.downstream(place) else "input"
+        text = f"{place.tap} reads {_seen_from(source, place)} in place of "
+        return place, kind, text + _seen_from(expected, place)
+
+
+def _seen_from(place: Place, at: Place) -> str:
+    """A tensor's name as it is said at an op: without the sublayer that both are in."""
+    if place.is_weight or place.sublayer == at.sublayer:
+        return place.tap
+    return "embedding" if place.sublayer == "embedding" else str(place)
+
+
+def rows_of(values: Values, tags: Tags, width: int) -> tuple[Ints, NDArray[Any]]:
+    """Return of each row ``[..., width]`` of tags the number of its value and its first element,
+    -1 where the row is not one stretch of one value."""
+    first = tags[..., 0]
+    whole = (tags == first[..., None] + np.arange(width)).all(-1) & (first >= 0)
+    return np.where(whole, numbers_of(first), -1), np.where(whole, first & ((1 << 40) - 1), -1)
