@@ -27,6 +27,7 @@ from goldenctl.commands.options import (
     step_options,
 )
 from goldenctl.commands.sets import Destination, Tell
+from goldenctl.commands.weights import open_weights
 from goldenctl.errors import UsageError, require_torch
 
 if TYPE_CHECKING:
@@ -115,6 +116,9 @@ def _no_choice(word: str) -> bool:
 @click.option("--resume", is_flag=True, help="Go on where it was interrupted; keep what is done.")
 @click.option("--threads", type=click.IntRange(1, 4096), help="CPU threads of torch.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
+@click.option(
+    "-v", "--verbose", is_flag=True, help="Name every tensor that is not read or does not fit."
+)
 def record_command(
     checkpoint: Path | None, golden: Path | None, goldens: Path | None, **options: Any
 ) -> int:
@@ -196,7 +200,7 @@ def _only_golden(
     """With --from-manifest the one argument is the golden, and the recipe says the rest."""
     context = click.get_current_context()
     own = {"manifest", "name", "model_path", "note", "goldens", "force", "threads"}
-    own |= {"repeat", "resume"}
+    own |= {"repeat", "resume", "verbose"}
     for name, value in options.items():
         given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
         if given and name not in own:
@@ -261,6 +265,7 @@ def prepare(
     dtypes: tuple[str, ...] | None = None,
     repeat: int = 1,
     threads: int | None = None,
+    verbose: bool = False,
     **_: object,
 ) -> Recording:
     """Check everything that can be checked before the model runs.
@@ -268,7 +273,6 @@ def prepare(
     Raises MissingError without torch and UsageError for what does not fit the model.
     """
     from goldenctl.golden.layout import Selection
-    from goldenctl.model.checkpoint import Checkpoint
     from goldenctl.model.config import load_config
     from goldenctl.model.source import canonical
     from goldenctl.model.tokens import Inputs, left_out_of_suite, make_cases
@@ -276,8 +280,9 @@ def prepare(
     source = canonical(str(checkpoint))
     checkpoint = model_folder(checkpoint)
     config = load_config(checkpoint)
-    weights = Checkpoint.open(checkpoint)
-    weights.check_against(config)
+    kept_layers = parse_layers(layers, config.num_hidden_layers)
+    selection = Selection(taps, kept_layers, logits, oracle, budget_dtypes or ())
+    weights = open_weights(checkpoint, selection, verbose=verbose)
     if padding_side is not None and not batch:
         message = "--padding says where --batch pads, which was not given"
         raise UsageError(message)
@@ -303,14 +308,12 @@ def prepare(
     if logits == "none" and any(case.generates for case in cases):
         message = "--decode chooses each token by the logits, which --logits none leaves out"
         raise UsageError(message, hint="give --logits last, or the tokens with --force-tokens")
-    kept_layers = parse_layers(layers, config.num_hidden_layers)
     if budget_dtypes and oracle == "none":
         message = "--budget-dtypes: only --oracle makes budgets"
         raise UsageError(message)
     if budget_dtypes and dtypes is None and dtype in budget_dtypes:
         message = f"--budget-dtypes {dtype}: the golden's own dtype has its budget anyway"
         raise UsageError(message)
-    selection = Selection(taps, kept_layers, logits, oracle, budget_dtypes or ())
     require_torch("record")
     import torch
 

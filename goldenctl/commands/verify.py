@@ -77,7 +77,7 @@ def verify_command(
     outputs = replace(outputs, json=outputs.json or output)
     outputs.check()
     prompts = (test_input,) if test_input is not None else ()
-    recording = prepare(model_path, prompts=prompts, dtype=dtype)
+    recording = prepare(model_path, prompts=prompts, dtype=dtype, verbose=shown.verbose)
     if backend != "simulated":
         opened = open_backend(backend, notify=notify)
         check_dtype(opened, dtype)

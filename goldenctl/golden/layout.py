@@ -66,7 +66,16 @@ def computed_sublayers(config: ModelConfig, selection: Selection, step: Step) ->
 
     Without logits, nothing after the last decoder layer that is kept is needed.
     """
-    sublayers = step.sublayers(config, logits=selection.logits)
+    return _needed(step.sublayers(config, logits=selection.logits), selection)
+
+
+def weights_read(config: ModelConfig, selection: Selection) -> frozenset[str]:
+    """The names of the weights that a recording reads."""
+    sublayers = _needed(list(graph.decoder(config, logits=selection.logits)), selection)
+    return frozenset(name for s in sublayers for op in s.ops for name in op.weights)
+
+
+def _needed(sublayers: list[Sublayer], selection: Selection) -> list[Sublayer]:
     if selection.logits == "none" and selection.layers is not None:
         return sublayers[: 1 + 2 * (max(selection.layers) + 1)]
     return sublayers

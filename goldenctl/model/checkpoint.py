@@ -1,14 +1,12 @@
-"""Owns access to a checkpoint's weights: where each one lies, and a read-only view of its bytes."""
+"""A checkpoint's weights by canonical name: where each one lies, a read-only view of its bytes."""
 
 from __future__ import annotations
 
 import mmap
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +16,11 @@ from goldenctl.golden.dtypes import DTYPES
 from goldenctl.model.config import ModelConfig, load_config
 from goldenctl.model.fields import show
 from goldenctl.model.fingerprint import fingerprint
-from goldenctl.model.jsonfile import read_object
+from goldenctl.model.fit import fit, listed, misfit
 from goldenctl.model.names import EMBEDDING, LM_HEAD, parameter_shapes
-from goldenctl.model.safetensors_header import Entry, read_header
-
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-DTYPE_OF_TAG = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
-LISTED_PROBLEMS = 3
-# A layer's tensors, but for the frequencies that older checkpoints hold and nothing reads.
-_OF_LAYER = re.compile(r"model\.layers\.(?!\d+\.self_attn\.rotary_emb\.inv_freq$)")
+from goldenctl.model.safetensors_header import DTYPE_OF_TAG, Entry
+from goldenctl.model.shards import INDEX, WeightFiles, weight_files
+from goldenctl.model.weight_names import canonical_names, grouped
 
 
 @dataclass(frozen=True)
@@ -41,23 +34,32 @@ class WeightRef:
 
 
 class Checkpoint:
-    """The weights of a Hugging Face layout folder; nothing is read until it is mapped."""
+    """The weights of a Hugging Face layout folder; nothing is read until it is mapped.
 
-    def __init__(
-        self, folder: Path, config: ModelConfig, files: dict[Path, dict[str, Entry]]
-    ) -> None:
+    Names are canonical, whatever the files call a tensor; ``renamed`` says which of them call
+    it otherwise.
+    """
+
+    def __init__(self, folder: Path, config: ModelConfig, files: WeightFiles) -> None:
         self.folder = folder
         self.config = config
         self.files = files
-        self._place = {name: path for path, entries in files.items() for name in entries}
+        stored = {
+            name: e.shape for entries in files.headers.values() for name, e in entries.items()
+        }
+        self.renamed = canonical_names(stored, config)
+        self._place: dict[str, tuple[Path, str]] = {}  # of each name: the file, its name there
         self._maps: dict[Path, mmap.mmap] = {}
+        for path, entries in files.headers.items():
+            for name in entries:
+                self._add(path, name)
 
     @staticmethod
     def open(folder: str | Path) -> Checkpoint:
         """Read the config and every safetensors header of ``folder``.
 
         Raises MissingError when something is not there, DamagedError when a file is
-        malformed or the index does not fit its shards, UsageError when the config is not
+        malformed or two files disagree on a tensor, UsageError when the config is not
         supported.
         """
         folder = Path(folder)
@@ -65,7 +67,9 @@ class Checkpoint:
             message = f"{folder}: there is no such folder"
             raise MissingError(message, hint="a checkpoint has config.json and *.safetensors")
         config = load_config(folder)
-        return Checkpoint(folder, config, _read_files(folder))
+        checkpoint = Checkpoint(folder, config, weight_files(folder))
+        checkpoint._require_shards()
+        return checkpoint
 
     def __enter__(self) -> Checkpoint:
         return self
@@ -82,6 +86,10 @@ class Checkpoint:
         """Return every tensor's name, also of those that no forward pass reads."""
         return tuple(self._place)
 
+    def entry(self, name: str) -> Entry:
+        """Return what a file's header says of ``name``; DamagedError when it is not there."""
+        return self._find(name)[1]
+
     def __contains__(self, name: str) -> bool:
         return name in self._place
 
@@ -91,7 +99,7 @@ class Checkpoint:
         Raises DamagedError when the checkpoint has no such tensor and UsageError when its
         dtype is not one that goldenctl computes in (quantized weights).
         """
-        path, entry = self._entry(name)
+        path, entry = self._find(name)
         if entry.tag not in DTYPE_OF_TAG:
             message = f"{path}: tensor {show(name)} has dtype {entry.tag}, which is not supported"
             raise UsageError(message, hint=f"supported are {', '.join(DTYPE_OF_TAG.values())}")
@@ -112,7 +120,7 @@ class Checkpoint:
 
     def drop(self, name: str) -> None:
         """Let the pages of ``name`` leave this process's memory; they are read again on use."""
-        path, entry = self._entry(name)
+        path, entry = self._find(name)
         mapped = self._maps.get(path)
         if mapped is None or entry.size_bytes == 0 or not hasattr(mapped, "madvise"):
             return
@@ -131,71 +139,89 @@ class Checkpoint:
     def fingerprint(self) -> str:
         """Return ``sha256:...`` of the config and of every tensor's name, dtype, shape and bytes.
 
-        How the tensors are spread over files does not matter. Digests of unchanged files
-        are taken from the user's cache.
+        How the tensors are spread over files does not matter, nor what the files call them.
+        Digests of unchanged files are taken from the user's cache.
         """
-        return fingerprint(self.config, self.files)
+        return fingerprint(self.config, self.files.headers, self.renamed)
 
-    def check_against(self, config: ModelConfig) -> tuple[str, ...]:
-        """Check that every weight ``config`` needs is there; return the names it does not use.
+    def check_against(
+        self, config: ModelConfig, *, read: Iterable[str] | None = None, verbose: bool = False
+    ) -> tuple[str, ...]:
+        """Check that the weights are there; return the names that the model does not have.
 
-        Raises DamagedError naming the missing or misshapen tensors, and UsageError for a layer's
-        tensor that the model of ``config`` does not have (another architecture, or fewer layers),
-        and when embeddings are tied but ``lm_head.weight`` is there with other values:
-        transformers 4 ignores it, transformers 5 uses it.
+        All parameters of ``config`` have to be there, or those in ``read``. Raises DamagedError
+        for what is missing or misshapen, UsageError for dtypes that are not supported, both
+        with all that is wrong (``verbose``) or the first of it. UsageError, too, when
+        embeddings are tied but ``lm_head.weight`` has other values: transformers 4 ignores it,
+        transformers 5 uses it.
         """
-        expected = parameter_shapes(config)
-        problems = [p for name, shape in expected.items() if (p := self._problem(name, shape))]
-        if problems:
-            listed = "; ".join(problems[:LISTED_PROBLEMS])
-            more = len(problems) - LISTED_PROBLEMS
-            tail = f"; and {more} more" if more > 0 else ""
-            message = f"{self.folder}: the weights do not fit config.json: {listed}{tail}"
-            raise DamagedError(message)
-        for name in expected:
-            self.tensor(name)  # refuses its dtype
-        if config.tie_word_embeddings and LM_HEAD in self and not self._same(EMBEDDING, LM_HEAD):
+        found = fit({name: self.entry(name) for name in self._place}, config, read)
+        if error := misfit(found, str(self.folder), verbose=verbose):
+            raise error
+        tied = config.tie_word_embeddings and LM_HEAD in self and EMBEDDING in self
+        if tied and not self._same_values(EMBEDDING, LM_HEAD):
             message = (
                 f"{self.folder}: config.json ties the embeddings, but {LM_HEAD} differs from "
                 f"{EMBEDDING}"
             )
             hint = "set tie_word_embeddings to false, or remove the tensor"
             raise UsageError(message, hint=hint)
-        unused = tuple(name for name in self._place if name not in expected)
-        _refuse_of_layers(self.folder, [name for name in unused if _OF_LAYER.match(name)])
-        return unused
+        return found.unread
 
-    def _problem(self, name: str, shape: tuple[int, ...]) -> str:
-        if name not in self:
-            return f"{name} {list(shape)} is missing"
-        actual = self._entry(name)[1].shape
-        return "" if actual == shape else f"{name} is {list(actual)}, expected {list(shape)}"
-
-    def _same(self, first: str, second: str) -> bool:
+    def _same_values(self, first: str, second: str) -> bool:
+        """Whether two tensors hold the same numbers, in whatever dtypes."""
         a, b = self.map(first), self.map(second)
-        if a.dtype != b.dtype or a.shape != b.shape:
-            return False
-        same = all(
-            x.tobytes() == y.tobytes()
-            for start in range(0, len(a), 4096)
-            for x, y in [(a[start : start + 4096], b[start : start + 4096])]
+        same = a.shape == b.shape and all(
+            x.tobytes() == y.tobytes() if x.dtype == y.dtype else _equal(x, y)
+            for x, y in _blocks(a, b)
         )
         self.drop(first)
         self.drop(second)
         return same
 
-    def _entry(self, name: str) -> tuple[Path, Entry]:
+    def _add(self, path: Path, stored: str) -> None:
+        """Take a file's tensor; another file may hold the same once more, but no other bytes."""
+        name = self.renamed.get(stored, stored)
+        if name in self._place:
+            before, entry = self._find(name)
+            again = self.files.headers[path][stored]
+            if (entry.tag, entry.shape) != (again.tag, again.shape) or not np.array_equal(
+                self._bytes(before, entry), self._bytes(path, again)
+            ):
+                where = f"{before.name} and {path.name}"
+                message = f"{self.folder}: tensor {show(name)} differs between {where}"
+                raise DamagedError(message, hint="remove it from one of them")
+        self._place[name] = (path, stored)
+
+    def _require_shards(self) -> None:
+        """Raise MissingError when a shard that is not there holds what the model has."""
+        lacking = [name for name in parameter_shapes(self.config) if name not in self]
+        if self.files.absent and lacking:
+            shard, *others = self.files.absent
+            more = f" (nor are {len(others)} more that it names)" if others else ""
+            lacks = listed(grouped(lacking))
+            message = (
+                f"{shard}: is not there{more}, but {INDEX} names it; no other file has {lacks}"
+            )
+            raise MissingError(message)
+
+    def _bytes(self, path: Path, entry: Entry) -> NDArray[np.uint8]:
+        if entry.size_bytes == 0:
+            return np.empty(0, np.uint8)
+        return np.frombuffer(self._map(path), np.uint8, entry.size_bytes, entry.offset)
+
+    def _find(self, name: str) -> tuple[Path, Entry]:
         if name not in self._place:
             message = f"{self.folder}: there is no tensor {show(name)}"
             raise DamagedError(message)
-        path = self._place[name]
-        return path, self.files[path][name]
+        path, stored = self._place[name]
+        return path, self.files.headers[path][stored]
 
     def _map(self, path: Path) -> mmap.mmap:
         if path not in self._maps:
             with path.open("rb") as file:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            ends = max(e.offset + e.size_bytes for e in self.files[path].values())
+            ends = max(e.offset + e.size_bytes for e in self.files.headers[path].values())
             if len(mapped) != ends:
                 message = f"{path}: has {len(mapped)} bytes, {ends} when it was opened"
                 raise DamagedError(message, hint="the file is being changed")
@@ -203,59 +229,14 @@ class Checkpoint:
         return self._maps[path]
 
 
-def _refuse_of_layers(folder: Path, names: Sequence[str]) -> None:
-    """Raise UsageError for tensors that would be left out of the arithmetic without a word."""
-    if names:
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        message = (
-            f"{folder}: {names[0]}{more} is in the weights, but not in the model of config.json"
-        )
-        raise UsageError(message, hint="it computes something else, or has fewer layers")
+def _blocks(
+    a: NDArray[np.generic], b: NDArray[np.generic]
+) -> Iterator[tuple[NDArray[np.generic], NDArray[np.generic]]]:
+    """Yield rows of both at once, few enough to compare in little memory."""
+    for start in range(0, len(a), 4096):
+        yield a[start : start + 4096], b[start : start + 4096]
 
 
-def _read_files(folder: Path) -> dict[Path, dict[str, Entry]]:
-    """Return the tensors of each file, choosing files in the order transformers does."""
-    single = folder / SINGLE
-    if single.is_file():
-        return {single: read_header(single)}
-    if (folder / INDEX).is_file():
-        return _read_shards(folder)
-    found = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
-    if len(found) == 1:
-        return {found[0]: read_header(found[0])}
-    if found:
-        message = f"{folder}: has {len(found)} *.safetensors files but no {INDEX}"
-        raise MissingError(message)
-    message = f"{folder}: there is no *.safetensors file"
-    raise MissingError(message, hint="weights in other formats have to be converted first")
-
-
-def _read_shards(folder: Path) -> dict[Path, dict[str, Entry]]:
-    index = folder / INDEX
-    weight_map = read_object(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        message = f"{index}: expected an object weight_map"
-        raise DamagedError(message)
-    files: dict[Path, dict[str, Entry]] = {}
-    for shard in dict.fromkeys(_shard_name(value, index) for value in weight_map.values()):
-        files[folder / shard] = read_header(folder / shard)
-    for path, entries in files.items():
-        claimed = {name for name, shard in weight_map.items() if shard == path.name}
-        if claimed != entries.keys():
-            odd = min(claimed ^ entries.keys())
-            where = "is not in that file" if odd in claimed else "is in that file only"
-            _fail_index(index, f"says otherwise than {path.name}: tensor {show(odd)} {where}")
-    return files
-
-
-def _shard_name(value: object, index: Path) -> str:
-    if not isinstance(value, str) or not value.endswith(".safetensors"):
-        _fail_index(index, f"{show(value)} is not the name of a safetensors file")
-    if "/" in value or "\\" in value or not value.isprintable():
-        _fail_index(index, f"{show(value)} is a path, expected a file name in the same folder")
-    return value
-
-
-def _fail_index(index: Path, problem: str) -> NoReturn:
-    message = f"{index}: {problem}"
-    raise DamagedError(message)
+def _equal(x: NDArray[np.generic], y: NDArray[np.generic]) -> bool:
+    """Whether values of two dtypes are the same; float32 holds those of all that are supported."""
+    return np.array_equal(x.astype(np.float32), y.astype(np.float32))

@@ -1,4 +1,4 @@
-"""Owns a checkpoint's fingerprint, and the cache of file digests that makes it cheap."""
+"""A checkpoint's fingerprint, and the cache of file digests that makes it cheap."""
 
 from __future__ import annotations
 
@@ -31,15 +31,20 @@ _HEX = re.compile(r"[0-9a-f]{64}")
 Files = Mapping[Path, Mapping[str, Entry]]
 
 
-def fingerprint(config: ModelConfig, files: Files) -> str:
-    """Return ``sha256:...`` of the canonical JSON of config and tensors with their digests."""
+def fingerprint(config: ModelConfig, files: Files, renamed: Mapping[str, str]) -> str:
+    """Return ``sha256:...`` of the canonical JSON of config and tensors with their digests.
+
+    ``renamed`` has the canonical name of each stored one that has another: the same weights
+    under other names have one fingerprint.
+    """
     cache = _load_cache()
     digests = {path: _file_digests(path, entries, cache) for path, entries in files.items()}
-    tensors = sorted(
-        (name, entry.tag, list(entry.shape), digests[path][name])
+    found = {
+        renamed.get(name, name): (entry.tag, list(entry.shape), digests[path][name])
         for path, entries in files.items()
         for name, entry in entries.items()
-    )
+    }
+    tensors = sorted((name, *said) for name, said in found.items())
     content = {"goldenctl_fingerprint": 1, "config": config.to_dict(), "tensors": tensors}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

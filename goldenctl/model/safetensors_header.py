@@ -43,6 +43,8 @@ ITEM_BITS = {
     "F64": 64,
     "C64": 64,
 }
+# Those of weights that a forward pass can read, by the names of dtypes.
+DTYPE_OF_TAG = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 _TAG = re.compile(r"[A-Z][A-Z0-9_]{0,31}")
 
 

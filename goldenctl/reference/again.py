@@ -8,7 +8,7 @@ import msgspec
 import torch
 
 from goldenctl.errors import DamagedError, MissingError
-from goldenctl.golden.layout import Selection
+from goldenctl.golden.layout import Selection, weights_read
 from goldenctl.golden.recipe import CaseRecipe, ModelRecipe, Recipe
 from goldenctl.model.case import Case
 from goldenctl.model.checkpoint import Checkpoint
@@ -46,10 +46,18 @@ def recording_of(recipe: Recipe, where: str, *, source: str = "") -> Recording:
         message = f"{where}: the checkpoint that was recorded, {source}, is not here"
         raise MissingError(message, hint="--model-path says where it is")
     config = load_config(folder)
-    weights = Checkpoint.open(folder)
-    weights.check_against(config)
-    check_model(model, weights, where)
     layers = None if recipe.layers is None else frozenset(recipe.layers)
+    selection = Selection(
+        recipe.taps,
+        layers,
+        recipe.logits,
+        recipe.oracle,
+        recipe.budget_dtypes,
+        recipe.fused_budget,
+    )
+    weights = Checkpoint.open(folder)
+    weights.check_against(config, read=weights_read(config, selection))
+    check_model(model, weights, where)
     if layers is not None and not all(layer < config.num_hidden_layers for layer in layers):
         _fail(where, f"recipe layers {sorted(layers)}: the model has {config.num_hidden_layers}")
     environment = recipe.reference
@@ -61,14 +69,7 @@ def recording_of(recipe: Recipe, where: str, *, source: str = "") -> Recording:
         tuple(_case(case, config, where) for case in recipe.cases),
         recipe.dtype,
         (environment.device if environment is not None else "") or "cpu",
-        Selection(
-            recipe.taps,
-            layers,
-            recipe.logits,
-            recipe.oracle,
-            recipe.budget_dtypes,
-            recipe.fused_budget,
-        ),
+        selection,
         source=model.path,
     )
 

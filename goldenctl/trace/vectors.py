@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from goldenctl.model.checkpoint import DTYPE_OF_TAG, Checkpoint
+from goldenctl.model.checkpoint import Checkpoint
+from goldenctl.model.safetensors_header import DTYPE_OF_TAG
 from goldenctl.trace.layout import DTYPES
 
 _LEAST_BYTES = 16
@@ -21,10 +22,7 @@ class Vectors:
         self._names = [
             name
             for name in checkpoint.names()
-            for entries in checkpoint.files.values()
-            if name in entries
-            and len(entries[name].shape) == 1
-            and entries[name].tag in DTYPE_OF_TAG
+            if len(checkpoint.entry(name).shape) == 1 and checkpoint.entry(name).tag in DTYPE_OF_TAG
         ]
         self._by_dtype: dict[str, dict[bytes, list[tuple[str, bytes]]]] = {}
 

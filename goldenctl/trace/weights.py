@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from goldenctl.golden.dtypes import DTYPES
-from goldenctl.model.checkpoint import DTYPE_OF_TAG, Checkpoint
+from goldenctl.model.checkpoint import Checkpoint
+from goldenctl.model.safetensors_header import DTYPE_OF_TAG
 from goldenctl.trace.calls import Arg, Weight
 from goldenctl.trace.digest import DigestRows, Digests, digest_rows
 from goldenctl.trace.layout import unpack
@@ -134,7 +135,7 @@ def _agreeing(a: Digests, b: Digests) -> int:
 
 def _matrices(checkpoint: Checkpoint) -> Iterator[tuple[str, NDArray[Any]]]:
     for name in checkpoint.names():
-        entry = next(e[name] for e in checkpoint.files.values() if name in e)
+        entry = checkpoint.entry(name)
         if entry.tag in DTYPE_OF_TAG and 0 not in entry.shape:
             yield name, _matrix(checkpoint, name)
             checkpoint.drop(name)

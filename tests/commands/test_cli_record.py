@@ -279,3 +279,34 @@ def test_a_suite_without_a_tokenizer(call: Call, checkpoint: Path, tmp_path: Pat
     for case in open_golden(out).recipe["cases"]:
         assert case["name"] in shown
         assert case["why"][:20] in " ".join(shown.split())
+
+
+def test_what_is_unusual_about_the_weights_is_said(
+    call: Call, checkpoint: Path, tmp_path: Path, golden: Path, harness: Path
+) -> None:
+    files = pytest.importorskip("safetensors.torch")
+    copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+    path = copy / "model.safetensors"
+    weights = {f"module.{name}": value for name, value in files.load_file(path).items()}
+    extra = weights["module.model.norm.weight"]
+    added = {
+        "model.layers.1.self_attn.q_proj.bias": extra.clone(),
+        "a": extra.clone(),
+        "b": extra.clone(),
+    }
+    files.save_file({**weights, **added}, path)
+    ran = call("record", copy, tmp_path / "g.h5", "--token-ids", "1")
+    assert ran.code == 0
+    assert ran.err.splitlines() == [
+        f"{copy}: 47 tensors read by other names: module.lm_head.weight as lm_head.weight, "
+        "which transformers would not find",
+        f"{copy}: the model of config.json has no model.layers.1.self_attn.q_proj.bias: ignored, "
+        "as transformers ignores it",
+        f"{copy}: 2 tensors not read; -v names them",
+    ]
+    ran = call("record", copy, tmp_path / "named.h5", "--token-ids", "1", "-v")
+    assert ran.err.splitlines()[-1] == f"{copy}: 2 tensors not read: a, b"
+    files.save_file(weights, path)
+    ran = call("replay", golden, tmp_path / "run.h5", "--model-path", copy)
+    assert (ran.code, ran.err) == (0, "")
+    assert call("diff", golden, tmp_path / "run.h5").code == 0
