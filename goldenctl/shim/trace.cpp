@@ -99,7 +99,7 @@ void add_content(Header* header, const char* key, const Content& content) {
 }
 
 // True where an event of the program itself is to be logged.
-bool watches_memory() { return session().active() && depth == 0; }
+bool watches_memory() { return session().wants_memory() && depth == 0; }
 
 Header memory_event(const char* kind) {
     Header header(kind);
