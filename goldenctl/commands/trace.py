@@ -6,8 +6,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,16 +20,20 @@ from goldenctl.commands.options import (
     goldens_option,
     human_bytes,
     plural,
+    progress_bar,
     recorded_folder,
 )
 from goldenctl.commands.replay import notify
 from goldenctl.commands.targets import refuse_other
-from goldenctl.errors import UsageError
+from goldenctl.errors import GoldenctlError, UsageError
 
 if TYPE_CHECKING:
     from goldenctl.golden.file import GoldenFile
+    from goldenctl.model.checkpoint import Checkpoint
+    from goldenctl.trace.calls import Calls
     from goldenctl.trace.launch import Progress
-    from goldenctl.trace.session import Wanted
+    from goldenctl.trace.session import Outcome, Wanted
+    from goldenctl.trace.weights import Book
 
 
 @click.command("trace", short_help="Watch your own engine compute")
@@ -43,68 +48,129 @@ if TYPE_CHECKING:
 )
 @click.option("--max-log", type=BYTES, metavar="SIZE", help="Keep contents up to that, as 20GiB.")
 @click.option("--keep-calls", type=PATH, metavar="FILE", help="Keep the log of its calls.")
+@click.option(
+    "--calls", "log", type=PATH, metavar="FILE", help="Take this log instead of running PROGRAM."
+)
 @goldens_option()
 def trace_command(
-    golden: Path,
-    run: Path,
-    program: tuple[str, ...],
-    *,
-    infini_root: Path | None,
-    ops: str | None,
-    model_path: Path | None,
-    timeout: float | None,
-    max_log: int | None,
-    keep_calls: Path | None,
+    golden: Path, run: Path, program: tuple[str, ...], model_path: Path | None, **options: Any
 ) -> int:
-    """Run PROGRAM as it is, and write down every op that it has InfiniCore compute.
+    """Run PROGRAM as it is, and make a run of every op that it has InfiniCore compute.
 
     PROGRAM and its arguments stand behind two dashes: trace GOLDEN RUN -- PROGRAM ARGS. It is
     not rebuilt: a library is preloaded into it, in front of InfiniCore's C API.
     """
     from goldenctl.golden.file import open_golden
+    from goldenctl.model.checkpoint import Checkpoint
+
+    _refuse_contradictions(program, options)
+    source = open_golden(golden, kind="golden")
+    refuse_other(run, "run")
+    with Checkpoint.open(recorded_folder(source, model_path)) as checkpoint:
+        task = _Task(source, checkpoint, run)
+        if options["log"] is not None:
+            return task.write(options["log"])
+        kept = options["keep_calls"] or run.with_name(f"{run.name}.calls")
+        refuse_other(kept, "calls")
+        task.trace(_wanted(program, **options), kept, always=options["keep_calls"] is not None)
+    return 0
+
+
+def _refuse_contradictions(program: tuple[str, ...], options: dict[str, Any]) -> None:
+    if options["log"] is None and not program:
+        message = "no PROGRAM was given"
+        raise UsageError(message, hint="trace GOLDEN RUN -- PROGRAM ARGS")
+    if options["log"] is None:
+        return
+    for option, value in (
+        ("PROGRAM", program),
+        ("--ops", options["ops"]),
+        ("--timeout", options["timeout"]),
+        ("--max-log", options["max_log"]),
+        ("--keep-calls", options["keep_calls"]),
+    ):
+        if value:
+            message = f"--calls and {option}: a log that is there already is not traced again"
+            raise UsageError(message)
+
+
+def _wanted(
+    program: tuple[str, ...],
+    *,
+    infini_root: Path | None,
+    ops: str | None,
+    timeout: float | None,
+    max_log: int | None,
+    **_: object,
+) -> Wanted:
     from goldenctl.infini.find import find_install
     from goldenctl.trace.session import Wanted, chosen_ops
 
-    if not program:
-        message = "no PROGRAM was given"
-        raise UsageError(message, hint="trace GOLDEN RUN -- PROGRAM ARGS")
-    source = open_golden(golden, kind="golden")
-    refuse_other(run, "run")
-    kept = keep_calls or run.with_name(f"{run.name}.calls")
-    refuse_other(kept, "calls")
     install = find_install(infini_root)
-    wanted = Wanted(program, install, chosen_ops(ops, install), timeout, max_log)
-    return _traced(source, recorded_folder(source, model_path), wanted, kept=kept)
+    return Wanted(program, install, chosen_ops(ops, install), timeout, max_log)
 
 
-def _traced(golden: GoldenFile, folder: Path, wanted: Wanted, *, kept: Path) -> int:
-    """Trace a program and say on standard error what came of it; its output is its own."""
-    from goldenctl.model.checkpoint import Checkpoint
-    from goldenctl.trace.session import log_folder, rescue, trace
+@dataclass(frozen=True)
+class _Task:
+    """One golden, its checkpoint and the run to write; all is told on standard error."""
 
-    started = time.monotonic()
-    with log_folder(kept) as logs, Checkpoint.open(folder) as checkpoint:
-        try:
-            with _progress() as progress:
-                outcome = trace(wanted, checkpoint, logs, notify=_building, progress=progress)
-        except KeyboardInterrupt:
-            if rescue(logs, kept):
-                notify(f"what it did until then is in {kept}: goldenctl inspect {kept}")
-            raise
-        if outcome.calls is not None:
-            count = plural(sum(1 for _ in outcome.calls.calls), "call")
-            size = human_bytes(outcome.calls.path.stat().st_size)
-            notify(f"traced {count}, {size}, in {time.monotonic() - started:.1f} s: {kept}")
-            if len(outcome.ending.logs) > 1:
-                processes = len(outcome.ending.logs)
-                notify(f"{processes} processes called InfiniCore: it is that of the most calls")
-            outcome.calls.path.replace(kept)
-    for note in outcome.calls.notes if outcome.calls is not None else ():
+    golden: GoldenFile
+    checkpoint: Checkpoint
+    run: Path
+
+    def trace(self, wanted: Wanted, kept: Path, *, always: bool) -> None:
+        """Trace a program, and write the run of what it did.
+
+        Its log stays at ``kept`` when that is ``always`` wanted, or when not all went well.
+        """
+        from goldenctl.trace.session import log_folder, rescue, trace
+
+        started = time.monotonic()
+        with log_folder(kept) as logs:
+            try:
+                with _progress() as progress:
+                    outcome = trace(wanted, self.checkpoint, logs, _building, progress)
+                if outcome.calls is not None:
+                    _tell(outcome, outcome.calls, time.monotonic() - started)
+                    if any(outcome.calls.calls):
+                        self.write(outcome.calls.path, outcome.book)
+                if outcome.error is not None:
+                    raise outcome.error
+            except (GoldenctlError, KeyboardInterrupt):
+                if rescue(logs, kept):
+                    notify(f"what it did until then: goldenctl inspect {kept}")
+                raise
+            if always:
+                rescue(logs, kept)
+
+    def write(self, log: Path, book: Book | None = None) -> int:
+        """Write the run of what is in a log; return the exit code."""
+        from goldenctl.trace.calls import read_calls
+        from goldenctl.trace.run import TraceOptions, write_run
+
+        with progress_bar("naming") as progress:
+            summary = write_run(
+                self.golden,
+                self.checkpoint.folder,
+                read_calls(log),
+                self.run,
+                options=TraceOptions(book=book, progress=progress),
+            )
+        for line in summary.lines:
+            notify(line)
+        notify(f"wrote {self.run}; judge it: goldenctl diff {self.golden.path} {self.run}")
+        return 0
+
+
+def _tell(outcome: Outcome, calls: Calls, seconds: float) -> None:
+    count = plural(sum(1 for _ in calls.calls), "call")
+    notify(f"traced {count}, {human_bytes(calls.path.stat().st_size)}, in {seconds:.1f} s")
+    if len(outcome.ending.logs) > 1:
+        processes = len(outcome.ending.logs)
+        notify(f"{processes} processes called InfiniCore: taken is the one of the most calls")
+    for note in calls.notes:
         if note.function:
             notify(f"{note.function}: {note.text}")
-    if outcome.error is not None:
-        raise outcome.error
-    return 0
 
 
 def _building(line: str) -> None:

@@ -57,11 +57,13 @@ class Wanted:
 class Outcome:
     """What came of it: ``calls`` is None where no process called InfiniCore.
 
-    ``error`` is what keeps this from being the whole story of a good run.
+    ``error`` is what keeps this from being the whole story of a good run; ``book`` has the
+    checkpoint's rows, where they were digested.
     """
 
     ending: Ending
     calls: Calls | None
+    book: Book | None
     error: GoldenctlError | None
 
 
@@ -113,15 +115,16 @@ def trace(
         settings["GOLDENCTL_TRACE_OPS"] = ",".join(sorted(wanted.ops))
     if wanted.log_bytes is not None:
         settings["GOLDENCTL_TRACE_LIMIT"] = str(wanted.log_bytes)
+    book = None
     if wanted.ops != frozenset():
-        table = folder / "weights"
         notify(f"digesting the weights of {checkpoint.folder}")
-        Book.of(checkpoint, native_digest_rows(shim)).write_table(table)
-        settings["GOLDENCTL_TRACE_WEIGHTS"] = str(table)
+        book = Book.of(checkpoint, native_digest_rows(shim))
+        book.write_table(folder / "weights")
+        settings["GOLDENCTL_TRACE_WEIGHTS"] = str(folder / "weights")
     command = [str(program), *wanted.command[1:]]
     ending = launch(Launch(command, shim, folder, settings, wanted.timeout_s), progress)
     calls = read_calls(ending.log) if ending.log is not None else None
-    return Outcome(ending, calls, _error(wanted, ending, calls))
+    return Outcome(ending, calls, book, _error(wanted, ending, calls))
 
 
 def rescue(folder: Path, place: Path) -> bool:

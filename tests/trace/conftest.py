@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from goldenctl.cli import run
+from goldenctl.diff.structure import Trace as StructureTrace
 from goldenctl.infini.build import compiler
 from goldenctl.infini.find import Install
 from goldenctl.trace.calls import Calls, read_calls
+from goldenctl.trace.run import TraceSummary
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests share their cores
 HERE = Path(__file__).parent
@@ -59,9 +61,17 @@ Trace = Callable[..., Traced]
 
 @pytest.fixture
 def trace(
-    traced_model: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    traced_model: tuple[Path, Path],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Trace:
-    """Return a function that traces a command line with options before it."""
+    """Return a function that traces a command line with options before it.
+
+    What it computes is no model, and is not named.
+    """
+    summary = TraceSummary(trace=StructureTrace(), steps=())
+    monkeypatch.setattr("goldenctl.trace.run.write_run", lambda *_, **__: summary)
 
     def traced(*command: object, options: tuple[str, ...] = ()) -> Traced:
         kept = tmp_path / "log.calls"

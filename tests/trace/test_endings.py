@@ -138,7 +138,7 @@ def test_interrupting_ends_the_program_and_keeps_its_calls(
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == code, stderr
     kept = tmp_path / "run.h5.calls"
-    assert f"what it did until then is in {kept}" in stderr.decode()
+    assert f"what it did until then: goldenctl inspect {kept}" in stderr.decode()
     assert len(list(read_calls(kept).calls)) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run.h5.calls"]
 
