@@ -14,6 +14,7 @@ from goldenctl.diff.padding import padding_of
 from goldenctl.diff.pictures import Picture, Scale, picture
 from goldenctl.diff.report import BY_BUDGET, Report, TensorResult
 from goldenctl.diff.scopes import is_fused, stored_budget
+from goldenctl.diff.traced import computed_rows, trace_of
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 
@@ -43,7 +44,9 @@ def chosen(report: Report, count: int) -> list[TensorResult]:
 
 def _picture(tensor: TensorResult, mode: str, golden: GoldenFile, run: GoldenFile) -> Picture:
     actual, expected = run.map(tensor.name), golden.map(tensor.name)
-    actual = padding_of(golden, golden.info(tensor.name)).equalised(actual, expected)
+    info = golden.info(tensor.name)
+    counted = computed_rows(trace_of(run), info, padding_of(golden, info))
+    actual = counted.equalised(actual, expected)
     rows = RowErrors.of(expected)
     score(actual, expected, atol=0.0, rtol=0.0, rows=rows)
     if tensor.rule in BY_BUDGET:

@@ -24,9 +24,10 @@ from goldenctl.diff.report import (
     result_of,
     worst_share,
 )
-from goldenctl.diff.scopes import Stored, is_fused, stored_budget
+from goldenctl.diff.scopes import Stored, budget_mode, is_fused, stored_budget
 from goldenctl.diff.timing import step_times
 from goldenctl.diff.tolerance import Check, Policy, Scores, check_limits, limits_for
+from goldenctl.diff.traced import computed_rows, for_report, trace_of, with_local
 from goldenctl.errors import DamagedError, UsageError
 from goldenctl.golden.determinism import Determinism
 from goldenctl.golden.dtypes import DTYPES
@@ -66,7 +67,7 @@ def compare(
     """
     _check_pair(golden, run)
     mode = mode or str(run.recipe.get("mode", "chain" if run.kind == "golden" else "sublayer"))
-    judge = _Judge(golden, run, policy, mode=mode, scorer=scorer)
+    judge = _Judge(golden, run, policy, mode=budget_mode(mode), scorer=scorer)
     names = _replayed(golden, run)
     if scorer is None:
         _verify_inputs(golden, names)
@@ -89,6 +90,7 @@ def compare(
         left_out=len(golden.sublayers) - len(names),
         not_run=tuple(name for name in golden.sublayers if name not in set(names)),
         determinism=_determinism(run),
+        trace=for_report(judge.trace),
     )
 
 
@@ -115,6 +117,8 @@ class _Judge:
         self._mode = mode
         self._score = scorer or self._scored
         sides = (golden, run)
+        self.trace = trace_of(run)
+        self._traces = [trace for trace in map(trace_of, sides) if trace is not None]
         self._not_computed = {tap for side in sides for tap in side.recipe.get("not_computed", ())}
         self._dtype = _stated_dtype(run)
         self._scores: dict[str, Scores] = {}  # by sublayer, once they are judged
@@ -128,7 +132,8 @@ class _Judge:
         for side in (self._golden.sublayers[name], ran):
             if side is not None and side.status != "ok":
                 failure = side.failure or {}
-        tensors = tuple(self._tensor(i, failure) for i in self._by_sublayer.get(name, ()))
+        infos = self._by_sublayer.get(name, ())
+        tensors = tuple(with_local(self._tensor(i, failure), self.trace) for i in infos)
         wrong = first_wrong(tensors, failure)
         return SublayerResult(
             name=name,
@@ -154,7 +159,12 @@ class _Judge:
         if info.tap in self._not_computed and failure is None:
             return result_of(info, "not_computed", message="the backend fuses this op away")
         if info.name in self._not_computed:
-            return result_of(info, "not_computed", message="the engine's dump does not have it")
+            said = (
+                "a fused op does not yield it"
+                if self._traces
+                else "the engine's dump does not have it"
+            )
+            return result_of(info, "not_computed", message=said)
         if failure is not None:
             where = f" at {failure['tap']}" if "tap" in failure else ""
             said = f"{failure.get('reason')}{where}: {failure.get('message')}"
@@ -174,7 +184,9 @@ class _Judge:
         return self._score(info, actual)
 
     def _scored(self, info: TensorInfo, actual: TensorInfo) -> TensorResult:
-        padding = padding_of(self._golden, info)
+        hidden = padding = padding_of(self._golden, info)
+        for trace in self._traces:
+            padding = computed_rows(trace, info, padding)
         got, expected = (padding.without(f.verify(info.name)) for f in (self._run, self._golden))
         rows = RowErrors.of(expected) if expected.size else None
         metrics = score(got, expected, atol=0.0, rtol=_rtol(info, actual), rows=rows)
@@ -197,7 +209,8 @@ class _Judge:
             metrics=metrics,
             logits=score_logits(got, expected) if is_logits else None,
             worst=_place(info, metrics, worst_row, padding),
-            padding_rows=padding.count,
+            padding_rows=hidden.count,
+            absent_rows=padding.count - hidden.count,
             message=stored.note if finite and stored else "" if finite else _non_finite(metrics),
         )
 
@@ -288,7 +301,7 @@ def _check_runs(first: GoldenFile, second: GoldenFile) -> None:
 def _stated_dtype(run: GoldenFile) -> str:
     """The dtype that every output of a run has; empty where it may differ, as in a dump."""
     backend = run.recipe.get("backend") or {}
-    return "" if backend.get("name") == "import" else str(run.recipe.get("dtype", ""))
+    return "" if backend.get("name") in ("import", "trace") else str(run.recipe.get("dtype", ""))
 
 
 def _replayed(golden: GoldenFile, run: GoldenFile) -> list[str]:

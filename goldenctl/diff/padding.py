@@ -65,6 +65,13 @@ class Padding:
         """Return the values in their shape, with zero where nothing counts."""
         return values if self.rows is None else self.equalised(values, np.zeros_like(values))
 
+    def only(self, rows: NDArray[np.bool_]) -> Padding:
+        """Leave out further rows."""
+        if self.rows is None:
+            return Padding(rows)
+        elements = None if self.elements is None else self.elements[rows[self.rows]]
+        return Padding(self.rows & rows, elements)
+
     def row_index(self, row: int) -> int:
         """Return the place in the whole tensor of a row that counts."""
         if self.rows is None:

@@ -17,6 +17,7 @@ from goldenctl.diff.findings import Culprit, Findings
 from goldenctl.diff.metrics import LogitMetrics, Metrics
 from goldenctl.diff.pictures import Picture
 from goldenctl.diff.selftest import Selftest
+from goldenctl.diff.structure import Finding, Local, Trace
 from goldenctl.diff.timing import StepTime
 from goldenctl.diff.tolerance import Check
 from goldenctl.golden.determinism import Determinism
@@ -42,7 +43,9 @@ class TensorResult(
     ``state`` is passed, failed, missing, extra, shape_mismatch, dtype_mismatch, crashed,
     not_computed or unsure (a sketch cannot tell). ``rule`` names what judged it (``budget``,
     ``truth``, ``sketch``, ``digest`` or the policy), ``share`` is the part of its tolerance
-    used, over 1 when it fails. ``padding_rows`` rows are of padding tokens and were left out.
+    used, over 1 when it fails. ``padding_rows`` rows are of padding tokens and were left out,
+    ``absent_rows`` are of tokens that the engine did not compute this tensor for. ``local`` is
+    how a traced op was by itself, from the inputs that the engine gave it.
     """
 
     name: str
@@ -62,6 +65,8 @@ class TensorResult(
     worst: str = ""
     message: str = ""
     padding_rows: int = 0
+    absent_rows: int = 0
+    local: Local | None = None
     expected_ns: Nanoseconds = 0
     actual_ns: Nanoseconds = 0
     expected_iqr_ns: Nanoseconds = 0
@@ -70,6 +75,14 @@ class TensorResult(
     @property
     def ok(self) -> bool:
         return self.state == PASSED
+
+    @property
+    def part(self) -> str:
+        """Its part in an error of a traced engine: ``culprit`` where the op is wrong by itself,
+        ``victim`` where it is right and what it was given is wrong; else empty."""
+        if self.local is None or self.ok:
+            return ""
+        return "victim" if self.local.ok else "culprit"
 
 
 class SublayerResult(
@@ -118,7 +131,7 @@ class Report(
     ``checks`` are the steps of ``check``; the rest is then of the one that is wrong first.
     ``differs`` says, of two goldens, what else is not the same: torch, threads, dtype, ...
     ``left_out`` is how many of the golden's sublayers the run does not have, ``not_run`` are
-    their names.
+    their names. ``trace`` is what a traced engine's calls prove, without any tolerance.
     """
 
     golden: Provenance
@@ -139,6 +152,7 @@ class Report(
     checks: tuple[CheckStep, ...] = ()
     left_out: int = 0
     not_run: tuple[str, ...] = ()
+    trace: Trace | None = None
 
     @property
     def tensors(self) -> list[TensorResult]:
@@ -153,16 +167,22 @@ class Report(
         return self.findings.culprits if self.findings is not None else ()
 
     @property
+    def structure(self) -> tuple[Finding, ...]:
+        """What a traced engine does otherwise than the model."""
+        return self.trace.findings if self.trace is not None else ()
+
+    @property
     def ok(self) -> bool:
         """Every tensor passed, there was at least one, no sublayer crashed, and there is no
-        culprit. A selftest: it kept its rates. A check: every step passed."""
+        culprit and no finding about the structure. A selftest: it kept its rates. A check:
+        every step passed."""
         if self.selftest is not None:
             return self.selftest.ok
         if self.command == "check":
             return bool(self.checks) and all(step.ok for step in self.checks)
         crashed = any(sublayer.state == CRASHED for sublayer in self.sublayers)
         right = bool(self.compared) and all(t.ok for t in self.compared)
-        return right and not crashed and not self.culprits
+        return right and not crashed and not self.culprits and not self.structure
 
     @property
     def exit_code(self) -> int:

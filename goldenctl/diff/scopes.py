@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from goldenctl.diff.structure import MODE as TRACE_MODE
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import (
     BUDGET_SCOPES,
@@ -38,11 +39,17 @@ class Stored:
     note: str = ""
 
 
+def budget_mode(mode: str) -> str:
+    """Return the replay mode whose budgets are a run's: a traced engine computes as a chain."""
+    return "chain" if mode == TRACE_MODE else mode
+
+
 def stored_budget(
     golden: GoldenFile, info: TensorInfo, actual_dtype: str, *, mode: str, fused: bool
 ) -> Stored | None:
     """Return the budget of one of the golden's tensors for a result of ``actual_dtype``; None
     where it was not recorded."""
+    mode = budget_mode(mode)
     name = budget_path(info.name, recorded=info.dtype, actual=actual_dtype)
     if mode not in BUDGET_SCOPES or name not in golden.tensors:
         return None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
 
+MODE = "trace"
 Kind = Literal[
     "missing", "extra", "doubled", "order", "input", "stale", "weight", "scalar", "tables",
     "positions", "tokens", "mask", "cache", "heads",
@@ -61,11 +63,14 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     unexplained: dict[str, int] = {}
 
 
-class Trace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Trace(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
     """What a run of mode ``trace`` says beside its tensors; it lies in the run's recipe.
 
     ``local`` are judgements by tensor; empty where ``local_note`` says why there are none.
-    ``rows`` names tensors of which only some tokens were computed, and the token indices.
+    ``rows`` names tensors of which only some tokens were computed, and the token indices. In a
+    report both are with the tensors.
     """
 
     program: tuple[str, ...] = ()
@@ -75,3 +80,17 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     local: dict[str, Local] = {}
     local_note: str = ""
     rows: dict[str, tuple[int, ...]] = {}
+
+    def lines(self) -> Iterator[str]:
+        """Say what of a golden was found among the calls, and what was not understood."""
+        cover = self.coverage
+        if cover is not None:
+            said = f"{cover.found} of {cover.expected} tensors found"
+            said += f", {cover.fused} fused away" if cover.fused else ""
+            yield said + (f", {cover.absent} not computed by any call" if cover.absent else "")
+            if cover.unexplained:
+                each = [f"{name} ({count})" for name, count in cover.unexplained.items()]
+                yield f"calls that are no op of the model: {', '.join(each)}"
+        yield from self.notes
+        if self.local_note:
+            yield self.local_note

@@ -66,6 +66,7 @@ class _Known(msgspec.Struct):
     repeat: Annotated[int, Meta(ge=1, lt=1 << 31)] = 1
     iqr_ns: dict[_Path, Annotated[int, Meta(ge=0, lt=1 << 62)]] | None = None
     determinism: Determinism | None = None
+    trace: dict[str, Any] | None = None
     sublayers: _Names | None = None
     not_computed: _Names = []
     faults: _Names = []

@@ -79,7 +79,7 @@ class _Judge:
     def _op(self, step: Step, sublayer: Sublayer, op: Op) -> Local | None:
         place = Place(step.case.name, sublayer.name, op.output)
         picture = self._pictures.get(place)
-        if picture is None or place in self._tracing.unjudged:
+        if picture is None or (place, _name(step)) in self._tracing.unjudged:
             return None
         if op.kind == "embedding":
             return Local(share=0.0, rel_l2=0.0)  # it was found by its bytes
@@ -152,7 +152,7 @@ class _Judge:
         flow = self._tracing.flows[step.case.name]
         own = Place(step.case.name, sublayer.name, own_name(name))
         expected = own if own in flow.nodes else flow.nodes[place].inputs[index]
-        other = self._tracing.reads.get((place, index))
+        other = self._tracing.reads.get((place, index, _name(step)))
         if other is None or other.is_weight or other not in self._pictures:
             return expected
         mine = self._pictures.get(expected)
@@ -169,6 +169,10 @@ class _Judge:
         return np.where(picture.written[index], picture.data[index], np.nan).astype(
             picture.data.dtype
         )
+
+
+def _name(step: Step) -> str:
+    return f"{step.case.name}/{step.number:02d}"
 
 
 def _given_by_case() -> tuple[str, ...]:

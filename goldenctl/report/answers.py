@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from goldenctl.diff.findings import Culprit
 from goldenctl.diff.report import BY_BUDGET, CRASHED, WARN_SHARE, Report, TensorResult, worst_share
 from goldenctl.diff.selftest import LEAST_CAUGHT, LEAST_LOCATED, LEAST_NAMED, Selftest
+from goldenctl.report.structure import headline, structure
 from goldenctl.report.uncompared import silence
 from goldenctl.report.words import (
     RULES,
@@ -54,6 +55,8 @@ def answers(report: Report) -> Answers:
         return _of_check(report)
     if report.ok:
         return Answers(True, _passed(report), sure=_sure_of_pass(report))
+    if report.structure:
+        return _of_structure(report)
     first = first_culprit(report)
     if first is None:
         return Answers(False, _failed(report))
@@ -79,6 +82,23 @@ def main_group(report: Report) -> str:
     first = None if report.ok else first_culprit(report)
     groups = groups_of(report) or [""]
     return group_of(first.name) if first is not None else groups[0]
+
+
+def _of_structure(report: Report) -> Answers:
+    first = structure(report)[0]
+    op = first.first.op
+    place = first.first.place if op == "output" else f"{first.first.place}.{op}"
+    return Answers(
+        False,
+        "; ".join([headline(report), *([] if _all_right(report) else [_failed(report)])]),
+        where=", ".join([place, *first.details]),
+        kind=first.first.text,
+        sure="proved by what the engine's calls read, without any tolerance",
+    )
+
+
+def _all_right(report: Report) -> bool:
+    return all(tensor.ok for tensor in report.compared)
 
 
 def _passed(report: Report) -> str:

@@ -32,6 +32,7 @@ from goldenctl.report.console_parts import clean, indented, make_console, unbrok
 from goldenctl.report.console_selftest import selftest_view
 from goldenctl.report.console_table import Row, SublayerTable
 from goldenctl.report.determinism import lines as determinism_lines
+from goldenctl.report.structure import by_themselves, headline, structure
 from goldenctl.report.timing import step_lines
 from goldenctl.report.uncompared import not_compared
 from goldenctl.report.words import (
@@ -57,6 +58,8 @@ from goldenctl.report.words import (
     used,
     used_by,
 )
+
+_MOST_FINDINGS = 12
 
 
 def print_report(
@@ -96,6 +99,7 @@ def view(
         every = verbose or only is not None
         parts.append(findings_view(report, matches, every=every, verbose=verbose))
         return Group(*parts, *_details(report, matches) if verbose else ())
+    parts += indented(_structure(report))
     parts += indented(_verdict(report))
     parts += indented(step_lines(report))
     if report.determinism is not None:
@@ -110,6 +114,16 @@ def view(
         if verbose:
             parts += [_tensor_table(report, s, matches) for s in sublayers]
     return Group(*parts)
+
+
+def _structure(report: Report) -> Iterator[str]:
+    """What a trace proves comes before any number."""
+    found = structure(report)
+    for said in found[:_MOST_FINDINGS]:
+        yield f"[bold red]✗[/] [bold]{clean(said.text)}[/]"
+        yield from (f"  {clean(line)}" for line in said.details)
+    if len(found) > _MOST_FINDINGS:
+        yield f"  and {len(found) - _MOST_FINDINGS} more: --json or --html has all"
 
 
 def _details(report: Report, matches: Matcher) -> list[RenderableType]:
@@ -135,7 +149,10 @@ def _chosen(
 def _verdict(report: Report) -> list[str]:
     compared = report.compared
     lines = []
-    if report.ok:
+    right = all(tensor.ok for tensor in compared)
+    if compared and right and report.structure:
+        lines.append(f"[bold red]✗ FAIL[/]  {headline(report)}; every number is within tolerance")
+    elif report.ok:
         share = worst_share(compared)
         head = f"[bold green]✓ PASS[/]  {plural(len(compared), 'tensor')} of "
         head += plural(len(report.sublayers), "sublayer")
@@ -152,12 +169,19 @@ def _verdict(report: Report) -> list[str]:
     first = report.first_wrong
     if first is not None:
         lines += _first_wrong(report, first)
+    if report.trace is not None:
+        own = by_themselves(report)
+        told = [*filter(None, [own]), *report.trace.lines()]
+        lines += [f"  {clean(line)}" for line in told]
     skipped = dict.fromkeys(t.tap for t in report.tensors if t.state == "not_computed")
     if skipped:
         taps = ", ".join(skipped)
         lines.append(f"  not computed by this backend, so not judged: {clean(taps)}")
     said = dict.fromkeys(t.message for t in compared if t.ok and t.message)
     lines += [f"  {clean(line)}" for line in said]
+    absent = sum(tensor.absent_rows for tensor in report.tensors)
+    if absent:
+        lines.append(f"  not computed by the engine, so not judged: {plural(absent, 'row')}")
     if report.padding_rows:
         lines.append(f"  left out: {plural(report.padding_rows, 'row')} of padding tokens")
     judged = [rules(report), f"mode: {report.mode}", *filter(None, [dtypes(report)])]
@@ -192,6 +216,11 @@ def _first_wrong(report: Report, first: TensorResult) -> list[str]:
             lines.append(f"  {UNTOLD}")
     if first.worst:
         lines.append(f"  worst at {clean(first.worst)}")
+    if first.local is not None:
+        own = f"right by itself, {percent(first.local.share)} of its tolerance used"
+        if not first.local.ok:
+            own = f"wrong by itself, {times(first.local.share)}"
+        lines.append(f"  {own}, from what the engine gave it")
     words = next((p.looks_like for p in report.pictures if p.name == first.name), ())
     if words:
         lines.append(f"  the error looks like: {clean('; '.join(words))}")

@@ -13,7 +13,14 @@ from importlib import resources
 
 from goldenctl import __version__
 from goldenctl.diff.report import Report
-from goldenctl.report import html_course, html_matrix, html_selftest, html_tensors, matrix
+from goldenctl.report import (
+    html_course,
+    html_matrix,
+    html_selftest,
+    html_structure,
+    html_tensors,
+    matrix,
+)
 from goldenctl.report.answers import Answers, answers
 from goldenctl.report.commands import commands
 from goldenctl.report.html_parts import Section, command, escape, facts
@@ -122,6 +129,7 @@ def _sections(report: Report) -> Iterator[Section]:
     if report.selftest is not None:
         yield from html_selftest.sections(report.selftest)
     else:
+        yield html_structure.section(report)
         yield html_tensors.checks(report)
         yield html_tensors.cases(report)
         yield html_tensors.culprits(report)

@@ -52,6 +52,9 @@ def _suites(report: Report) -> Iterator[ET.Element]:
     places = Places(report)
     if report.checks:
         yield _finish("check", [_step(step) for step in report.checks])
+    if report.trace is not None:
+        found = [_failing(f.place, f.op, f.text) for f in report.structure]
+        yield _finish("structure", found or [_element("trace", "structure", 0.0)])
     for sublayer in report.sublayers:
         yield _suite(report, places, sublayer)
     if report.extra:
@@ -113,6 +116,8 @@ def _details(tensor: TensorResult) -> Iterator[str]:
     if tensor.metrics is not None:
         rel_l2, cosine, ulp = numbers(tensor.metrics)
         yield f"relative L2 error {rel_l2}, cosine {cosine}, largest ULP distance {ulp}"
+    if tensor.local is not None:
+        yield f"by itself: {tensor.local.share:.3g} of its tolerance ({tensor.part or 'right'})"
     for check in tensor.checks:
         yield f"{check.metric}: {check.value:.6g}, limit {check.limit:.6g}"
     if tensor.worst:

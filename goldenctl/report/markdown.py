@@ -18,6 +18,7 @@ from goldenctl.report.commands import commands
 from goldenctl.report.determinism import lines
 from goldenctl.report.matrix import HINT, Cell, matrix_rows, verdict
 from goldenctl.report.matrix import lines as run_lines
+from goldenctl.report.structure import by_themselves, structure
 from goldenctl.report.timing import step_lines
 from goldenctl.report.uncompared import silence
 from goldenctl.report.words import (
@@ -115,6 +116,12 @@ def _head(report: Report, said: Answers) -> Iterator[str]:
     ):
         if text:
             yield f"- **{label}:** {_text(text)}" if label else f"- {_text(text)}"
+    for found in structure(report):
+        details = f" ({_text('; '.join(found.details))})" if found.details else ""
+        yield f"- ❌ **{_text(found.text)}**{details}"
+    if report.trace is not None:
+        for line in filter(None, (by_themselves(report), *report.trace.lines())):
+            yield f"- {_text(line)}"
     for line in (*step_lines(report), *_determinism(report)):
         yield f"- {_text(line.strip())}"
     yield ""

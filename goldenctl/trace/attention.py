@@ -157,7 +157,7 @@ def _check_keys(tracing: Tracing, place: Place, queries: _Heads, keys: _Heads) -
     columns = keys.token.shape[1]
     if columns <= last:
         text = f"scores see {columns} of {last + 1} keys"
-        tracing.unjudged.add(place)
+        tracing.unjudge(place)
         tracing.find(place, "mask", text)
         return
     assert tokens.tokens_of is not None
@@ -169,7 +169,7 @@ def _check_keys(tracing: Tracing, place: Place, queries: _Heads, keys: _Heads) -
             slot = int(lacking[0])
             held = int(seen[slot]) if slot < len(seen) else -1
             what = f"the key of token {held}" if held >= 0 else "what was never written"
-            tracing.unjudged.add(place)
+            tracing.unjudge(place)
             tracing.find(place, "cache", f"slot {slot} of the cache holds {what}")
             return
 
@@ -181,7 +181,7 @@ def _check_values(tracing: Tracing, place: Place, columns: Ints, tokens: Ints) -
         at = tuple(np.argwhere(wrong)[0])
         held = int(tokens[at])
         what = f"the value of token {held}" if held >= 0 else "what was never written"
-        tracing.unjudged.add(place)
+        tracing.unjudge(place)
         tracing.find(place, "cache", f"slot {int(columns[at])} of the cache of values holds {what}")
 
 
@@ -197,7 +197,7 @@ def _check_pairs(tracing: Tracing, place: Place, heads: Ints, kv_heads: Ints) ->
             f"query head {int(heads[n, row])} reads key head {int(kv_heads[n, column])}, "
             f"expected {int(expected[n, row, 0])}"
         )
-        tracing.unjudged.add(place)
+        tracing.unjudge(place)
         tracing.find(place, "heads", text)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import tempfile
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,12 +19,12 @@ from goldenctl.trace.values import Place, Values, flats_of, numbers_of
 @dataclass
 class Picture:
     """One value: its elements in [B, all tokens, ...], which of them were computed, and the time
-    that the calls took."""
+    that the calls took in each step (``default/00``)."""
 
     place: Place
     data: NDArray[Any]
     written: NDArray[np.bool_]
-    time_ns: int = 0
+    time_ns: Counter[str] = field(default_factory=Counter)
 
     @property
     def rows(self) -> NDArray[np.bool_]:
@@ -39,8 +41,11 @@ class Canvas:
         self._end = 0
         self.pictures: dict[Place, Picture] = {}
 
-    def put(self, tags: Tags, values: NDArray[Any], time_ns: int) -> None:
-        """Store the elements of an output by their tags; unknown ones are left out."""
+    def put(
+        self, tags: Tags, values: NDArray[Any], steps: Sequence[str] = (), time_ns: int = 0
+    ) -> None:
+        """Store the elements of an output by their tags; unknown ones are left out. The time is
+        shared by the values and steps that one call computes."""
         numbers = numbers_of(tags)
         present = [int(n) for n in np.unique(numbers) if n >= 0]
         for number in present:
@@ -49,7 +54,8 @@ class Canvas:
             flats = flats_of(tags[mine])
             picture.data.reshape(-1)[flats] = values[mine].astype(picture.data.dtype, copy=False)
             picture.written.reshape(-1)[flats] = True
-            picture.time_ns += time_ns // len(present)
+            for step in steps:
+                picture.time_ns[step] += time_ns // (len(present) * len(steps))
 
     def _picture(self, number: int, dtype: np.dtype[Any]) -> Picture:
         place = self._values.place(number)

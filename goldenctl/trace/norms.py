@@ -8,7 +8,7 @@ from goldenctl.trace.args import inputs, number, outputs
 from goldenctl.trace.calls import Arg, Call
 from goldenctl.trace.memory import UNKNOWN, Tags
 from goldenctl.trace.sums import add
-from goldenctl.trace.tracing import Tracing
+from goldenctl.trace.tracing import Tracing, said
 from goldenctl.trace.values import Place, flats_of, numbers_of, tag_of
 from goldenctl.trace.weighing import check_weight, weight_names
 
@@ -49,7 +49,7 @@ def _normed(tracing: Tracing, call: Call, args: tuple[Arg, Arg], tags: Tags, x: 
     expected = float(node.op.attrs["epsilon"])
     epsilon = number(call, expected, "epsilon", "eps")
     if abs(epsilon - expected) > _CLOSE * expected:
-        text = f"{place.tap} has epsilon {epsilon:.6g}, the checkpoint says {expected:.6g}"
+        text = f"{said(place, place)} has epsilon {epsilon:.6g}, the checkpoint says {expected:.6g}"
         tracing.find(place, "scalar", text)
     tracing.yields(call, y, moved(tracing, place, tags, x))
 

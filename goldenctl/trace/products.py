@@ -13,7 +13,7 @@ from goldenctl.trace.args import number, outputs
 from goldenctl.trace.calls import Arg, Call
 from goldenctl.trace.memory import UNKNOWN, Tags
 from goldenctl.trace.sums import note_bias
-from goldenctl.trace.tracing import Tracing
+from goldenctl.trace.tracing import Tracing, said
 from goldenctl.trace.values import Ints, Place, flats_of, numbers_of, tag_of
 from goldenctl.trace.weighing import check_weight
 
@@ -120,7 +120,7 @@ def _check_transposed(tracing: Tracing, weight: Arg, result: Tags) -> None:
     if outer_is_rows != (known.form == "transposed"):
         for place in tracing.values.found(result):
             if place is not None:
-                tracing.find(place, "weight", f"{place.tap}'s weight is used transposed")
+                tracing.find(place, "weight", f"{said(place, place)}'s weight is used transposed")
 
 
 def gemm(tracing: Tracing, call: Call) -> None:

@@ -50,5 +50,5 @@ def _fill(
     for where in np.argwhere(unknown):
         at = tuple(where)
         row = known.get(data[at].tobytes())
-        if row is not None:
+        if row is not None and (data[at] != data[at][0]).any():  # zeros are anyone's
             tags[at] = tag_of(number, np.arange(width) + row * width)

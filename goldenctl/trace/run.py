@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from goldenctl.diff.structure import Coverage, Local, Trace
+from goldenctl.diff.structure import MODE, Coverage, Local, Trace
 from goldenctl.errors import DamagedError, MissingError, UsageError, require_torch
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import SublayerInfo, TensorInfo, TensorSpec
@@ -29,7 +29,6 @@ from goldenctl.trace.values import Place
 from goldenctl.trace.weights import Book
 
 Progress = Callable[[int, int, str], None]
-MODE = "trace"
 BACKEND = "trace"
 
 
@@ -51,7 +50,7 @@ class TraceSummary:
     @property
     def lines(self) -> tuple[str, ...]:
         """Lines to print: the coverage, what is wrong with the structure, what was not judged."""
-        return (*coverage_lines(self.trace), *(f"✗ {finding}" for finding in self.trace.findings))
+        return (*self.trace.lines(), *(f"✗ {finding}" for finding in self.trace.findings))
 
 
 @dataclass(frozen=True)
@@ -92,25 +91,6 @@ def write_run(
     return TraceSummary(
         trace, tuple(path.replace("cases/", "").replace("/steps", "") for path in steps)
     )
-
-
-def coverage_lines(trace: Trace) -> Iterator[str]:
-    """Say what was found of a golden, and what of the calls was not understood."""
-    cover = trace.coverage
-    if cover is None:
-        return
-    said = f"{cover.found} of {cover.expected} tensors found"
-    if cover.fused:
-        said += f", {cover.fused} fused away"
-    if cover.absent:
-        said += f", {cover.absent} not computed by any call"
-    yield said
-    if cover.unexplained:
-        each = ", ".join(f"{name} ({count})" for name, count in cover.unexplained.items())
-        yield f"calls that are no op of the model: {each}"
-    yield from trace.notes
-    if trace.local_note:
-        yield trace.local_note
 
 
 def _checkpoint(golden: GoldenFile, folder: Path) -> Checkpoint:
@@ -277,7 +257,10 @@ def _write(
     ) as writer:
         for spec, part in zip(specs, parts, strict=True):
             writer.write(spec.name, np.ascontiguousarray(part.data).reshape(-1).view("u1").data)
-        times = {part.info.name: part.picture.time_ns for part in parts}
+        times = {
+            part.info.name: part.picture.time_ns[f"{part.info.case}/{part.info.step}"]
+            for part in parts
+        }
         totals: Counter[str] = Counter()
         for name, time_ns in times.items():
             totals[name.rpartition("/")[0]] += time_ns
@@ -311,9 +294,3 @@ def _recipe(
         "grafts": [],
         "trace": msgspec.to_builtins(trace),
     }
-
-
-def trace_of(recipe: Mapping[str, Any]) -> Trace | None:
-    """Return what a run of mode ``trace`` says; DamagedError when it is not as it should be."""
-    found = recipe.get("trace")
-    return None if found is None else msgspec.convert(found, Trace)

@@ -63,7 +63,8 @@ def _gated(tracing: Tracing, call: Call, out: Arg, both: tuple[Tags, Tags]) -> N
         return
     up, gate = tracing.flow.nodes[place].inputs
     if found == [gate, up]:
-        tracing.reads[place, 0], tracing.reads[place, 1] = gate, up
+        for step in tracing.now.names:
+            tracing.reads[place, 0, step], tracing.reads[place, 1, step] = gate, up
         text = "up_proj is activated in place of gate_proj: gate_proj's bytes are used as up_proj"
         tracing.find(place, "weight", text)
     else:

@@ -20,10 +20,12 @@ from goldenctl.trace.layout import packed_count, unpack
 from goldenctl.trace.memory import UNKNOWN, Memory, Tags
 from goldenctl.trace.passes import Pass, Tokens
 from goldenctl.trace.recover import recovered
-from goldenctl.trace.values import WEIGHTS, Ints, Place, Values, numbers_of, tag_of
+from goldenctl.trace.values import WEIGHTS, Place, Values, numbers_of, tag_of
 from goldenctl.trace.vectors import Vectors
 from goldenctl.trace.weights import Book, Piece
 
+# What is said once of an op, with the numbers of the first step that shows it.
+_ONCE = ("positions", "mask", "cache")
 _SMALL_WEIGHT = 1 << 20  # elements of a weight that is followed element by element
 
 
@@ -41,8 +43,8 @@ class Tracing:
     ever: set[Place] = field(default_factory=set)
     fused: set[Place] = field(default_factory=set)
     biased: set[Place] = field(default_factory=set)
-    reads: dict[tuple[Place, int], Place] = field(default_factory=dict)
-    unjudged: set[Place] = field(default_factory=set)
+    reads: dict[tuple[Place, int, str], Place] = field(default_factory=dict)  # by step
+    unjudged: set[tuple[Place, str]] = field(default_factory=set)  # likewise
     hidden: dict[str, Tags] = field(default_factory=dict)  # by content, the pass's embeddings
     notes: dict[str, None] = field(default_factory=dict)
     unexplained: Counter[str] = field(default_factory=Counter)
@@ -157,12 +159,14 @@ class Tracing:
         return self._by_order(kind, sources, fit) or next(iter(by_flow), None)
 
     def _by_order(self, kind: str, sources: Sequence[Place], fit: list[Place]) -> Place | None:
+        """Return the nearest op behind the sources that is still to come: in their sublayer, else
+        the same op once more, else in another one."""
         for source in sources:
-            for place in self.flow.downstream(source):
-                if place in fit and place not in self.done:
-                    return place
-            if source in fit and self.flow.nodes[source].op.kind == kind:
-                return source
+            behind = [p for p in self.flow.downstream(source) if p in fit and p not in self.done]
+            near = [p for p in behind if p.sublayer == source.sublayer]
+            again = [source] if source in fit else []
+            for place in (*near, *again, *behind):
+                return place
         return None
 
     # --- writing ---
@@ -175,7 +179,7 @@ class Tracing:
                 self.done.add(place)
                 self.ever.add(place)
         if self.calls.holds(arg.after) and self.now.wrong == "":
-            self.canvas.put(tags, self.calls.after(arg), call.time_ns)
+            self.canvas.put(tags, self.calls.after(arg), self.now.names, call.time_ns)
 
     def forget(self, arg: Arg) -> None:
         """Store that an output is nothing known; of one that is changed in part, what is new is
@@ -190,7 +194,7 @@ class Tracing:
         self.done.add(place)
         self.ever.add(place)
         if not self.now.wrong:
-            self.canvas.put(tags, values, 0)
+            self.canvas.put(tags, values)
 
     def number(self, place: Place) -> int:
         node = self.flows[place.case].nodes[place]
@@ -200,7 +204,9 @@ class Tracing:
 
     def find(self, place: Place, kind: Kind, text: str) -> None:
         """Note what is wrong with an op, once for all passes that show it."""
-        key = (place.sublayer, place.tap, kind, text)
+        alike = [k for k in self._found if k[:3] == (place.sublayer, place.tap, kind)]
+        one = kind in _ONCE and alike
+        key = alike[0] if one else (place.sublayer, place.tap, kind, text)
         self._found.setdefault(key, {}).update(dict.fromkeys(self.now.names))
 
     def find_tokens(self, case: str, text: str) -> None:
@@ -217,47 +223,47 @@ class Tracing:
     def check_input(self, place: Place, index: int, actual: Sequence[Place | None]) -> bool:
         """Hold what an op reads against the graph; say whether it is the right tensor."""
         expected = self.flow.nodes[place].inputs[index]
-        if expected in actual or not actual:
-            strangers = [p for p in actual if p not in (expected, None)]
-            if not strangers:
-                return True
-            actual = strangers
-        known = [p for p in actual if p is not None]
-        if not known:
+        strangers = [p for p in actual if p not in (expected, None)]
+        if not strangers or strangers[0] is None:
             return True
-        source = known[0]
-        self.reads[place, index] = source
+        source = strangers[0]
+        for step in self.now.names:
+            if expected in actual:
+                self.unjudged.add((place, step))
+            else:
+                self.reads[place, index, step] = source
         self.find(*self._why(place, expected, source))
         return False
+
+    def unjudge(self, place: Place) -> None:
+        """Note that an op read what no tensor of its step is."""
+        self.unjudged |= {(place, step) for step in self.now.names}
 
     def _why(self, place: Place, expected: Place, source: Place) -> tuple[Place, Kind, str]:
         kinds = {p: n.op.kind for p, n in self.flow.nodes.items()}
         if source == place:
-            return place, "doubled", f"{place.tap} is computed twice: {kinds[place]} on its result"
+            what = kinds[place]
+            return place, "doubled", f"{what} twice: {said(place, place)} is computed of itself"
         way = self.flow.between(source, expected) if source in kinds else []
         missing = [p for p in way if p not in self.done]
         if missing and missing == way:
-            start = _seen_from(source, place)
             what = " and ".join(dict.fromkeys(kinds[p] for p in way))
-            names = " and ".join(_seen_from(p, place) for p in way)
+            names = " and ".join(said(p, place) for p in way)
             verb = "is" if len(way) == 1 else "are"
-            text = f"no {what} between {start} and {place.tap}: {names} {verb} never called"
-            return way[-1], "missing", text
+            between = f"between {said(source, place)} and {said(place, place)}"
+            return way[-1], "missing", f"no {what} {between}: {names} {verb} never called"
         kind: Kind = "stale" if source in self.flow.downstream(place) else "input"
-        text = f"{place.tap} reads {_seen_from(source, place)} in place of "
-        return place, kind, text + _seen_from(expected, place)
+        if source.tap == expected.tap and source.sublayer != expected.sublayer:
+            kind = "cache" if kinds[place] in ("matmul_qk", "matmul_pv") else kind
+        verb = "adds" if kinds[place] == "add" else "reads"
+        names = f"{said(source, place)} in place of {said(expected, place)}"
+        return place, kind, f"{said(place, place)} {verb} {names}"
 
 
-def _seen_from(place: Place, at: Place) -> str:
+def said(place: Place, at: Place) -> str:
     """A tensor's name as it is said at an op: without the sublayer that both are in."""
-    if place.is_weight or place.sublayer == at.sublayer:
+    if place.is_weight:
         return place.tap
-    return "embedding" if place.sublayer == "embedding" else str(place)
-
-
-def rows_of(values: Values, tags: Tags, width: int) -> tuple[Ints, NDArray[Any]]:
-    """Return of each row ``[..., width]`` of tags the number of its value and its first element,
-    -1 where the row is not one stretch of one value."""
-    first = tags[..., 0]
-    whole = (tags == first[..., None] + np.arange(width)).all(-1) & (first >= 0)
-    return np.where(whole, numbers_of(first), -1), np.where(whole, first & ((1 << 40) - 1), -1)
+    if place.layer is None:
+        return place.sublayer
+    return place.tap if place.sublayer == at.sublayer else str(place)

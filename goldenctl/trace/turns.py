@@ -120,11 +120,8 @@ def _said(tracing: Tracing, arg: Arg, table: NDArray[np.generic]) -> str:
     half = tracing.golden.info("constants/rope_sin").shape[1]
     if len(table) < 2 or half < 2 or "sin" not in arg.name:
         return text
-    step = float(np.arcsin(np.clip(np.float64(table[1, 1]), -1, 1)))
-    if not step > 0:
+    slowest = float(table[1, half - 1])  # the sine of so small an angle is the angle
+    if not 0 < slowest < 1:
         return text
-    theta = step ** (-half)
-    if abs(theta - round(theta, -2)) <= 0.1 * theta:
-        text += f": they look like those of theta {float(f'{theta:.2g}'):g}, the model's is "
-        text += f"{expected:g}"
-    return text
+    theta = float(f"{slowest ** (-half / (half - 1)):.2g}")
+    return f"{text}: they look like those of theta {theta:,.0f}, the model's is {expected:,.0f}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from goldenctl.model.names import EMBEDDING, LM_HEAD
 from goldenctl.trace.calls import Arg
-from goldenctl.trace.tracing import Tracing
+from goldenctl.trace.tracing import Tracing, said
 from goldenctl.trace.values import Place
 
 
@@ -22,7 +22,7 @@ def check_weight(tracing: Tracing, place: Place, expected: str, found: list[str]
     if expected in found:
         return
     if not found:
-        text = f"{place.tap}'s weight is not the checkpoint's bytes: modified or converted"
+        text = f"{said(place, place)}'s weight is not the checkpoint's bytes: modified or converted"
         if (place.sublayer, expected) == ("lm_head", EMBEDDING):
             text = f"its weight is not {EMBEDDING}, to which the checkpoint ties it"
         tracing.find(place, "weight", text)
@@ -35,7 +35,7 @@ def _said(place: Place, expected: str, found: str) -> str:
     if {expected, found} == {EMBEDDING, LM_HEAD}:
         return f"its weight is {found}, the checkpoint has {expected}"
     if mine == other:
-        return f"{place.tap} reads layer {_layer(found)}'s weights"
+        return f"{said(place, place)} reads layer {_layer(found)}'s weights"
     where = "" if _layer(found) == _layer(expected) else f"layer {_layer(found)}'s "
     return f"{where}{other}'s bytes are used as {mine}"
 

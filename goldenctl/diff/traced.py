@@ -1,0 +1,57 @@
+"""Runs of mode ``trace`` in a comparison: which rows there are, and how each op was by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from goldenctl.diff.padding import Padding
+from goldenctl.diff.report import PASSED, TensorResult
+from goldenctl.diff.structure import Trace
+from goldenctl.errors import DamagedError
+from goldenctl.golden.file import GoldenFile
+from goldenctl.golden.schema import TensorInfo
+
+
+def trace_of(file: GoldenFile) -> Trace | None:
+    """Return what a run of mode ``trace`` says; DamagedError when it is not as it should be."""
+    found = file.recipe.get("trace")
+    if found is None:
+        return None
+    try:
+        return msgspec.convert(found, Trace)
+    except msgspec.ValidationError as error:
+        message = f"{file.path}: recipe: trace: {error}"
+        raise DamagedError(message, hint="trace the program again") from error
+
+
+def computed_rows(trace: Trace | None, info: TensorInfo, padding: Padding) -> Padding:
+    """Leave out also the rows of tokens that an engine did not compute a tensor for."""
+    if trace is None or info.name not in trace.rows:
+        return padding
+    shape, dims = info.shape[:-1], info.dims[:-1]
+    axis = next(n for n, dim in enumerate(dims) if dim in ("token", "last_token"))
+    there = np.zeros(shape[axis], np.bool_)
+    there[[token for token in trace.rows[info.name] if 0 <= token < shape[axis]]] = True
+    across = there.reshape([-1 if n == axis else 1 for n in range(len(shape))])
+    return padding.only(np.broadcast_to(across, shape).reshape(-1))
+
+
+def with_local(result: TensorResult, trace: Trace | None) -> TensorResult:
+    """Add how the op was by itself; one that is wrong by itself fails, whatever a chain may do."""
+    local = trace.local.get(result.name) if trace is not None else None
+    if local is None:
+        return result
+    changed: dict[str, Any] = {"local": local}
+    if not local.ok and result.state == PASSED:
+        said = "within what a chain of ops allows, but wrong by itself: from what the engine gave "
+        said += f"it, {local.share:.3g} times its tolerance"
+        changed |= {"state": "failed", "message": said}
+    return msgspec.structs.replace(result, **changed)
+
+
+def for_report(trace: Trace | None) -> Trace | None:
+    """Return what a report says once; the rest is with its tensors."""
+    return None if trace is None else msgspec.structs.replace(trace, local={}, rows={})
