@@ -121,11 +121,12 @@ def _import_run(
 
     mapping = load_map(map_path)
     source = open_golden(golden, kind="golden")
-    found = assign(source, read_dump(dump), mapping, **chosen)
+    tensors = read_dump(dump)
+    found = assign(source, tensors, mapping, **chosen)
     with progress_bar("importing") as progress:
         import_run(out, source, mapping, found, dump=dump, progress=progress)
     click.echo(f"wrote {out}: a run of {plural(len(found.fits), 'tensor')}")
-    for line in _leftovers(found):
+    for line in (*_leftovers(found), *_uncompared(found), *tensors.left_out()):
         click.echo(line)
 
 
@@ -143,6 +144,20 @@ def _leftovers(found: Assignment) -> list[str]:
         for what, names in lists
         if names
     ]
+
+
+def _uncompared(found: Assignment) -> list[str]:
+    """Name the outputs that diff will not judge, the logits first."""
+    from goldenctl.exchange.select import dotted_name
+
+    names = dict.fromkeys(dotted_name(n) for n in found.not_computed if n.endswith("/output"))
+    if not names:
+        return []
+    ordered = sorted(names, key=lambda name: not name.startswith("lm_head."))
+    logits = "the logits among them: " if ordered[0].startswith("lm_head.") else ""
+    more = ", ..." if ordered[3:] else ""
+    count = plural(len(names), "output")
+    return [f"{count} will not be compared, {logits}{', '.join(ordered[:3])}{more}"]
 
 
 def _list(dump: Path, golden: Path | None) -> None:

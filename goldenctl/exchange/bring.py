@@ -151,7 +151,7 @@ def _recipe(
             "name": "import",
             "engine": mapping.engine,
             "dump": str(dump),
-            "dump_sha256": _digest(dump),
+            "dump_sha256": _digest(dump, assignment),
         },
         "map": encode(mapping),
         "device": "",
@@ -166,12 +166,18 @@ def _recipe(
     }
 
 
-def _digest(dump: Path) -> str:
-    """Return one digest of a dump: of its bytes, or of the names and digests in a folder."""
+def _digest(dump: Path, assignment: Assignment) -> str:
+    """Return one digest of a dump: of its bytes, or of the names and digests of the files of a
+    folder that the run's tensors came from."""
     if dump.is_dir():
-        lines = [f"{p.name} {_digest(p)}\n" for p in sorted(dump.iterdir()) if p.is_file()]
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
-    with dump.open("rb") as file:
+        files = {Path(file) for fits in assignment.fits.values() for f in fits for file in f.files}
+        lines = [f"{p.relative_to(dump).as_posix()} {_file_digest(p)}\n" for p in sorted(files)]
+        return hashlib.sha256("".join(lines).encode("utf-8", "backslashreplace")).hexdigest()
+    return _file_digest(dump)
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

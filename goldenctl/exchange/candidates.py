@@ -42,19 +42,20 @@ class Candidates:
         endings = ENDINGS.get(kind, ())
         if kind == "mlp.output":  # vLLM's layers yield the block's output and the residual apart
             for first in self._index.ending_in("layers.{layer}.0", layered=True):
-                if first.pattern.endswith(".0"):
-                    yield Entry(pattern, first.pattern, plus=f"{first.pattern[:-1]}1")
+                for entry in _of_ranks(pattern, first, [Entry(pattern, "")]):
+                    if entry.dump.endswith(".0"):
+                        yield replace(entry, plus=f"{entry.dump[:-1]}1")
         if kind == "mlp.swiglu" and self._fused_mlp:
             endings = ("act_fn", *endings)  # elsewhere that is SiLU alone
+        fused_endings, split, part = FUSED.get(kind, ((), (), 0))
+        fused = [t for e in fused_endings for t in self._index.ending_in(e, layered=layered)]
         for ending in endings:
             for template in self._index.ending_in(ending, layered=layered):
-                yield from _of_ranks(pattern, template, _plain(pattern, kind))
-        endings, split, part = FUSED.get(kind, ((), (), 0))
-        for ending in endings:
-            for template in self._index.ending_in(ending, layered=layered):
-                fused = Entry(pattern, "", split=split, part=part)
-                by_block = replace(fused, per=INTERLEAVED[split])
-                yield from _of_ranks(pattern, template, [fused, by_block])
+                if template not in fused:  # gate_up_proj is no up_proj, whatever its size
+                    yield from _of_ranks(pattern, template, _plain(pattern, kind))
+        for template in fused:
+            whole = Entry(pattern, "", split=split, part=part)
+            yield from _of_ranks(pattern, template, [whole, replace(whole, per=INTERLEAVED[split])])
 
     def _of_hidden(self, pattern: str, kind: str, template: Template) -> Iterator[Entry]:
         """transformers' hidden_states: the embedding, every layer but the last, the last norm."""

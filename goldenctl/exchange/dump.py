@@ -162,7 +162,7 @@ def _read_folder(folder: Path) -> Dump:
                 files.append((path, {path.stem: unreadable(path.stem, str(path), error)}))
             else:
                 unread.append(Unread(path, path.suffix, error))
-    tensors = _named(folder, files)
+    tensors = _named(folder, [_logged(path, found) for path, found in files])
     if all(tensor.problem is not None for tensor in tensors.values()):
         _refuse_empty(folder, unread, tensors)
     return Dump(tensors, tuple(unread))
@@ -193,6 +193,19 @@ def _refuse_name_in(folder: Path, path: Path, name: str) -> None:
 def _prefix(folder: Path, path: Path) -> str:
     inside = path.parent.relative_to(folder).as_posix()
     return "" if inside == "." else f"{inside}/"
+
+
+def _logged(path: Path, found: dict[str, DumpTensor]) -> tuple[Path, dict[str, DumpTensor]]:
+    """Return a file of SGLang's dumper under a path that names can be guessed from:
+    ``forward_pass_id=1/rank=0/NAME.pt`` for one of all these joined with ``___``."""
+    fields = [part.partition("=") for part in path.stem.split("___")]
+    known = {key: value for key, _, value in fields}
+    if len(fields) < 2 or "name" not in known or not all(sign for _, sign, _ in fields):
+        return path, found
+    folders = [f"{key}={value}" for key, _, value in fields if key not in ("name", "dump_index")]
+    stem = known["name"].replace("/", ".")
+    place = path.parent.joinpath(*folders, f"{stem}{path.suffix}")
+    return place, {stem if name == path.stem else name: t for name, t in found.items()}
 
 
 def _named(folder: Path, files: list[tuple[Path, dict[str, DumpTensor]]]) -> dict[str, DumpTensor]:

@@ -81,6 +81,11 @@ class Fit:
         """The type of the values in the run: the engine's own, or the one that is claimed."""
         return self._dtype
 
+    @property
+    def files(self) -> set[str]:
+        """The files that the tensors are in."""
+        return {tensor.where for tensor in self._tensors}
+
     def values(self) -> Array:
         """Read the tensors; return them contiguous, in the golden's shape and of ``dtype``."""
         pieces = [self._cut(_numbers(tensor.read())) for tensor in self._tensors]

@@ -148,25 +148,19 @@ def product(axis: str, sizes: Mapping[str, int]) -> int:
 
 def encode(mapping: NameMap) -> str:
     """Return a map as TOML."""
-    lines = [f"map_version = {mapping.map_version}", f"engine = {_quote(mapping.engine)}"]
-    lines += [f"mode = {_quote(mapping.mode)}", f"lacking = {_quote(mapping.lacking)}"]
+    lines = [f"map_version = {mapping.map_version}", f"engine = {quoted(mapping.engine)}"]
+    lines += [f"mode = {quoted(mapping.mode)}", f"lacking = {quoted(mapping.lacking)}"]
     if mapping.not_computed:
-        lines.append(f"not_computed = {_list(mapping.not_computed)}")
+        lines.append(f"not_computed = {quoted(mapping.not_computed)}")
     for entry in mapping.tensor:
         lines += ["", "[[tensor]]"]
-        for key, value in msgspec.to_builtins(entry).items():
-            shown = _list(value) if isinstance(value, list | tuple) else value
-            lines.append(f"{key} = {shown if isinstance(value, list | tuple) else _quote(value)}")
+        lines += [f"{key} = {quoted(value)}" for key, value in msgspec.to_builtins(entry).items()]
     return "\n".join(lines) + "\n"
 
 
-def _quote(value: object) -> str:
-    return json.dumps(value)  # of texts, whole numbers and booleans: TOML writes them alike
-
-
-def _list(values: object) -> str:
-    assert isinstance(values, list | tuple)
-    return f"[{', '.join(map(_quote, values))}]"
+def quoted(value: object) -> str:
+    """Return a value as TOML: of texts, lists of them, whole numbers and booleans JSON's way."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _problem(mapping: NameMap) -> str:

@@ -19,7 +19,7 @@ from goldenctl.exchange.candidates import Candidates
 from goldenctl.exchange.dump import Dump
 from goldenctl.exchange.dump_tensor import DumpTensor
 from goldenctl.exchange.fit import case_sizes
-from goldenctl.exchange.namemap import MAP_VERSION, Entry, NameMap, encode
+from goldenctl.exchange.namemap import MAP_VERSION, Entry, NameMap, encode, quoted
 from goldenctl.exchange.near import likely_cause, shown
 from goldenctl.exchange.select import dotted_name
 from goldenctl.golden.dtypes import DTYPES
@@ -241,7 +241,7 @@ def _arrangements(entry: Entry, info: TensorInfo) -> Iterator[Entry]:
 def _difference(best: Entry, entry: Entry) -> str:
     """Return the keys of an entry that differ from those of another, as the map writes them."""
     keys = [key for key in Entry.__struct_fields__ if getattr(best, key) != getattr(entry, key)]
-    return ", ".join(f"{key} = {getattr(best, key)!r}" for key in keys)
+    return ", ".join(f"{key} = {quoted(getattr(best, key))}" for key in keys)
 
 
 def _reshaped(tensor: DumpTensor, shape: tuple[int, ...]) -> DumpTensor:
