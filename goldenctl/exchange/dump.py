@@ -93,19 +93,20 @@ class Dump(dict[str, DumpTensor]):
         self.unread = unread
 
     def left_out(self) -> Iterator[str]:
-        """Yield lines on the files that were not read: one for all that are of no known kind,
-        and one for each that is damaged."""
+        """Yield lines on what was not read: one for all files that are of no known kind, and one
+        for each file or tensor that is damaged."""
         others = [file for file in self.unread if file.error is None]
         if others:
             shown = ", ".join(f"{file.path.name} ({file.what})" for file in others[:_LISTED])
             more = f" and {len(others) - _LISTED} more" if len(others) > _LISTED else ""
             count = "1 file is" if len(others) == 1 else f"{len(others)} files are"
             yield printable(f"{count} not read: {shown}{more}; {_SAVE}")
-        damaged = [file for file in self.unread if file.error is not None]
-        for file in damaged[:_LISTED]:
-            yield printable(f"not read: {file.error}")
+        damaged = [file.error for file in self.unread if file.error is not None]
+        damaged += [tensor.problem for tensor in self.values() if tensor.problem is not None]
+        for error in damaged[:_LISTED]:
+            yield printable(f"not read: {error}")
         if len(damaged) > _LISTED:
-            yield f"{len(damaged) - _LISTED} more files are not read for such reasons"
+            yield f"{len(damaged) - _LISTED} more are not read for such reasons"
 
 
 def read_dump(path: Path) -> Dump:

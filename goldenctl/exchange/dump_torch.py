@@ -67,9 +67,7 @@ def _load(path: Path) -> Any:
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         except pickle.UnpicklingError as error:
-            refused = _refused(str(error))
-            message = f"{path}: holds more than tensors ({refused}), and is not read for safety"
-            raise DamagedError(message, hint=SAVE_AGAIN) from error
+            raise _refusal(path, str(error)) from error
         except OSError as error:
             raise error
         except Exception as error:  # of a damaged file torch raises nearly anything
@@ -78,13 +76,16 @@ def _load(path: Path) -> Any:
             raise ValueError(message) from error
 
 
-def _refused(text: str) -> str:
-    """Return what weights_only would not load, from torch's many lines."""
-    for word in ("Unsupported global: GLOBAL ", "Unsupported class ", "Unsupported operand "):
-        _, found, rest = text.partition(word)
-        if found:
-            return rest.split()[0].rstrip(".,")[:80]
-    return "something else"
+def _refusal(path: Path, text: str) -> Exception:
+    """Return what to raise for what weights_only would not load, from torch's many lines."""
+    _, _, found = text.partition("WeightsUnpickler error: ")
+    said = next(iter(found.strip().splitlines()), "") or "it is no whole pickle"
+    _, is_global, rest = said.partition("Unsupported global: GLOBAL ")
+    if not is_global and not said.startswith(("Can only", "Trying to", "Unsupported class")):
+        return ValueError(f"torch cannot read it: {said[:200]}")
+    what = rest.split()[0] if is_global else said.rstrip(".")
+    message = f"{path}: holds more than tensors ({what[:120]}), and is not read for safety"
+    return DamagedError(message, hint=SAVE_AGAIN)
 
 
 def _leaves(value: Any, stem: str) -> Iterator[tuple[str, torch.Tensor]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from itertools import permutations
 
+from goldenctl.exchange.fit import is_merged
 from goldenctl.golden.schema import TensorInfo
 
 Shape = tuple[int, ...]
@@ -41,7 +42,7 @@ def _causes(
         yield _tokens(1, tokens, decoded, info)
     yield from _repeated(shape, sizes, attempt)
     yield from _parts(shape, attempt)
-    yield from _transposed(shape, info, attempt)
+    yield from _transposed(shape, info)
     rows = sizes.get("batch", 1)
     if rows > 1 and any(attempt((*shape[:at], rows, *shape[at:])) for at in (0, 1)):
         yield f"one of the golden's {rows} rows? its batch axis is missing: dump all rows"
@@ -91,7 +92,7 @@ def _repeated(shape: Shape, sizes: Mapping[str, int], attempt: Attempt) -> Itera
 
 def _parts(shape: Shape, attempt: Attempt) -> Iterator[str]:
     for ranks in _RANKS:
-        for axis, size in enumerate(shape):
+        for axis, size in reversed(list(enumerate(shape))):
             if attempt(_with(shape, axis, size * ranks)):
                 part = _WORDS.get(ranks, f"1/{ranks}")
                 last = axis == len(shape) - 1
@@ -102,11 +103,11 @@ def _parts(shape: Shape, attempt: Attempt) -> Iterator[str]:
                 )
 
 
-def _transposed(shape: Shape, info: TensorInfo, attempt: Attempt) -> Iterator[str]:
+def _transposed(shape: Shape, info: TensorInfo) -> Iterator[str]:
     if len(shape) > 5:
         return
     for order in permutations(range(len(shape))):
-        if attempt(tuple(shape[axis] for axis in order)):
+        if is_merged(tuple(shape[axis] for axis in order), info.shape):
             dims = list(info.dims)
             if len(dims) != len(shape):
                 pairs = zip(dims, info.shape, strict=True)

@@ -38,8 +38,7 @@ def listing(dump: Mapping[str, DumpTensor], golden: GoldenFile | None) -> Iterat
     width = min(max((len(name) for name in dump), default=0), 60)
     for tensor in dump.values():
         shape = ", ".join(map(str, tensor.shape))
-        why = f"  ({tensor.problem})" if tensor.problem is not None else ""
-        yield f"# {printable(tensor.name):<{width}}  {tensor.dtype} [{shape}]{why}"
+        yield f"# {printable(tensor.name):<{width}}  {tensor.dtype} [{shape}]"
     if isinstance(dump, Dump):
         yield from (f"# {line}" for line in dump.left_out())
     if golden is None:

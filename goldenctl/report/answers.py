@@ -105,8 +105,9 @@ def _passed(report: Report) -> str:
     share = percent(worst_share(report.compared))
     count = plural(len(report.compared), "tensor")
     sublayers = plural(len(report.sublayers), "sublayer")
-    said = f"{count} of {sublayers} within tolerance, at most {share} of it used"
-    return "; ".join(filter(None, [said, silence(report)]))
+    silent = silence(report)
+    rest = f"; {silent};" if silent else ""
+    return f"{count} of {sublayers}{rest} within tolerance, at most {share} of it used"
 
 
 def _failed(report: Report) -> str:

@@ -156,9 +156,9 @@ def _verdict(report: Report) -> list[str]:
         share = worst_share(compared)
         head = f"[bold green]✓ PASS[/]  {plural(len(compared), 'tensor')} of "
         head += plural(len(report.sublayers), "sublayer")
-        head += f" within tolerance, at most {percent(share)} of it used"
-        silent = not_compared(report)
-        lines.append(f"{head}; [bold yellow]{clean(silent)}[/]" if silent else head)
+        if silent := not_compared(report):  # before all that may be on the next line
+            head += f"; [bold yellow]{clean(silent)}[/];"
+        lines.append(f"{head} within tolerance, at most {percent(share)} of it used")
         near = [t for t in compared if t.share >= WARN_SHARE]
         if near:
             lines.append(f"  {len(near)} use more than {percent(WARN_SHARE)}: {_names(near)}")

@@ -115,7 +115,7 @@ def test_every_format_says_it_at_its_head() -> None:
     made = lacking()
     assert made.ok
     assert shown(made)[0] == (
-        f"✓ PASS  2 tensors of 3 sublayers within tolerance, at most 25% of it used; {LACKING}"
+        f"✓ PASS  2 tensors of 3 sublayers; {LACKING}; within tolerance, at most 25% of it used"
     )
     heading = markdown.render(made).splitlines()[0]
     assert heading.startswith("### ✅ PASS: goldenctl diff; not compared")
