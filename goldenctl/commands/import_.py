@@ -55,9 +55,9 @@ def import_command(
     listing: bool,
     force: bool,
 ) -> None:
-    """Write OUT, a run file, from DUMP: another engine's tensors, as safetensors, npz, npy or
-    a folder of these, or what
-    goldenctl_tap.h and goldenctl.capture wrote. `goldenctl diff GOLDEN OUT` then judges the engine.
+    """Write OUT, a run file, from DUMP: another engine's tensors, as safetensors, npz, npy,
+    PyTorch's .pt, what goldenctl_tap.h and goldenctl.capture wrote, or a folder of these with
+    its subfolders. `goldenctl diff GOLDEN OUT` then judges the engine.
 
     Without --map, DUMP is what `goldenctl export` wrote, and OUT the same golden or run again.
     --list prints a map to start from: import DUMP --golden GOLDEN --list > map.toml

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,7 +17,7 @@ from numpy.typing import NDArray
 from goldenctl.errors import UsageError
 from goldenctl.exchange.dump_tensor import DumpTensor
 from goldenctl.exchange.fit import Fit
-from goldenctl.exchange.namemap import Entry, NameMap, encode, fill, matches
+from goldenctl.exchange.namemap import Entry, NameMap, encode, fill, load_map, matches
 from goldenctl.golden.schema import TensorInfo
 
 Array = NDArray[Any]
@@ -192,10 +196,6 @@ def test_shapes_alone_take_no_memory() -> None:
 
 
 def test_a_map_of_every_key_is_written_and_read() -> None:
-    import tomllib
-
-    import msgspec
-
     entry = Entry(
         "layers.{layer}.attention.k_proj", "r{rank}.{layer+1:02}", split=("head", "head"), part=1,
         axes=("token", "head*head_dim"), crop=("vocab",), plus="y{rank}", dtype="bfloat16",
@@ -215,3 +215,16 @@ def test_patterns_do_not_search(field: str) -> None:
     )  # fmt: skip
     assert not matches("cases/" + field * 5_000 + "/x", info)
     assert matches("cases/{case}/steps/{step}/layers/{layer}/mlp/output", info)
+
+
+def test_the_maps_in_the_documentation_are_maps(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "moving-goldens.md"
+    blocks = re.findall(r"```toml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    maps = [block for block in blocks if "[[tensor]]" in block]
+    assert len(maps) >= 2
+    for block in maps:
+        head = "" if "map_version" in block else "map_version = 1\n"
+        (tmp_path / "m.toml").write_text(head + block)
+        assert load_map(tmp_path / "m.toml").tensor
+    for field in msgspec.structs.fields(Entry):
+        assert f"`{field.name}`" in page.read_text(encoding="utf-8")

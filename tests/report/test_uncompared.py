@@ -85,7 +85,7 @@ def recorded(*names: str, layers: int, step: str = STEP, **changes: object) -> R
             "not compared: mlp.output of layers 0-8",
         ),
     ],
-    ids=["all", "dump", "layers", "recorded", "step", "old report", "nothing", "others", "same of layers"],
+    ids=["all", "dump", "layers", "recorded", "step", "old report", "nothing", "others", "alike"],
 )  # fmt: skip
 def test_what_is_said(made: Report, want: str) -> None:
     assert not_compared(made) == want
