@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from goldenctl.commands.options import (
     FiniteRange,
     goldens_option,
     human_bytes,
+    parse_layers,
     plural,
     progress_bar,
     recorded_folder,
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 @click.argument("run", type=PATH)
 @click.argument("program", nargs=-1, type=click.UNPROCESSED)
 @click.option("--infini-root", type=PATH, help="The install of the InfiniCore that PROGRAM loads.")
+@click.option("--layers", metavar="LIST", help="Only these decoder layers, such as 0-4,10.")
+@click.option("--steps", metavar="LIST", help="Only these steps, such as 0 (the prefill), 1-3.")
 @click.option("--ops", metavar="LIST", help="Only these, as rms_norm,Gemm; none is nothing.")
 @click.option("--model-path", type=PATH, help="The checkpoint, when it has moved.")
 @click.option(
@@ -62,9 +64,12 @@ def trace_command(
     """
     from goldenctl.golden.file import open_golden
     from goldenctl.model.checkpoint import Checkpoint
+    from goldenctl.trace.choose import chosen_part, parse_steps
 
     _refuse_contradictions(program, options)
     source = open_golden(golden, kind="golden")
+    layers = parse_layers(options["layers"], source.config.num_hidden_layers)
+    source = chosen_part(source, layers, parse_steps(options["steps"]))
     refuse_other(run, "run")
     with Checkpoint.open(recorded_folder(source, model_path)) as checkpoint:
         task = _Task(source, checkpoint, run)
@@ -125,13 +130,12 @@ class _Task:
         """
         from goldenctl.trace.session import log_folder, rescue, trace
 
-        started = time.monotonic()
         with log_folder(kept) as logs:
             try:
                 with _progress() as progress:
                     outcome = trace(wanted, self.checkpoint, logs, _building, progress)
                 if outcome.calls is not None:
-                    _tell(outcome, outcome.calls, time.monotonic() - started)
+                    _tell(outcome, outcome.calls)
                     if any(outcome.calls.calls):
                         self.write(outcome.calls.path, outcome.book)
                 if outcome.error is not None:
@@ -162,9 +166,10 @@ class _Task:
         return 0
 
 
-def _tell(outcome: Outcome, calls: Calls, seconds: float) -> None:
+def _tell(outcome: Outcome, calls: Calls) -> None:
     count = plural(sum(1 for _ in calls.calls), "call")
-    notify(f"traced {count}, {human_bytes(calls.path.stat().st_size)}, in {seconds:.1f} s")
+    size = human_bytes(calls.path.stat().st_size)
+    notify(f"traced {count}, {size}, in {outcome.ending.took_s:.1f} s")
     if len(outcome.ending.logs) > 1:
         processes = len(outcome.ending.logs)
         notify(f"{processes} processes called InfiniCore: taken is the one of the most calls")

@@ -71,7 +71,7 @@ def _row(calls: Calls, call: Call) -> tuple[str, ...]:
 def _arg(calls: Calls, arg: Arg) -> str:
     """Write a tensor as ``y=f32[6, 64]``, of the contents with a reason where one is missing."""
     name = f"{arg.name}{'' if arg.io == 'in' else '*' if arg.io == 'out' else '+'}"
-    weight = " weight" if arg.before in calls.weights else ""
+    weight = " weight" if calls.weights.keys() & {arg.before, arg.after} else ""
     missing = f" ({arg.left_out})" if arg.left_out else ""
     shape = ",".join(map(str, arg.shape))
     return f"{name}={_SHORT.get(arg.dtype, arg.dtype)}[{shape}]{weight}{missing}"

@@ -52,9 +52,13 @@ void note_allocation(const void* pointer, size_t bytes) {
     allocations[reinterpret_cast<uintptr_t>(pointer)] = bytes;
 }
 
-void forget_allocation(const void* pointer) {
+size_t forget_allocation(const void* pointer) {
     std::lock_guard<std::mutex> lock(mutex);
-    allocations.erase(reinterpret_cast<uintptr_t>(pointer));
+    auto found = allocations.find(reinterpret_cast<uintptr_t>(pointer));
+    if (found == allocations.end()) return 0;
+    size_t bytes = found->second;
+    allocations.erase(found);
+    return bytes;
 }
 
 const char* unreadable(const char* data, size_t bytes, bool on_host) {

@@ -10,7 +10,7 @@
 namespace goldenctl {
 
 void note_allocation(const void* pointer, size_t bytes);
-void forget_allocation(const void* pointer);
+size_t forget_allocation(const void* pointer);  // returns its size, 0 where it is not known
 
 // Says why `bytes` from `data` on must not be read, or null where they may: what infinirt gave
 // is bounded, and other memory of the host is looked for in the page tables.

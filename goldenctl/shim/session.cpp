@@ -141,7 +141,7 @@ void Session::enters(const char* function) {
 }
 
 void Session::leaves() {
-    ++progress_->calls;
+    __atomic_fetch_add(&progress_->calls, 1, __ATOMIC_RELAXED);
     progress_->error = log.error();
     progress_->function[0] = '\0';
 }

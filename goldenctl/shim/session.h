@@ -31,7 +31,7 @@ class Session {
     bool wants_memory() const { return active_ && !(filtered_ && ops_.empty()); }
     bool keeps_copies() const { return !filtered_; }
     uint64_t next_number() { return ++numbers_; }
-    void count_skipped() { ++progress_->skipped; }
+    void count_skipped() { __atomic_fetch_add(&progress_->skipped, 1, __ATOMIC_RELAXED); }
     void enters(const char* function);
     void leaves();
     // Says something once for a function; see trace.calls.Note.

@@ -296,7 +296,7 @@ void allocated(int status, void* made, size_t bytes) {
 
 void freed(void* pointer) {
     if (!session().active()) return;
-    forget_allocation(pointer);
+    session().contents.changed(pointer, forget_allocation(pointer));
     if (!watches_memory()) return;
     Header header = memory_event("free");
     header.add_raw("pointer", pointer_json(pointer));

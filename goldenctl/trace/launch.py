@@ -60,6 +60,7 @@ class Ending:
 
     status: int
     timed_out: bool
+    took_s: float
     states: tuple[State, ...]
     logs: tuple[Path, ...]
 
@@ -68,11 +69,6 @@ class Ending:
         """The log with the most calls, of the process that ran the model."""
         calls = {state.pid: state.calls for state in self.states}
         return max(self.logs, key=lambda path: calls.get(int(path.stem), 0), default=None)
-
-    @property
-    def skipped(self) -> int:
-        """How many calls were made that were not asked for."""
-        return sum(state.skipped for state in self.states)
 
 
 def launch(wanted: Launch, progress: Progress = lambda *_: None) -> Ending:
@@ -85,6 +81,7 @@ def launch(wanted: Launch, progress: Progress = lambda *_: None) -> Ending:
     environment["LD_PRELOAD"] = f"{wanted.shim}:{before}" if before else str(wanted.shim)
     # A group of its own can be ended with all that it started, but cannot read from a terminal.
     group = None if sys.stdin is not None and sys.stdin.isatty() else 0
+    started = time.monotonic()
     try:
         process = subprocess.Popen(wanted.command, env=environment, process_group=group)
     except OSError as error:
@@ -97,7 +94,9 @@ def launch(wanted: Launch, progress: Progress = lambda *_: None) -> Ending:
         raise
     if timed_out:
         _end(process, group)
-    return Ending(process.returncode, timed_out, states(wanted.folder), _logs(wanted.folder))
+    took_s = time.monotonic() - started
+    found = states(wanted.folder), _logs(wanted.folder)
+    return Ending(process.returncode, timed_out, took_s, *found)
 
 
 def _wait(process: subprocess.Popen[bytes], wanted: Launch, progress: Progress) -> bool:

@@ -24,12 +24,22 @@ HERE = Path(__file__).parent
 @pytest.fixture(scope="session")
 def engine(infini_install: Install, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the program of engine.cpp."""
-    program = tmp_path_factory.mktemp("engine") / "engine"
-    lib = infini_install.root / "lib"
-    command = [compiler(), "-std=c++17", "-O1", str(HERE / "engine.cpp"), "-o", str(program)]
-    command += [f"-I{infini_install.include}", f"-L{lib}", f"-Wl,-rpath,{lib}"]
-    subprocess.run([*command, "-linfiniop", "-linfinirt", "-pthread"], check=True)
-    return program
+    return _compiled(infini_install, tmp_path_factory.mktemp("engine") / "engine")
+
+
+@pytest.fixture(scope="session")
+def engine_library(infini_install: Install, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the same as a library, as a module of Python is."""
+    path = tmp_path_factory.mktemp("engine") / "engine.so"
+    return _compiled(infini_install, path, "-shared", "-fPIC")
+
+
+def _compiled(install: Install, target: Path, *options: str) -> Path:
+    lib = install.root / "lib"
+    command = [compiler(), "-std=c++17", "-O1", str(HERE / "engine.cpp"), "-o", str(target)]
+    command += [f"-I{install.include}", f"-L{lib}", f"-Wl,-rpath,{lib}", *options]
+    subprocess.run([*command, "-linfiniop", "-linfinirt", "-pthread", "-ldl"], check=True)
+    return target
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
 // A program that adds on InfiniCore, and ends in as many ways as programs do.
+#include <dlfcn.h>
 #include <infinicore.h>
 #include <infiniop/handle.h>
 #include <infiniop/ops/add.h>
@@ -101,6 +102,13 @@ void weights(const char* path) {
     }
 }
 
+// A function after the caller's own library is not the same as one after another's.
+void lookups() {
+    if (dlsym(RTLD_NEXT, "getpid") != dlsym(RTLD_DEFAULT, "getpid")) std::exit(8);
+    if (dlsym(RTLD_NEXT, "main") || !dlsym(RTLD_NEXT, "dlsym")) std::exit(8);
+    if (dlsym(RTLD_DEFAULT, "infiniopNoSuchThing")) std::exit(8);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -110,6 +118,7 @@ int main(int argc, char** argv) {
     check(infinirtSetDevice(INFINI_DEVICE_CPU, 0));
     check(infiniopCreateHandle(&handle));
     if (how == "handle") return 0;
+    if (how == "lookups") lookups();
     if (how == "product") product();
     if (how == "views") views();
     if (how == "memory") memory();

@@ -62,6 +62,19 @@ typedef struct InfiniopDescriptor *infiniop{op}Descriptor_t; // of {op}
 {mark} __export infiniStatus_t infiniopDestroy{op}Descriptor(infiniop{op}Descriptor_t desc);
 """
 _T = "infiniopTensorDescriptor_t"
+# An accelerator's memory lies beyond what a processor can address.
+_MEMORY = """
+#include <cstdlib>
+#include <cstring>
+static size_t made = 64;
+constexpr size_t away = AWAY;
+constexpr infiniDevice_t device = away ? INFINI_DEVICE_NVIDIA : INFINI_DEVICE_CPU;
+static void *there(size_t size) { return static_cast<char *>(std::malloc(size)) + away; }
+static char *here(const void *at) {
+    size_t address = reinterpret_cast<size_t>(at);
+    return reinterpret_cast<char *>(address >> 47 ? address - away : address);
+}
+"""
 _MODE = """typedef enum {
     INFINIOP_TWIST_PAIRS = 0, // neighbours
     INFINIOP_TWIST_HALVES,
@@ -158,31 +171,25 @@ def write_headers(root: Path, *, newer: bool) -> Path:
     return include
 
 
-def write_install(root: Path, *, newer: bool) -> Install:
+def write_install(root: Path, *, newer: bool, accelerator: bool = False) -> Install:
     """Make headers and a library of functions that do nothing but succeed; return the install.
 
     Descriptors are counted; a launch writes 1.0 into the first element of its first output.
+    The memory of an ``accelerator`` cannot be read but by infinirtMemcpy.
     """
     include = write_headers(root, newer=newer)
     (root / "lib").mkdir()
-    bodies = []
-    for path in sorted((include / "infiniop").rglob("*.h")):
-        bodies.append(f'#include "{path}"')
-    text = "\n".join(path.read_text() for path in sorted((include / "infiniop").rglob("*.h")))
-    mark = "__INFINI_C" if newer else "__C"
-    for match in re.finditer(mark + r" __export infiniStatus_t (\w+)\(([^()]*)\);", text):
-        bodies.append(f'extern "C" infiniStatus_t {match[1]}({match[2]}) {{{_body(match[1])}}}')
-    source = "\n".join(["#include <infinirt.h>", "static size_t made = 64;", *bodies])
-    runtime = include / "infinirt.h"
-    for match in re.finditer(
-        mark + r" __export infiniStatus_t (\w+)\(([^()]*)\);", runtime.read_text()
-    ):
-        source += f'\nextern "C" infiniStatus_t {match[1]}({match[2]}) {{{_body(match[1])}}}'
+    paths = [include / "infinirt.h", *sorted((include / "infiniop").rglob("*.h"))]
+    lines = [f'#include "{path}"' for path in paths]
+    lines.append(_MEMORY.replace("AWAY", str(1 << 46 if accelerator else 0)))
+    function = re.compile(r"__(?:INFINI_)?C __export infiniStatus_t (\w+)\(([^()]*)\);")
+    for path in paths:
+        for name, parameters in function.findall(path.read_text()):
+            lines.append(f'extern "C" infiniStatus_t {name}({parameters}) {{{_body(name)}}}')
     library = root / "lib" / "libinfiniop.so"
     words = [compiler(), "-std=c++17", "-shared", "-fPIC", "-x", "c++", "-", "-o", str(library)]
-    subprocess.run(
-        [*words, f"-I{include}", "-Wl,-soname,libinfiniop.so"], input=source, text=True, check=True
-    )
+    words += [f"-I{include}", "-Wl,-soname,libinfiniop.so"]
+    subprocess.run(words, input="\n".join(lines), text=True, check=True)
     (root / "lib" / "libinfinirt.so").symlink_to(library)
     return Install(root, "option", include, (root / "lib" / "libinfinirt.so", library), None)
 
@@ -193,14 +200,17 @@ def _body(name: str) -> str:
         value = f"*reinterpret_cast<size_t*>({pointer}) = ++made;"
         return f"{value} return INFINI_STATUS_SUCCESS;"
     fills = {
-        "infiniopGetDescriptorDeviceType": "*device_type = INFINI_DEVICE_CPU;",
-        "infiniopGetDescriptorDeviceId": "*device_id = 0;",
-        "infinirtGetDevice": "*device_ptr = INFINI_DEVICE_CPU; *device_id_ptr = 0;",
+        "infiniopGetDescriptorDeviceType": "*device_type = device;",
+        "infiniopGetDescriptorDeviceId": "*device_id = away ? 1 : 0;",
+        "infinirtGetDevice": "*device_ptr = device; *device_id_ptr = 0;",
+        "infinirtMalloc": "*p_ptr = there(size);",
+        "infinirtFree": "std::free(here(ptr));",
+        "infinirtMemcpy": "std::memcpy(here(dst), here(src), size);",
     }
     outputs = ["y", "output", "out", "c", "k_cache", "values"]
     ops = {**COMMON, **NEWER}
     if (op := name.removeprefix("infiniop")) in ops:
         data = ops[op][2]
         first = next(o for o in outputs if re.search(rf"void \*{o}\b", data))
-        fills[name] = f"*static_cast<float*>({first}) = 1.0f;"
+        fills[name] = f"*reinterpret_cast<float*>(here({first})) = 1.0f;"
     return f"{fills.get(name, '')} return INFINI_STATUS_SUCCESS;"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,9 +20,12 @@ from tests.trace.stand_in import write_install
 @pytest.fixture(scope="module")
 def calls(tmp_path_factory: pytest.TempPathFactory) -> Calls:
     folder = tmp_path_factory.mktemp("newer")
-    install: Install = write_install(folder / "install", newer=True)
+    return traced(write_install(folder / "install", newer=True), folder, "newer.cpp")
+
+
+def traced(install: Install, folder: Path, source: str) -> Calls:
     program, lib = folder / "program", install.root / "lib"
-    words = [compiler(), "-std=c++17", str(HERE / "newer.cpp"), "-o", str(program)]
+    words = [compiler(), "-std=c++17", str(HERE / source), "-o", str(program)]
     words += [f"-I{install.include}", f"-L{lib}", f"-Wl,-rpath,{lib}", "-linfiniop"]
     subprocess.run(words, check=True)
     logs = folder / "logs"
@@ -75,3 +79,18 @@ def test_what_was_not_followed_is_noted_once(calls: Calls) -> None:
         ("infiniopPad", "not followed: pad"),
         ("infiniopSetSpeed", "it is not understood and was passed through"),
     ]
+
+
+def test_views_of_a_devices_memory_come_to_the_host(tmp_path: Path) -> None:
+    install = write_install(tmp_path / "install", newer=False, accelerator=True)
+    calls = traced(install, tmp_path, "device.cpp")
+    (launched,) = calls.calls
+    assert (launched.device, launched.device_id) == ("nvidia", 1)
+    memory = np.arange(20000, dtype=np.float32)
+    c, a, b = launched.args
+    view = np.lib.stride_tricks.as_strided
+    np.testing.assert_array_equal(calls.before(a), view(memory, (3, 2, 4), (16, 48, 4)))
+    np.testing.assert_array_equal(calls.before(b), view(memory[1000:], (3, 2, 4), (20000, 256, 8)))
+    written = memory[100:124].reshape(3, 2, 4).copy()
+    written[0, 0, 0] = 1
+    np.testing.assert_array_equal(calls.after(c), written)

@@ -45,6 +45,20 @@ def test_a_program_that_looks_functions_up_itself_is_traced_too(
     np.testing.assert_array_equal(traced.calls.after(call.args[0]), A + 10)
 
 
+def test_a_library_that_python_loads_for_itself_alone_is_traced_too(
+    trace: Trace, engine_library: Path
+) -> None:
+    script = f"import ctypes; ctypes.CDLL({str(engine_library)!r}).main(0, None)"
+    traced = trace(sys.executable, "-c", script)
+    assert (traced.code, traced.stdout) == (0, "well\n")
+    assert len(list(traced.calls.calls)) == 2
+
+
+def test_lookups_of_other_functions_are_those_of_their_caller(trace: Trace, engine: Path) -> None:
+    traced = trace(engine, "lookups")
+    assert (traced.code, traced.stdout) == (0, "well\n")
+
+
 def test_what_a_program_starts_is_traced(trace: Trace, engine: Path) -> None:
     traced = trace("/bin/sh", "-c", f"{engine} handle; {engine} well; true")
     assert (traced.code, traced.stdout) == (0, "well\n")
