@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import weakref
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ class Canvas:
     def __init__(self, values: Values) -> None:
         self._values = values
         self._file = tempfile.TemporaryFile(prefix="goldenctl-")  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
         self._end = 0
         self.pictures: dict[Place, Picture] = {}
 
