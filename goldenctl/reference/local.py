@@ -19,6 +19,7 @@ from goldenctl.model import graph
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.graph import CACHE_LINKS, CONSTANTS, Op, Sublayer, own_name
 from goldenctl.reference.forward import VOCAB_SLICE_ROWS, apply
+from goldenctl.reference.fused import fused_budget, fused_ops
 from goldenctl.reference.noise import Unit, noise_of
 from goldenctl.reference.weights import TORCH_DTYPES, WeightLoader, from_numpy
 from goldenctl.trace.canvas import Picture
@@ -27,6 +28,7 @@ from goldenctl.trace.tracing import Tracing
 from goldenctl.trace.values import Place
 
 _BLOCK_ROWS = VOCAB_SLICE_ROWS
+_GIVEN = ("position_ids", "attention_mask", *CONSTANTS)
 
 
 @torch.inference_mode()
@@ -59,9 +61,6 @@ class _Judge:
         past, masked = step.start > 0, attention_mask(step) is not None
         config = self._tracing.golden.config
         for sublayer in graph.decoder(config, logits="all", past=past, masked=masked):
-            taps = {Place(step.case.name, sublayer.name, t) for t in sublayer.taps}
-            if taps & self._tracing.fused:
-                sublayer = graph.with_fused_attention(sublayer)
             for op in sublayer.ops:
                 judged = self._op(step, sublayer, op)
                 if judged is not None:
@@ -88,11 +87,20 @@ class _Judge:
         if not rows.any():
             return None
         dtype = picture.data.dtype.name
-        inputs = self._inputs(step, sublayer, op, dtype)
+        fused = op.kind == graph.FUSED_OP and self._is_fused(step, sublayer)
+        ops = fused_ops(sublayer) if fused else [op]
+        inputs = self._inputs(step, sublayer, ops, dtype)
         if inputs is None:
             return None
         actual = from_numpy(np.array(picture.data[index])).to(TORCH_DTYPES[oracle_dtype(dtype)])
-        return self._judged(sublayer, op, dtype, (actual, torch.from_numpy(rows), inputs))
+        given = (actual, torch.from_numpy(rows), inputs)
+        if fused:
+            return _judged_fused(sublayer, Unit.of(dtype), given)
+        return self._judged(sublayer, op, dtype, given)
+
+    def _is_fused(self, step: Step, sublayer: Sublayer) -> bool:
+        probs = Place(step.case.name, sublayer.name, graph.FUSED_TAPS[-1])
+        return probs in self._tracing.fused
 
     def _judged(
         self,
@@ -120,32 +128,37 @@ class _Judge:
         return errors.judged(rows)
 
     def _inputs(
-        self, step: Step, sublayer: Sublayer, op: Op, dtype: str
+        self, step: Step, sublayer: Sublayer, ops: Sequence[Op], dtype: str
     ) -> dict[str, Tensor] | None:
-        """Return what the engine gave an op, in the wide type; None where a part is not there."""
+        """Return what the engine gave ops that are one, in the wide type; None where a part is
+        not there."""
         wide = TORCH_DTYPES[oracle_dtype(dtype)]
         found: dict[str, Tensor] = {}
-        node = self._tracing.flows[step.case.name].nodes[
-            Place(step.case.name, sublayer.name, op.output)
-        ]
-        read = [name for name in op.inputs if name not in _given_by_case()]
-        for name in (*op.inputs, *CONSTANTS):
-            if name == "position_ids":
-                found[name] = torch.from_numpy(position_ids(step))
-            elif name == "attention_mask":
-                mask = attention_mask(step)
-                assert mask is not None
-                found[name] = torch.from_numpy(mask)
-            elif name in CONSTANTS:
-                table = from_numpy(np.asarray(self._tracing.golden.map(f"constants/{name}")))
-                found[name] = table.to(TORCH_DTYPES[dtype]).to(wide)
-            else:
-                place = self._source(step, sublayer, node.place, read.index(name), name)
-                value = self._value(step, place, all_tokens=own_name(name) != name)
-                if value is None:
-                    return None
-                found[name] = from_numpy(value).to(TORCH_DTYPES[dtype]).to(wide)
+        made = {op.output for op in ops}
+        for op in ops:
+            place = Place(step.case.name, sublayer.name, op.output)
+            read = [name for name in op.inputs if name not in _GIVEN]
+            for name in (*op.inputs, *CONSTANTS):
+                if name in _GIVEN:
+                    found[name] = self._given(step, name, dtype)
+                elif name not in made:
+                    source = self._source(step, sublayer, place, read.index(name), name)
+                    value = self._value(step, source, all_tokens=own_name(name) != name)
+                    if value is None:
+                        return None
+                    found[name] = from_numpy(value).to(TORCH_DTYPES[dtype]).to(wide)
         return found
+
+    def _given(self, step: Step, name: str, dtype: str) -> Tensor:
+        """Return the model's own positions, mask or table."""
+        if name == "position_ids":
+            return torch.from_numpy(position_ids(step))
+        if name == "attention_mask":
+            mask = attention_mask(step)
+            assert mask is not None
+            return torch.from_numpy(mask)
+        table = from_numpy(np.asarray(self._tracing.golden.map(f"constants/{name}")))
+        return table.to(TORCH_DTYPES[dtype]).to(TORCH_DTYPES[oracle_dtype(dtype)])
 
     def _source(self, step: Step, sublayer: Sublayer, place: Place, index: int, name: str) -> Place:
         """Return the place of what an op read: the graph's, or another one that was found."""
@@ -175,8 +188,29 @@ def _name(step: Step) -> str:
     return f"{step.case.name}/{step.number:02d}"
 
 
-def _given_by_case() -> tuple[str, ...]:
-    return ("position_ids", "attention_mask", *CONSTANTS)
+def _judged_fused(
+    sublayer: Sublayer, unit: Unit, given: tuple[Tensor, Tensor, dict[str, Tensor]]
+) -> Local | None:
+    """Judge a context by the budget of a kernel that computes scores and probs on its own."""
+    actual, rows, inputs = given
+    l2, largest, floor_l2, floor_max = (
+        part.double() for part in fused_budget(sublayer, unit, inputs, actual)[0].unbind(-1)
+    )
+    counted = rows & l2.isfinite()
+    if not counted.any():
+        return None
+    norms = actual.double().pow(2).sum(-1)[counted].numpy()
+    errors = RowErrors(1, l2[counted].pow(2).numpy(), largest[counted].numpy(), norms)
+    return _local(errors, floor_l2[counted].numpy(), floor_max[counted].numpy())
+
+
+def _local(errors: RowErrors, floor_l2: np.ndarray, floor_max: np.ndarray) -> Local:
+    """Judge rows by what rounding may do to them alone."""
+    zeros = np.zeros(len(floor_l2))
+    checks, _ = check_budget(errors, Budget(zeros, zeros, floor_l2, floor_max), from_truth=True)
+    norm = float(np.sqrt(errors.expected_squared.sum()))
+    rel_l2 = float(np.sqrt(errors.error_squared.sum())) / norm if norm else 0.0
+    return Local(share=max(check.share for check in checks), rel_l2=rel_l2)
 
 
 class _Sums:
@@ -201,13 +235,8 @@ class _Sums:
             return None
         squares = {k: v[counted].numpy() for k, v in self._squares.items()}
         largest = {k: v[counted].numpy() for k, v in self._largest.items()}
-        zeros = np.zeros(len(squares["error"]))
-        budget = Budget(zeros, zeros, np.sqrt(squares["floor"]), _SIGMAS * largest["floor"])
         errors = RowErrors(1, squares["error"], largest["error"], squares["expected"])
-        checks, _ = check_budget(errors, budget, from_truth=True)
-        norm = float(np.sqrt(squares["expected"].sum()))
-        rel_l2 = float(np.sqrt(squares["error"].sum())) / norm if norm else 0.0
-        return Local(share=max(check.share for check in checks), rel_l2=rel_l2)
+        return _local(errors, np.sqrt(squares["floor"]), _SIGMAS * largest["floor"])
 
 
 _ADDED = ("error", "expected", "floor")

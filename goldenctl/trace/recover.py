@@ -19,10 +19,22 @@ _LEAST_BYTES = 16  # a shorter row may be equal by chance
 
 
 def recovered(tags: Tags, data: NDArray[Any], canvas: Canvas, values: Values) -> Tags:
-    """Return the tags with those of unknown rows filled in that some value has."""
-    if not tags.ndim or not tags.size:
+    """Return the tags with those of unknown rows filled in that some value has; the rows may
+    stand as columns, as keys do in a product."""
+    if not tags.size:
         return tags
     tags = tags.copy()
+    for turned in (False, True):
+        if tags.ndim < 1 + turned or not (tags == UNKNOWN).any():
+            break
+        if turned:
+            _search(tags.swapaxes(-1, -2), data.swapaxes(-1, -2), canvas, values)
+        else:
+            _search(tags, data, canvas, values)
+    return tags
+
+
+def _search(tags: Tags, data: NDArray[Any], canvas: Canvas, values: Values) -> None:
     for picture in reversed(list(canvas.pictures.values())):
         width = picture.data.shape[-1]
         if data.dtype != picture.data.dtype or data.shape[-1] % width:
@@ -30,11 +42,12 @@ def recovered(tags: Tags, data: NDArray[Any], canvas: Canvas, values: Values) ->
         if width * data.itemsize < _LEAST_BYTES:
             continue
         split = (*data.shape[:-1], -1, width)
-        unknown = (tags.reshape(split) == UNKNOWN).any(-1)
+        parts = tags.reshape(split)  # of a turned view this is a copy
+        unknown = (parts == UNKNOWN).any(-1)
         if not unknown.any():
             break
-        _fill(tags.reshape(split), data.reshape(split), unknown, picture, values)
-    return tags
+        _fill(parts, data.reshape(split), unknown, picture, values)
+        tags[...] = parts.reshape(tags.shape)
 
 
 def _fill(

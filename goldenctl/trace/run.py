@@ -87,7 +87,9 @@ def write_run(
         _refuse(calls, passes)
     local, note = _locally(tracing, weights, steps)
     trace = msgspec.structs.replace(trace, local=local, local_note=note)
-    _write(golden, calls, run_path, parts, (trace, steps, tracing))
+    spared = [i.name for i in _expected(golden, steps) if _is_spared(tracing, passes, i)]
+    not_computed = sorted(set(spared) - {part.info.name for part in parts})
+    _write(golden, calls, run_path, parts, (trace, steps, not_computed))
     return TraceSummary(
         trace, tuple(path.replace("cases/", "").replace("/steps", "") for path in steps)
     )
@@ -171,14 +173,10 @@ def step_index(step: Step, dims: tuple[str, ...]) -> tuple[slice, ...]:
 def _trace(
     golden: GoldenFile, tracing: Tracing, passes: list[Pass], parts: list[_Part], steps: list[str]
 ) -> Trace:
-    expected = [
-        info
-        for info in golden.tensors.values()
-        if info.role in ("tap", "output") and "/".join(info.name.split("/")[:4]) in steps
-    ]
+    expected = _expected(golden, steps)
     found = {part.info.name for part in parts}
     lacking = [info for info in expected if info.name not in found]
-    fused = sum(_is_fused(tracing, info) for info in lacking)
+    fused = sum(_is_spared(tracing, passes, info) for info in lacking)
     aside = sum(each.tokens_of is None for each in passes)
     notes = list(tracing.notes)
     if aside:
@@ -200,8 +198,24 @@ def _trace(
     )
 
 
-def _is_fused(tracing: Tracing, info: TensorInfo) -> bool:
-    return Place(info.case, info.sublayer, info.tap) in tracing.fused
+def _expected(golden: GoldenFile, steps: list[str]) -> list[TensorInfo]:
+    return [
+        info
+        for info in golden.tensors.values()
+        if info.role in ("tap", "output") and "/".join(info.name.split("/")[:4]) in steps
+    ]
+
+
+def _is_spared(tracing: Tracing, passes: list[Pass], info: TensorInfo) -> bool:
+    """Whether a right engine need not compute a tensor: a fused op does not yield it, or it is of
+    a token that is followed by others in its pass, whose logits nobody asks for."""
+    if Place(info.case, info.sublayer, info.tap) in tracing.fused:
+        return True
+    if info.sublayer not in ("final_norm", "lm_head"):
+        return False
+    step = next(s for s in tracing.cases[info.case].steps if s.number == int(info.step))
+    ends = {int(p.tokens.max()) for p in passes if p.tokens_of is tracing.cases[info.case]}
+    return step.stop - 1 not in ends
 
 
 def _tokens_of(part: _Part) -> tuple[int, ...]:
@@ -230,9 +244,9 @@ def _write(
     calls: Calls,
     run_path: Path,
     parts: list[_Part],
-    told: tuple[Trace, list[str], Tracing],
+    told: tuple[Trace, list[str], list[str]],
 ) -> None:
-    trace, steps, tracing = told
+    trace, steps, not_computed = told
     specs = [
         TensorSpec(
             p.info.name, p.data.dtype.name, p.info.shape, p.info.dims, p.info.role, p.info.op
@@ -247,11 +261,7 @@ def _write(
         if target in names and link.rpartition("/")[0] in groups
     }
     recipe = _recipe(golden, calls, trace, specs, groups)
-    recipe["not_computed"] = sorted(
-        info.name
-        for info in golden.tensors.values()
-        if info.name.rpartition("/")[0] in groups and _is_fused(tracing, info)
-    )
+    recipe["not_computed"] = not_computed
     with GoldenWriter(
         run_path, kind="run", recipe=recipe, tensors=specs, links=links, groups=groups
     ) as writer:

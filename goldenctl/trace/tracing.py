@@ -147,7 +147,9 @@ class Tracing:
         fit = [n.place for n in flow.nodes.values() if n.op.kind == kind and fits(n)]
         by_weight = [p for w in weights for p in flow.by_weight.get(w, ()) if p in fit]
         scores = {p: sum(s in flow.nodes[p].inputs for s in sources) for p in fit}
-        by_flow = sorted((p for p in fit if scores[p]), key=lambda p: -scores[p])
+        by_flow = sorted((p for p in fit if scores[p]), key=lambda p: (-scores[p], p in self.done))
+        if by_flow and not flow.nodes[by_flow[0]].op.weights:
+            return by_flow[0]
         both = [p for p in by_flow if p in by_weight]
         open_ = [p for p in by_flow if p not in self.done]
         if both:

@@ -1,0 +1,272 @@
+"""An engine of NumPy that writes the log of its calls as a traced one would.
+
+It computes a golden's model with the layouts that engines have: fused products, residuals added
+in the norm, rotation and softmax in place, caches by key head, attention as one op.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from goldenctl.model.checkpoint import Checkpoint
+from goldenctl.model.config import ModelConfig
+from goldenctl.trace.digest import digest_rows
+from goldenctl.trace.weights import Book
+from tests.trace.logs import Log, packed
+
+Array = NDArray[Any]
+Rows = Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How an engine does things. ``attention`` is ``matrices`` or ``flash``; ``cache`` is
+    ``calls`` or ``memcpy``, which no call shows; ``gate`` names the MLP's op."""
+
+    fused_products: bool = True
+    add_in_norm: bool = False
+    gate: str = "swiglu"
+    attention: str = "matrices"
+    cache: str = "calls"
+    last_logits: bool = True
+    shared_cache: bool = False
+    keys_early: int = 0  # slots by which decode steps write the cache too early
+    transposed_o: bool = False
+    skip: frozenset[str] = frozenset()
+
+
+@dataclass
+class WeightLog(Log):
+    """A log that knows a checkpoint's rows, as the preloaded library does."""
+
+    book: Book | None = None
+    known: set[int] = field(default_factory=set)
+
+    def learn(self, book: Book) -> None:
+        self.book = book
+        self.known = set(book._digests.tolist())
+        self.widths = sorted({e.row_bytes for e in book._entries}, reverse=True)
+
+    def content(self, array: Array) -> str:
+        data = packed(array)
+        for width in self.widths:
+            if data and len(data) % width == 0:
+                digests = digest_rows(np.frombuffer(data, np.uint8).reshape(-1, width))
+                if self.known.issuperset(digests.tolist()):
+                    return self._weight(data, digests, width)
+        return super().content(array)
+
+    def _weight(self, data: bytes, digests: Array, width: int) -> str:
+        name = f"{hash(data) & (1 << 128) - 1:032x}"
+        if name not in self.seen:
+            head = {"kind": "weight", "id": name, "row_bytes": width, "form": "rows"}
+            self.writer.append(head, digests.tobytes())
+            self.seen.add(name)
+        return name
+
+
+class PretendEngine:
+    """Computes passes over tokens; a row of them is a request of a batch."""
+
+    def __init__(
+        self,
+        log: WeightLog,
+        checkpoint: Checkpoint,
+        config: ModelConfig,
+        dtype: Any,
+        habits: Habits,
+    ) -> None:
+        self.log, self.config, self.habits = log, config, habits
+        self.dtype = np.dtype(dtype)
+        self.weights = {
+            name: checkpoint.map(name).astype(np.float32).astype(self.dtype)
+            for name in checkpoint.names()
+        }
+        self.tables: dict[str, Array] = {}
+        self.caches: dict[tuple[int, str], Array] = {}
+        self.past = 0
+
+    # --- ops: each computes in float32, rounds into its output, and is logged ---
+
+    def op(
+        self, name: str, out: Array, value: Array, *inputs: tuple[str, Array], **scalars: Any
+    ) -> Array:
+        if name in self.habits.skip:
+            return out
+        args = [(key, np.array(x, copy=False), self.log.arg(key, "in", x)) for key, x in inputs]
+        out[...] = value.astype(self.dtype)
+        output = self.log.arg("y", "out", out)
+        self.log.call(name, output, *(arg for *_, arg in args), scalars=scalars)
+        return out
+
+    def new(self, *shape: int) -> Array:
+        return np.zeros(shape, self.dtype)
+
+    def gemm(self, a: Array, b: Array, alpha: float = 1.0, out: Array | None = None) -> Array:
+        value = alpha * (wide(a) @ wide(b))
+        out = self.new(*value.shape) if out is None else out
+        return self.op("Gemm", out, value, ("a", a), ("b", b), alpha=alpha, beta=0.0)
+
+    def linear(self, x: Array, *names: str) -> Array:
+        weight = np.concatenate([self.weights[name] for name in names])
+        return self.gemm(x, weight.T)
+
+    def norm(self, x: Array, name: str, out: Array | None = None) -> Array:
+        w, eps = self.weights[name], self.config.rms_norm_eps
+        out = self.new(*x.shape) if out is None else out
+        return self.op("RMSNorm", out, _normed(x, w, eps), ("x", x), ("w", w), epsilon=eps)
+
+    def add_norm(self, hidden: Array, added: Array, name: str) -> Array:
+        w, eps = self.weights[name], self.config.rms_norm_eps
+        total = (wide(hidden) + wide(added)).astype(self.dtype)
+        args = [self.log.arg(k, "in", x) for k, x in (("a", hidden), ("b", added), ("w", w))]
+        y = _normed(total, w, eps).astype(self.dtype)
+        hidden[...] = total
+        outs = [self.log.arg("y", "out", y), self.log.arg("residual_out", "out", hidden)]
+        self.log.call("AddRMSNorm", *outs, *args, scalars={"epsilon": eps})
+        return y
+
+    def add(self, a: Array, b: Array) -> None:
+        self.op("Add", a, wide(a) + wide(b), ("a", a.copy() if a is b else a), ("b", b))
+
+    def copy(self, out: Array, x: Array) -> None:
+        self.op("Rearrange", out, wide(x), ("x", x))
+
+    def rope(self, x: Array, positions: Array) -> None:
+        sin, cos = self.tables["sin"], self.tables["cos"]
+        index = positions.reshape(x.shape[0], 1)
+        s, c = (wide(t)[index] for t in (sin, cos))
+        first, second = np.split(wide(x), 2, axis=-1)
+        turned = np.concatenate([first * c - second * s, second * c + first * s], -1)
+        tables = (("pos_ids", positions), ("sin_table", sin), ("cos_table", cos))
+        self.op("RoPE", x, turned, ("x", x), *tables, algo="INFINIOP_ROPE_ALGO_GPT_NEOX")
+
+    # --- the model ---
+
+    def forward(self, ids: Rows, positions: Rows | None = None) -> Array:
+        """Compute one pass of [B, S] tokens over the cache; return the last hidden states."""
+        batch, count = len(ids), len(ids[0])
+        where = positions or [range(self.past, self.past + count)] * batch
+        self.positions = np.array(where, np.int32).reshape(-1)
+        self.shape = (batch, count)
+        hidden = self.weights["model.embed_tokens.weight"][np.array(ids).reshape(-1)].copy()
+        added: Array | None = None
+        for layer in range(self.config.num_hidden_layers):
+            prefix = f"model.layers.{layer}"
+            normed = self._next(hidden, added, f"{prefix}.input_layernorm.weight")
+            added = self._added(hidden, self.attention(normed, layer))
+            normed = self._next(hidden, added, f"{prefix}.post_attention_layernorm.weight")
+            added = self._added(hidden, self.mlp(normed, f"{prefix}.mlp"))
+        self.past += count
+        if self.habits.last_logits and not self.habits.add_in_norm:
+            hidden = hidden.reshape(batch, count, -1)[:, -1]
+        final = self._next(hidden, added, "model.norm.weight")
+        tied = self.config.tie_word_embeddings
+        return self.linear(final, "model.embed_tokens.weight" if tied else "lm_head.weight")
+
+    def _next(self, hidden: Array, added: Array | None, name: str) -> Array:
+        if added is not None and self.habits.add_in_norm:
+            return self.add_norm(hidden, added, name)
+        return self.norm(hidden, name)
+
+    def _added(self, hidden: Array, value: Array) -> Array | None:
+        if self.habits.add_in_norm:
+            return value
+        self.add(hidden, value)
+        return None
+
+    def attention(self, normed: Array, layer: int) -> Array:
+        config, prefix = self.config, f"model.layers.{layer}.self_attn"
+        heads, kv, dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        names = [f"{prefix}.{x}_proj.weight" for x in "qkv"]
+        if self.habits.fused_products:
+            qkv = self.linear(normed, *names).reshape(len(normed), heads + 2 * kv, dim)
+            q, k, v = np.split(qkv, [heads, heads + kv], axis=1)
+        else:
+            q, k, v = (self.linear(normed, name).reshape(len(normed), -1, dim) for name in names)
+        if config.qk_norm:
+            self.norm(q, f"{prefix}.q_norm.weight", q)
+            self.norm(k, f"{prefix}.k_norm.weight", k)
+        self.rope(q, self.positions)
+        self.rope(k, self.positions)
+        keys, values = self._cached(layer, "k", k), self._cached(layer, "v", v)
+        context = self.new(len(normed), heads, dim)
+        attend = self._flash if self.habits.attention == "flash" else self._matrices
+        batch, count = self.shape
+        for row in range(batch):
+            span = slice(row * count, (row + 1) * count)
+            attend(context[span], q[span], keys[row], values[row])
+        return self.linear(context.reshape(len(normed), -1), f"{prefix}.o_proj.weight")
+
+    def _cached(self, layer: int, name: str, x: Array) -> Array:
+        """Append keys or values to the cache [B, K, capacity, D]; return what is filled."""
+        batch, count = self.shape
+        where = (0 if self.habits.shared_cache else layer, name)
+        capacity = 32
+        if where not in self.caches:
+            self.caches[where] = self.new(batch, x.shape[1], capacity, x.shape[2])
+        first = self.past - (self.habits.keys_early if self.past else 0)
+        for row in range(batch):
+            target = self.caches[where][row, :, first : first + count]
+            source = x[row * count : (row + 1) * count].transpose(1, 0, 2)
+            if self.habits.cache == "calls":
+                self.copy(target, source)
+            else:
+                target[...] = source
+        return self.caches[where][:, :, : self.past + count]
+
+    def _matrices(self, out: Array, q: Array, keys: Array, values: Array) -> None:
+        count, heads, dim = q.shape
+        kv, total = keys.shape[0], keys.shape[1]
+        queries = self.new(kv, heads // kv, count, dim)
+        self.copy(queries, q.reshape(count, kv, heads // kv, dim).transpose(1, 2, 0, 3))
+        scores = self.gemm(
+            queries.reshape(kv, -1, dim), keys.transpose(0, 2, 1), self.config.head_dim**-0.5
+        )
+        by_head = scores.reshape(heads, count, total)
+        self.op("CausalSoftmax", by_head, _softmax(by_head), ("x", by_head))
+        found = self.gemm(scores, values)
+        context = out.reshape(count, kv, heads // kv, dim).transpose(1, 2, 0, 3)
+        self.copy(context, found.reshape(kv, heads // kv, count, dim))
+
+    def _flash(self, out: Array, q: Array, keys: Array, values: Array) -> None:
+        group = q.shape[1] // keys.shape[0]
+        k, v = (wide(x).repeat(group, axis=0) for x in (keys, values))
+        scale = self.config.head_dim**-0.5
+        scores = np.einsum("thd,hsd->hts", wide(q), k) * scale
+        value = np.einsum("hts,hsd->thd", _softmax(scores), v)
+        self.op("FlashAttention", out, value, ("q", q), ("k", keys), ("v", values), scale=scale)
+
+    def mlp(self, normed: Array, prefix: str) -> Array:
+        names = [f"{prefix}.{x}_proj.weight" for x in ("gate", "up")]
+        joined = self.linear(normed, *names)
+        gate, up = np.split(joined, 2, axis=-1)
+        active = self.new(*gate.shape)
+        value = wide(up) * (wide(gate) / (1 + np.exp(-wide(gate)))).astype(self.dtype)
+        if self.habits.gate == "swiglu":
+            self.op("SwiGLU", active, wide(value), ("a", up), ("b", gate))
+        else:
+            self.op("SiluAndMul", active, wide(value), ("input", joined))
+        return self.linear(active, f"{prefix}.down_proj.weight")
+
+
+def wide(x: Array) -> Array:
+    return np.asarray(x, np.float32)
+
+
+def _normed(x: Array, w: Array, eps: float) -> Array:
+    squares = np.mean(wide(x) ** 2, axis=-1, keepdims=True)
+    return wide(x) / np.sqrt(squares + np.float32(eps)) * wide(w)
+
+
+def _softmax(scores: Array) -> Array:
+    count, total = scores.shape[-2:]
+    hidden = np.arange(total)[None] > np.arange(count)[:, None] + total - count
+    x = np.where(hidden, -np.inf, wide(scores))
+    x = np.exp(x - x.max(-1, keepdims=True))
+    return np.asarray(x / x.sum(-1, keepdims=True))
