@@ -97,7 +97,7 @@ def _of_ranks(pattern: str, template: Template, entries: list[Entry]) -> Iterato
     whole = template.pattern[:start] + first + template.pattern[end:]
     if "{rank" not in whole:
         yield from (replace(entry, dump=whole) for entry in entries)
-    for join in (-1, 0, 1, 2):
+    for join in ("sum", -1, 0, 1, 2):
         for entry in entries:
             yield replace(entry, dump=template.pattern, ranks=template.ranks, join=join)
 

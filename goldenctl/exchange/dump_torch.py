@@ -7,7 +7,6 @@ names: ``{"layers": [{"q": tensor}]}`` is ``layers.0.q``.
 from __future__ import annotations
 
 import importlib.util
-import pickle
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -29,6 +28,7 @@ SAVE_AGAIN = (
     "save it again where torch is: safetensors.torch.save_file(torch.load(FILE), OUT), "
     "or numpy.savez"
 )
+SAVE_TENSORS = "save a dict of tensors instead: torch.save({NAME: tensor}, FILE)"
 _MAX_DEPTH = 32
 _MAX_NODES = 1 << 20
 
@@ -66,26 +66,25 @@ def _load(path: Path) -> Any:
     with warnings.catch_warnings(action="ignore"):
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-        except pickle.UnpicklingError as error:
-            raise _refusal(path, str(error)) from error
-        except OSError as error:
-            raise error
+        except OSError:
+            raise
         except Exception as error:  # of a damaged file torch raises nearly anything
-            first = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
-            message = f"torch cannot read it: {first or type(error).__name__}"
-            raise ValueError(message) from error
+            raise _refusal(path, f"{error}".strip() or type(error).__name__) from error
 
 
 def _refusal(path: Path, text: str) -> Exception:
     """Return what to raise for what weights_only would not load, from torch's many lines."""
-    _, _, found = text.partition("WeightsUnpickler error: ")
-    said = next(iter(found.strip().splitlines()), "") or "it is no whole pickle"
-    _, is_global, rest = said.partition("Unsupported global: GLOBAL ")
-    if not is_global and not said.startswith(("Can only", "Trying to", "Unsupported class")):
-        return ValueError(f"torch cannot read it: {said[:200]}")
-    what = rest.split()[0] if is_global else said.rstrip(".")
+    if "TorchScript" in text:
+        message = f"{path}: a TorchScript program, which is not read"
+        return DamagedError(message, hint=SAVE_TENSORS)
+    said = text.partition("WeightsUnpickler error: ")[2].strip() or text
+    line = said.splitlines()[0]
+    _, is_global, rest = line.partition("Unsupported global: GLOBAL ")
+    if not is_global and not line.startswith(("Can only", "Trying to", "Unsupported class")):
+        return ValueError(f"torch cannot read it: {line[:200]}")
+    what = rest.split()[0] if is_global else line.rstrip(".")
     message = f"{path}: holds more than tensors ({what[:120]}), and is not read for safety"
-    return DamagedError(message, hint=SAVE_AGAIN)
+    return DamagedError(message, hint=SAVE_TENSORS)
 
 
 def _leaves(value: Any, stem: str) -> Iterator[tuple[str, torch.Tensor]]:
@@ -117,10 +116,15 @@ def _tensor(path: Path, name: str, tensor: torch.Tensor) -> DumpTensor:
     import torch
 
     kind = str(tensor.dtype).removeprefix("torch.")
-    plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
-    if not plain or tensor.is_quantized:
-        what = str(tensor.layout).removeprefix("torch.") if plain else tensor.device.type
-        kind = f"{kind} ({'quantized' if tensor.is_quantized else what})"
+    odd = [
+        tensor.is_nested and "nested",
+        tensor.is_quantized and "quantized",
+        tensor.layout != torch.strided and str(tensor.layout).removeprefix("torch."),
+        tensor.device.type != "cpu" and tensor.device.type,
+    ]
+    if any(odd):
+        kind = f"{kind} ({next(filter(None, odd))})"
+    shape = () if tensor.is_nested else tuple(tensor.shape)
 
     def read() -> NDArray[Any]:
         with damage_named(path):
@@ -129,4 +133,4 @@ def _tensor(path: Path, name: str, tensor: torch.Tensor) -> DumpTensor:
                 return np.asarray(values.view(torch.int16).numpy()).view(ml_dtypes.bfloat16)
             return np.asarray(values.numpy())
 
-    return DumpTensor(name, kind, tuple(tensor.shape), str(path), read)
+    return DumpTensor(name, kind, shape, str(path), read)

@@ -28,7 +28,7 @@ from goldenctl.golden.schema import TensorInfo
 
 _VALUES_LIMIT_BYTES = 64 << 20
 # Relative errors that tell an arrangement of the same numbers from another one.
-_FAR, _NEAR = 0.5, 0.1
+_FAR, _NEAR = 0.15, 0.05
 _LISTED = 4
 
 
@@ -103,7 +103,10 @@ class _Guess:
         for entry in tries:
             info = self._first_there(entry, infos)
             if info is not None and self._fits(entry, info):
-                same = [e for e in tries if (e.dump, e.part) == (entry.dump, entry.part)]
+                first = names_of(entry, info)[0][0]  # of the first rank, where there are some
+                same = [
+                    e for e in tries if e.part == entry.part and names_of(e, info)[0][0] == first
+                ]
                 best = self._by_values(info, [e for e in same if self._fits(e, info)])
                 if best != entry:
                     self.notes.append(f"{pattern}: its values chose {_difference(best, entry)}.")

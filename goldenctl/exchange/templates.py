@@ -14,10 +14,16 @@ _NUMBER = re.compile(
     r"|(?:(?<![A-Za-z0-9])(?:[Ll]ayers?|blocks?|blk|h)[._\-]?|^)(\d{1,5})(?![0-9A-Za-z])"
     r"|-(\d{1,5})(?=$|[._\-/ #])"  # of llama.cpp's graph
     r"|#(\d{1,6})$"  # as exchange/taps.py names what a program tapped again
+    r"|(?<![A-Za-z0-9])(?:[Ss]tep|[Ii]ter(?:ation)?|[Pp]ass|forward_pass_id)[._\-=]?(\d{1,6})"
+    r"(?![0-9A-Za-z])"
 )
-_GROUPS = {1: "rank", 2: "hidden", 3: "layer", 4: "layer", 5: "step"}
+_GROUPS = {1: "rank", 2: "hidden", 3: "layer", 4: "layer", 5: "step", 6: "step"}
+# Numbers that only count where a dump has several of them.
+_SEVERAL = ("rank", "step")
 # Hooks of msprobe call a tensor by its module, the class of that and the direction.
 _HOOKED = re.compile(r"\.[A-Za-z_]\w{0,99}\.forward\.\d{1,9}\.output\.\d{1,9}$")
+_COUNTED = re.compile(r"\{(layer|rank)[^}]{0,9}\}")
+_RANK_BEHIND = re.compile(r"[._\-](?:tp_rank|rank|tp|TP)[._\-=]?(?:\{rank\}|\d{1,3})$")
 _SEPARATOR = re.compile(r"[./_]")
 _MOST_WORDS = 6
 Parts = tuple[str, ...]
@@ -41,13 +47,14 @@ def templates_of(names: Iterable[str], layers: int) -> list[Template]:
     """Return the patterns of all names that can stand in a map, of a model of so many layers.
 
     Layers count from 0 or, as ``{layer+1}``, from 1 to the last; with leading zeros all have the
-    same width. A rank is a number only where there are several.
+    same width. A rank or a step is a number only where there are several.
     """
     parsed = [(name, list(_numbers(name))) for name in names if "{" not in name and "}" not in name]
-    ranks = {text for _, found in parsed for kind, _, text in found if kind == "rank"}
+    seen = {kind: {n for _, found in parsed for k, _, n in found if k == kind} for kind in _SEVERAL}
+    single = {kind for kind in _SEVERAL if len(seen[kind]) < 2}
     groups: dict[tuple[Parts, Parts], list[dict[str, str]]] = {}
     for name, found in parsed:
-        literals, kinds, values = _skeleton(name, found, several_ranks=len(ranks) > 1)
+        literals, kinds, values = _skeleton(name, [n for n in found if n[0] not in single])
         groups.setdefault((literals, kinds), []).append(values)
     return [_template(*key, values, layers) for key, values in groups.items()]
 
@@ -61,7 +68,7 @@ def _numbers(name: str) -> Iterator[tuple[str, tuple[int, int], str]]:
 
 
 def _skeleton(
-    name: str, found: Sequence[tuple[str, tuple[int, int], str]], *, several_ranks: bool
+    name: str, found: Sequence[tuple[str, tuple[int, int], str]]
 ) -> tuple[Parts, Parts, dict[str, str]]:
     """Return a name's literal pieces, the kinds of number between them, and the numbers.
 
@@ -70,7 +77,7 @@ def _skeleton(
     literals, kinds, values, end = [], [], dict[str, str](), 0
     for kind, (start, stop), text in found:
         known = values.setdefault(kind, text)
-        if int(known) != int(text) or (kind == "rank" and not several_ranks):
+        if int(known) != int(text):
             continue
         literals.append(name[end:start])
         kinds.append(kind if len(text) == len(known) else f"{kind}?")
@@ -88,7 +95,7 @@ def _template(
         wide = any(text.startswith("0") and len(text) > 1 for text in texts)
         width = f":0{len(texts[0])}" if wide and len(texts[0]) < 10 else ""
         last = max(numbers[kind])
-        from_one = min(numbers[kind]) == 1 and (kind == "rank" or last == layers)
+        from_one = min(numbers[kind]) == 1 and (kind in _SEVERAL or last == layers)
         # hidden_states has what the embedding yields before what the layers do.
         offset = "+1" if from_one or (kind == "hidden" and last == layers) else ""
         fields[kind] = f"{{{'layer' if kind == 'hidden' else kind}{offset}{width}}}"
@@ -120,8 +127,8 @@ class Index:
 
     def _add(self, template: Template) -> None:
         # An ending has a layer's number as {layer} wherever the names count from.
-        pattern = re.sub(r"\{(layer|rank)[^}]{0,9}\}", r"{\1}", template.pattern)
-        pattern = pattern.removesuffix("#{step}")
+        pattern = _COUNTED.sub(r"{\1}", template.pattern)
+        pattern = _RANK_BEHIND.sub("", pattern.removesuffix("#{step}"))
         bases = [
             (order, pattern.removesuffix(suffix))
             for order, suffix in enumerate(SUFFIXES)

@@ -169,6 +169,15 @@ def test_torch_files(tmp_path: Path, zipped: bool) -> None:
         assert "cannot be compared" in refused(dump, name)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_nested_tensor_spoils_no_other(tmp_path: Path) -> None:
+    nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+    torch.save({"nested": nested, "good": torch.from_numpy(GOOD)}, tmp_path / "d.pt")
+    dump = read_dump(tmp_path / "d.pt")
+    np.testing.assert_array_equal(dump["good"].read(), GOOD)
+    assert "has type float32 (nested), which cannot be compared" in refused(dump, "nested")
+
+
 def test_a_single_tensor_has_the_files_name(tmp_path: Path) -> None:
     torch.save(torch.from_numpy(GOOD), tmp_path / "model.layers.0.pt")
     assert list(read_dump(tmp_path / "model.layers.0.pt")) == ["model.layers.0"]
@@ -188,7 +197,7 @@ def test_more_than_tensors_is_refused_in_one_line(tmp_path: Path, zipped: bool) 
     assert caught.value.exit_code == 4
     assert "\n" not in str(caught.value)
     assert "Other" in str(caught.value)
-    assert "safetensors.torch.save_file" in str(caught.value)
+    assert "save a dict of tensors instead" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +218,15 @@ def test_wrong_torch_files(tmp_path: Path, write: Callable[[Path], Any], said: s
     with pytest.raises(DamagedError, match=said) as caught:
         read_dump(path)
     assert "\x1b" not in str(caught.value)
+
+
+def test_a_program_is_no_dump(tmp_path: Path) -> None:
+    path = tmp_path / "d.pt"
+    with zipfile.ZipFile(path, "w") as archive:  # as torch.jit.save lays it out
+        for name in ("data.pkl", "constants.pkl", "version", "code/__torch__.py"):
+            archive.writestr(f"d/{name}", "3\n")
+    with pytest.raises(DamagedError, match="a TorchScript program, which is not read"):
+        read_dump(path)
 
 
 def test_a_truncated_torch_file_is_damaged(tmp_path: Path) -> None:

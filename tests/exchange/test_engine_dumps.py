@@ -17,6 +17,7 @@ from goldenctl.exchange.bring import import_run
 from goldenctl.exchange.dump import read_dump
 from goldenctl.exchange.namemap import Entry, encode, load_map
 from goldenctl.exchange.suggest import suggest
+from goldenctl.exchange.templates import templates_of
 from goldenctl.golden.file import GoldenFile, open_golden
 
 Goldens = Callable[[str], GoldenFile]
@@ -157,6 +158,14 @@ def half(name: str, array: Array, golden: GoldenFile, rank: int) -> Array:
     return np.split(array, 2, axis=1)[rank] if split else array
 
 
+def partial_sums(golden: GoldenFile, folder: Path) -> None:
+    """Two ranks before their all-reduce: each has a part of the sum."""
+    for layer in range(LAYERS):
+        array = flat(golden, f"layers/{layer:02}/attention/o_proj")
+        for rank in range(2):
+            saved(array * np.float32(0.5), folder / f"layers.{layer}.o_proj.rank{rank}.npy")
+
+
 def interleaved_by_kv_head(golden: GoldenFile, folder: Path) -> None:
     """Megatron's and InternLM's fused q, k, v: for every key/value head its queries, k, v."""
     kv = golden.recipe["model"]["config"]["num_key_value_heads"]
@@ -222,6 +231,7 @@ GATE_UP = {"layers.{layer}.mlp.gate_proj", "layers.{layer}.mlp.up_proj"}
         ),
         (flattened_npz, PROJECTIONS | MLP | ENDS),
         (tensor_parallel, QKV | MLP | ENDS | {"layers.{layer}.mlp.swiglu"}),
+        (partial_sums, {"layers.{layer}.attention.o_proj"}),
         (interleaved_by_kv_head, QKV | GATE_UP),
         (
             llama_cpp,
@@ -274,6 +284,17 @@ def test_what_is_chosen_by_values_is_said(golden_in: Goldens, tmp_path: Path) ->
         write(golden, dump)
         said = list(listing(read_dump(dump), golden))
         assert f"# layers.{{layer}}.attention.{tap}: its values chose {key}." in said
+
+
+def test_steps_in_folders_are_steps() -> None:
+    """Counted from one where they are; a single one is a part of the name."""
+    names = [f"iteration_{n}/rank0/model.layers.{k}" for n in (1, 2) for k in range(2)]
+    assert [t.pattern for t in templates_of(names, LAYERS)] == [
+        "iteration_{step+1}/rank0/model.layers.{layer}"
+    ]
+    assert [t.pattern for t in templates_of(names[:2], LAYERS)] == [
+        "iteration_1/rank0/model.layers.{layer}"
+    ]
 
 
 def test_the_last_hidden_state_is_not_a_layers(golden_in: Goldens, tmp_path: Path) -> None:
