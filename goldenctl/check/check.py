@@ -13,6 +13,7 @@ from pathlib import Path
 
 from goldenctl.check.integrity import check_files, check_manifest
 from goldenctl.check.step import INTEGRITY, PASSED, RECORD, REPLAY, Results, Step, caught, of_report
+from goldenctl.check.traced import PREFIX, trace_engine
 from goldenctl.diff.against_manifest import compare_with_manifest
 from goldenctl.diff.illustrate import illustrate
 from goldenctl.diff.judge import compare
@@ -23,8 +24,9 @@ from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.manifest import Manifest, sha256_text
 from goldenctl.golden.recipe_keys import RecipeObject
 from goldenctl.golden.store import GoldenSet
+from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.source import checkpoint_folder
-from goldenctl.replay.backend import Backend, check_dtype, open_backend
+from goldenctl.replay.backend import check_dtype, open_backend
 from goldenctl.replay.replay import Options, replay
 
 Progress = Callable[[int, int, str], None]
@@ -138,14 +140,14 @@ class _Check:
         return self._by_sketch(again, "chain")
 
     def _replayed(self, source: GoldenFile) -> Iterator[Step]:
-        backend, run = self._replay(source)
-        said = f"{backend.name} {self._wanted.options.device}, {self._wanted.options.mode}"
+        traced = self._wanted.backend.startswith(PREFIX)
+        said, run = self._trace(source) if traced else self._replay(source)
         report = compare(source, run, self._policy)
         if self._wanted.pictures:
             report = illustrate(report, source, run)
         yield of_report(self._set.name, REPLAY, report, said=said)
         expected = self._manifest.current.content_sha256
-        if sha256_text(source.content_sha256) != expected:
+        if not traced and sha256_text(source.content_sha256) != expected:
             # The run started from other bits than the manifest's golden has.
             origin = {**run.recipe["golden"], "content_sha256": expected.removeprefix("sha256:")}
             run = replace(
@@ -154,7 +156,23 @@ class _Check:
             report = self._by_sketch(run, "chain")
             yield of_report(self._set.name, REPLAY, report, said=f"{said}, by manifest")
 
-    def _replay(self, source: GoldenFile) -> tuple[Backend, GoldenFile]:
+    def _trace(self, source: GoldenFile) -> tuple[str, GoldenFile]:
+        wanted, path = self._wanted, self._folder / "run.h5"
+        model = wanted.model_path or source.recipe["model"]["path"]
+        with Checkpoint.open(checkpoint_folder(model, notify=wanted.notify)) as checkpoint:
+            trace_engine(
+                source,
+                checkpoint,
+                path,
+                spec=wanted.backend,
+                infini_root=wanted.infini_root,
+                timeout_s=wanted.options.timeout_s,
+                notify=wanted.notify,
+            )
+        run = open_golden(path, kind="run")
+        return f"a traced engine, {run.recipe['device']}", run
+
+    def _replay(self, source: GoldenFile) -> tuple[str, GoldenFile]:
         wanted = self._wanted
         backend = open_backend(wanted.backend, infini_root=wanted.infini_root, notify=wanted.notify)
         dtype = wanted.options.dtype or source.recipe["dtype"]
@@ -169,7 +187,8 @@ class _Check:
             options=wanted.options,
             progress=wanted.progress,
         )
-        return backend, open_golden(path, kind="run")
+        said = f"{backend.name} {wanted.options.device}, {wanted.options.mode}"
+        return said, open_golden(path, kind="run")
 
     def _by_sketch(self, file: GoldenFile, mode: str) -> Report:
         where = self._set.manifest_path

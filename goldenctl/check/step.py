@@ -18,6 +18,7 @@ from goldenctl.errors import (
     GoldenctlError,
 )
 from goldenctl.golden.schema import short_name
+from goldenctl.report.structure import structure
 from goldenctl.report.uncompared import not_compared
 from goldenctl.report.words import times
 
@@ -74,6 +75,8 @@ def of_report(golden: str, step: str, report: Report, *, said: str = "") -> Step
 
 
 def _first_wrong(report: Report) -> str:
+    if report.structure:
+        return str(structure(report)[0])
     first = report.first_wrong
     if first is None:
         return "nothing was compared"

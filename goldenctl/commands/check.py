@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     default="infinicore",
     show_default=True,
     metavar="NAME",
-    help="infinicore, torch, or exec:PROGRAM.",
+    help="infinicore, torch, exec:PROGRAM, or trace:COMMAND to run and trace an engine.",
 )
 @click.option(
     "--device", default="cpu", show_default=True, help="cpu, nvidia, ascend... or TYPE:N."

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
 
 MODE = "trace"
+_LAYER = re.compile(r"layers\.\d+\.|(?<=layer )\d+|(?<=model\.layers\.)\d+")
+_OF_LAYER = re.compile(r"layers\.(\d+)\.(\w+)")
 Kind = Literal[
     "missing", "extra", "doubled", "order", "input", "stale", "weight", "scalar", "tables",
     "positions", "tokens", "mask", "cache", "heads",
@@ -29,6 +33,57 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def __str__(self) -> str:
         return f"{self.place}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Merged:
+    """One thing that is wrong in all layers and steps where it is the same.
+
+    ``where`` is a place, or several as ``layers.00-03.attention``; ``details`` say what of the
+    layers and steps is left to say.
+    """
+
+    where: str
+    details: tuple[str, ...]
+    first: Finding
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.first.text}"
+
+
+def merged(findings: Sequence[Finding], steps: int) -> list[Merged]:
+    """Return findings, the first in execution order first, those of several layers as one;
+    ``steps`` is how many steps there are."""
+    alike: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        key = (_LAYER.sub("", f"{finding.place}."), _LAYER.sub("", finding.text))
+        alike.setdefault(key, []).append(finding)
+    return [_merged(group, steps) for group in alike.values()]
+
+
+def _merged(findings: list[Finding], steps: int) -> Merged:
+    first = findings[0]
+    where, others = _places(list(dict.fromkeys(finding.place for finding in findings)))
+    details = [f"also in {_some(others)}"] if others else []
+    seen = list(dict.fromkeys(step for finding in findings for step in finding.steps))
+    if steps > 1 and len(seen) < steps:
+        details.append(f"in {_some(seen)}")
+    return Merged(where, tuple(details), first)
+
+
+def _places(places: list[str]) -> tuple[str, list[str]]:
+    """Return neighbouring layers as one place; else the first, and the others."""
+    found = [_OF_LAYER.fullmatch(place) for place in places]
+    numbers = [int(match[1]) for match in found if match]
+    first = found[0]
+    whole = len(numbers) == len(places) > 1
+    if first and whole and numbers == list(range(numbers[0], numbers[0] + len(numbers))):
+        return f"layers.{numbers[0]:02d}-{numbers[-1]:02d}.{first[2]}", []
+    return places[0], places[1:]
+
+
+def _some(items: list[str]) -> str:
+    return ", ".join(items[:4]) + (", ..." if len(items) > 4 else "")
 
 
 class Local(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

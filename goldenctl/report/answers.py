@@ -87,7 +87,7 @@ def main_group(report: Report) -> str:
 def _of_structure(report: Report) -> Answers:
     first = structure(report)[0]
     op = first.first.op
-    place = first.first.place if op == "output" else f"{first.first.place}.{op}"
+    place = first.where if op == "output" else f"{first.where}.{op}"
     return Answers(
         False,
         "; ".join([headline(report), *([] if _all_right(report) else [_failed(report)])]),

@@ -120,7 +120,7 @@ def _structure(report: Report) -> Iterator[str]:
     """What a trace proves comes before any number."""
     found = structure(report)
     for said in found[:_MOST_FINDINGS]:
-        yield f"[bold red]✗[/] [bold]{clean(said.text)}[/]"
+        yield f"[bold red]✗[/] [bold]{clean(str(said))}[/]"
         yield from (f"  {clean(line)}" for line in said.details)
     if len(found) > _MOST_FINDINGS:
         yield f"  and {len(found) - _MOST_FINDINGS} more: --json or --html has all"

@@ -16,7 +16,7 @@ def section(report: Report) -> Section:
     found = structure(report)
     cells = [
         (
-            f"<b>{escape(said.first.place)}</b>",
+            f"<b>{escape(said.where)}</b>",
             escape(said.first.op),
             escape(said.first.text),
             escape("; ".join(said.details)),

@@ -118,7 +118,7 @@ def _head(report: Report, said: Answers) -> Iterator[str]:
             yield f"- **{label}:** {_text(text)}" if label else f"- {_text(text)}"
     for found in structure(report):
         details = f" ({_text('; '.join(found.details))})" if found.details else ""
-        yield f"- ❌ **{_text(found.text)}**{details}"
+        yield f"- ❌ **{_text(str(found))}**{details}"
     if report.trace is not None:
         for line in filter(None, (by_themselves(report), *report.trace.lines())):
             yield f"- {_text(line)}"

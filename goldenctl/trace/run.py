@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from goldenctl.diff.structure import MODE, Coverage, Local, Trace
+from goldenctl.diff.structure import MODE, Coverage, Local, Trace, merged
 from goldenctl.errors import DamagedError, MissingError, UsageError, require_torch
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import SublayerInfo, TensorInfo, TensorSpec
@@ -50,7 +50,9 @@ class TraceSummary:
     @property
     def lines(self) -> tuple[str, ...]:
         """Lines to print: the coverage, what is wrong with the structure, what was not judged."""
-        return (*self.trace.lines(), *(f"✗ {finding}" for finding in self.trace.findings))
+        found = merged(self.trace.findings, len(self.steps))
+        wrong = [" ".join([f"✗ {each}", *(f"({text})" for text in each.details)]) for each in found]
+        return (*self.trace.lines(), *wrong)
 
 
 @dataclass(frozen=True)

@@ -245,7 +245,7 @@ class Tracing:
         kinds = {p: n.op.kind for p, n in self.flow.nodes.items()}
         if source == place:
             what = kinds[place]
-            return place, "doubled", f"{what} twice: {said(place, place)} is computed of itself"
+            return place, "doubled", f"{what} is applied twice: {said(place, place)} reads itself"
         way = self.flow.between(source, expected) if source in kinds else []
         missing = [p for p in way if p not in self.done]
         if missing and missing == way:
