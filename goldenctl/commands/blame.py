@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,9 +19,13 @@ from goldenctl.commands.reporting import (
 )
 from goldenctl.errors import UsageError
 
+if TYPE_CHECKING:
+    from goldenctl.golden.file import GoldenFile
+
 
 @click.command("blame", short_help="Find every culprit and name its bug")
 @click.argument("golden", type=GOLDEN)
+@click.argument("run", type=GOLDEN, required=False)
 @click.option("--backend", default="infinicore", show_default=True, help="As for replay.")
 @click.option("--model-path", type=PATH, help="The checkpoint, when it has moved.")
 @click.option("--device", default="cpu", show_default=True, help="As for replay.")
@@ -33,6 +38,7 @@ from goldenctl.errors import UsageError
 @goldens_option()
 def blame_command(
     golden: Path,
+    run: Path | None,
     backend: str,
     model_path: Path | None,
     device: str,
@@ -45,7 +51,8 @@ def blame_command(
 ) -> int:
     """Replay GOLDEN by sublayer, by op and as a chain; name the culprits and their bugs.
 
-    Ends with exit code 1 when there is a culprit.
+    With RUN, which `goldenctl trace` wrote, nothing is replayed: its ops are explained from what
+    the engine itself gave them. Ends with exit code 1 when there is a culprit.
     """
     from goldenctl.diff.tolerance import load_policy
     from goldenctl.golden.file import open_golden
@@ -62,6 +69,8 @@ def blame_command(
     notify = _silent if shown.quiet else _notify
     source = open_golden(golden, kind="golden")
     refuse_unmatched(shown.only, source.tensors)
+    if run is not None:
+        return _of_trace(source, run, model_path, tolerance, outputs=outputs, shown=shown)
     parse_device(device)
     count = source.config.num_hidden_layers
     options = Options(
@@ -83,6 +92,35 @@ def blame_command(
             notify=notify,
         )
         report = investigation.run()
+    return deliver(report, outputs, shown)
+
+
+def _of_trace(
+    golden: GoldenFile,
+    run: Path,
+    model_path: Path | None,
+    tolerance: str,
+    *,
+    outputs: Outputs,
+    shown: Shown,
+) -> int:
+    """Explain a traced run. UsageError for any other: blame replays by itself."""
+    from goldenctl.diff.structure import MODE
+    from goldenctl.diff.tolerance import load_policy
+    from goldenctl.golden.file import open_golden
+    from goldenctl.trace.blame import blame_run
+
+    file = open_golden(run, kind="run")
+    if file.recipe.get("mode") != MODE:
+        message = f"{run}: was not written by trace, so there is nothing to explain from it"
+        raise UsageError(message, hint=f"goldenctl blame {golden.path} replays by itself")
+    report = blame_run(
+        golden,
+        file,
+        recorded_folder(golden, model_path),
+        policy=load_policy(tolerance),
+        notify=_silent if shown.quiet else _notify,
+    )
     return deliver(report, outputs, shown)
 
 

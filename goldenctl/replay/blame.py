@@ -74,7 +74,7 @@ class Investigation:
         chain = self._replayed("chain")
         diagnoses, lack = self._diagnosed(found) if found and not note else ({}, "")
         findings = Findings(
-            culprits=tuple(_culprit(t, diagnoses.get(t.name)) for t in found),
+            culprits=tuple(culprit_of(t, diagnoses.get(t.name)) for t in found),
             depths=tuple(depths(local, chain, {t.sublayer for t in found})),
             graft=self._grafted(chain, found) if found and not note else None,
             note=note or lack,
@@ -133,7 +133,8 @@ class Investigation:
         return first, second, third
 
 
-def _culprit(tensor: TensorResult, diagnosis: Diagnosis | None) -> Culprit:
+def culprit_of(tensor: TensorResult, diagnosis: Diagnosis | None) -> Culprit:
+    """Return what a report says of a culprit."""
     return Culprit(
         name=tensor.name,
         sublayer=tensor.sublayer,

@@ -96,6 +96,7 @@ def view(
     parts += [Text(line, "bold yellow") for line in banners(report)]
     matches = matcher(only)
     if report.findings is not None:
+        parts += indented(_structure(report))
         every = verbose or only is not None
         parts.append(findings_view(report, matches, every=every, verbose=verbose))
         return Group(*parts, *_details(report, matches) if verbose else ())

@@ -41,7 +41,8 @@ def findings_view(
         if matches(depth.name) and (every or group_of(depth.name) == main)
     ]
     parts: list[RenderableType] = list(indented(lines))
-    parts += [Text(), _depth_table(depths, places)]
+    if findings.depths:
+        parts += [Text(), _depth_table(depths, places)]
     if findings.graft is not None:
         graft = graft_line(findings.graft, len(findings.culprits))
         parts += [Text(), Text(graft)]

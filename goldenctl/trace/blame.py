@@ -1,0 +1,123 @@
+"""Blame for a traced run: culprits by themselves, and bugs that reproduce them from the inputs that
+the engine itself gave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+from numpy.typing import NDArray
+
+from goldenctl.diff.findings import Culprit, Findings
+from goldenctl.diff.illustrate import illustrate
+from goldenctl.diff.judge import compare
+from goldenctl.diff.report import Report, TensorResult
+from goldenctl.diff.tolerance import Policy
+from goldenctl.errors import MissingError, require_torch
+from goldenctl.golden.file import GoldenFile
+from goldenctl.golden.schema import TensorInfo, short_name
+from goldenctl.model.checkpoint import Checkpoint
+from goldenctl.replay.bind import choose_sublayers
+from goldenctl.replay.blame import culprit_of
+
+if TYPE_CHECKING:
+    from goldenctl.reference.diagnose import Diagnosis
+
+MOST_DIAGNOSED = 8
+Notify = Callable[[str], None]
+
+
+class Given:
+    """What an engine gave its ops: a run's tensors where a golden's would be.
+
+    Tables, positions and masks are the golden's. ``expected`` are outputs that take the place of
+    the engine's own: what an op should have made of its inputs.
+    """
+
+    def __init__(
+        self, golden: GoldenFile, run: GoldenFile, expected: Mapping[str, NDArray[Any]]
+    ) -> None:
+        self._golden, self._run, self._expected = golden, run, expected
+        inputs = {n: i for n, i in golden.tensors.items() if i.role in ("constant", "input")}
+        self.tensors: dict[str, TensorInfo] = {**inputs, **run.tensors}
+        self.aliases = {**golden.aliases, **run.aliases}
+
+    def info(self, name: str) -> TensorInfo:
+        return self._side(name).info(name)
+
+    def map(self, name: str) -> NDArray[Any]:
+        found = self._expected.get(name)
+        return self._side(name).map(name) if found is None else found
+
+    def verify(self, name: str) -> NDArray[Any]:
+        return self._side(name).verify(name)
+
+    def _side(self, name: str) -> GoldenFile:
+        own = self.aliases.get(name, name)
+        return self._run if own in self._run.tensors else self._golden
+
+
+def blame_run(
+    golden: GoldenFile, run: GoldenFile, checkpoint: Path, *, policy: Policy, notify: Notify
+) -> Report:
+    """Judge a traced run and explain its culprits; the report is diff's, with findings.
+
+    A culprit is an op whose structure is proved wrong, or that is wrong by itself.
+    """
+    report = compare(golden, run, policy)
+    found = {(f.place, f.op): str(f) for f in report.structure}
+    culprits = [t for t in report.tensors if t.part == "culprit" or (not t.ok and _key(t) in found)]
+    unproved = [t for t in culprits if _key(t) not in found and t.metrics is not None]
+    diagnoses, note = _diagnosed(golden, run, checkpoint, unproved, notify)
+    findings = Findings(
+        culprits=tuple(
+            _culprit(tensor, found.get(_key(tensor)), diagnoses.get(tensor.name))
+            for tensor in culprits
+        ),
+        note=note,
+    )
+    return illustrate(replace(report, command="blame", findings=findings), golden, run)
+
+
+def _key(tensor: TensorResult) -> tuple[str, str]:
+    return short_name(tensor.sublayer), tensor.tap
+
+
+def _diagnosed(
+    golden: GoldenFile,
+    run: GoldenFile,
+    folder: Path,
+    culprits: list[TensorResult],
+    notify: Notify,
+) -> tuple[dict[str, Diagnosis], str]:
+    if not culprits:
+        return {}, ""
+    try:
+        require_torch("diagnosis")
+    except MissingError as error:
+        return {}, str(error)
+    from goldenctl.reference.diagnose import Diagnoser
+    from goldenctl.reference.patch import Emulator
+
+    graph = choose_sublayers(golden, golden.config, None, fused=False)
+    checkpoint = Checkpoint.open(folder)
+    found = {}
+    for culprit in culprits[:MOST_DIAGNOSED]:
+        notify(f"diagnosing {culprit.name}")
+        sublayer, actual = graph[culprit.sublayer], run.map(culprit.name)
+        given: Any = Given(golden, run, {})
+        emulator = Emulator(given, golden.config, checkpoint, culprit.actual_dtype)
+        op = sublayer.producer(culprit.tap)
+        right = emulator.output(culprit.sublayer, sublayer, op).reshape(actual.shape)
+        given = Given(golden, run, {culprit.name: right})
+        diagnoser = Diagnoser(given, emulator)
+        found[culprit.name] = diagnoser.diagnose(culprit.sublayer, sublayer, culprit.tap, actual)
+    left = len(culprits) - len(found)
+    return found, f"the first {len(found)} culprits were diagnosed, {left} more not" if left else ""
+
+
+def _culprit(tensor: TensorResult, proof: str | None, diagnosis: Diagnosis | None) -> Culprit:
+    found = culprit_of(tensor, diagnosis)
+    return found if proof is None else replace(found, message=f"proved: {proof}")
