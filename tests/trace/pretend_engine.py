@@ -36,7 +36,7 @@ class Habits:
     last_logits: bool = True
     shared_cache: bool = False
     keys_early: int = 0  # slots by which decode steps write the cache too early
-    transposed_o: bool = False
+    pairs: bool = False  # the rotation's kernel turns neighbours, whatever it is asked for
     skip: frozenset[str] = frozenset()
 
 
@@ -142,7 +142,11 @@ class PretendEngine:
         index = positions.reshape(x.shape[0], 1)
         s, c = (wide(t)[index] for t in (sin, cos))
         first, second = np.split(wide(x), 2, axis=-1)
+        if self.habits.pairs:
+            first, second = wide(x)[..., 0::2], wide(x)[..., 1::2]
         turned = np.concatenate([first * c - second * s, second * c + first * s], -1)
+        if self.habits.pairs:
+            turned = turned.reshape(*x.shape[:-1], 2, -1).swapaxes(-1, -2).reshape(x.shape)
         tables = (("pos_ids", positions), ("sin_table", sin), ("cos_table", cos))
         self.op("RoPE", x, turned, ("x", x), *tables, algo="INFINIOP_ROPE_ALGO_GPT_NEOX")
 

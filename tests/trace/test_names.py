@@ -21,6 +21,7 @@ from goldenctl.model.case import Case
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import load_config
 from goldenctl.model.synth import synth
+from goldenctl.trace.blame import blame_run
 from goldenctl.trace.calls import read_calls
 from goldenctl.trace.run import TraceOptions, TraceSummary, write_run
 from goldenctl.trace.weights import Book
@@ -98,6 +99,11 @@ def traced(model: Path, book: Book, tmp_path: Path) -> Callable[..., tuple[Trace
         return summary, compare(golden, open_golden(path), default_policy())
 
     return run
+
+
+def run_of(folder: Path) -> GoldenFile:
+    """Return the run that was written last."""
+    return open_golden(max(folder.glob("*.h5"), key=lambda path: int(path.stem)))
 
 
 def decoding(rows: int = 2, **changed: Any) -> Case:
@@ -224,3 +230,39 @@ def test_what_an_engine_does_otherwise_is_proved(
     found = {str(finding): (finding.op, finding.kind) for finding in summary.trace.findings}
     assert found.get(said) == (op, kind), found
     assert not report.ok
+
+
+def test_a_kernel_that_is_wrong_by_itself_is_the_culprit_and_its_bug_named(
+    recorded: Callable[..., GoldenFile],
+    traced: Callable[..., Any],
+    model: Path,
+    tmp_path: Path,
+) -> None:
+    golden = recorded(decoding(1))
+    summary, report = traced(golden, Habits(pairs=True), PAIR[:1])
+    assert summary.trace.findings == ()
+    culprits = {t.tap for t in report.tensors if t.part == "culprit"}
+    victims = {t.tap for t in report.tensors if t.part == "victim"}
+    assert culprits == {"q_rope", "k_rope"}
+    assert {"scores", "probs", "down_proj"} <= victims
+    blamed = blame_run(
+        golden, run_of(tmp_path), model, policy=default_policy(), notify=lambda _text: None
+    )
+    assert {culprit.tap for culprit in blamed.culprits} == culprits
+    assert [cause.faults for cause in blamed.culprits[0].causes] == [("rope_interleaved",)]
+    assert blamed.command == "blame"
+
+
+def test_two_traces_are_compared_with_each_other(
+    recorded: Callable[..., GoldenFile], traced: Callable[..., Any], tmp_path: Path
+) -> None:
+    golden = recorded(decoding(1))
+    traced(golden, Habits(), PAIR[:1])
+    first = run_of(tmp_path)
+    traced(golden, Habits(add_in_norm=True), PAIR[:1])
+    same = compare(first, run_of(tmp_path), default_policy())
+    assert (same.ok, same.golden.kind, same.run.kind) == (True, "run", "run"), same.first_wrong
+    traced(golden, Habits(pairs=True), PAIR[:1])
+    moved = compare(first, run_of(tmp_path), default_policy())
+    assert moved.first_wrong is not None
+    assert moved.first_wrong.tap == "q_rope"
