@@ -305,6 +305,8 @@ def prepare(
     if missing := left_out_of_suite(inputs, checkpoint):
         click.echo(f"suite {suite}: its texts are left out: {missing}", err=True)
     cases = make_cases(inputs, checkpoint, config)
+    for name, note in ((case.name, note) for case in cases for note in case.wording.notes()):
+        click.echo(f"case {name}: {note}", err=True)
     if logits == "none" and any(case.generates for case in cases):
         message = "--decode chooses each token by the logits, which --logits none leaves out"
         raise UsageError(message, hint="give --logits last, or the tokens with --force-tokens")

@@ -52,6 +52,9 @@ class CaseRecipe(_Record, frozen=True):
     position_offset: Count = 0
     prefill_chunk: Count = 0
     row_texts: tuple[str | None, ...] = ()
+    tokens: tuple[tuple[str, ...], ...] = ()
+    decoded: tuple[str | None, ...] = ()
+    tokenizer: Word = ""
 
 
 class Environment(_Record, frozen=True):

@@ -38,6 +38,9 @@ class _Case(msgspec.Struct):
     text: str | None = None
     decode: Annotated[int, Meta(ge=0, lt=1 << 31)] = 0
     padding: list[int] = []
+    tokens: list[list[str]] = []
+    decoded: list[str | None] = []
+    tokenizer: _Word = ""
 
 
 class _Source(msgspec.Struct):

@@ -18,7 +18,7 @@ _MERGES = """
 
 def byte_tokenizer() -> dict[str, Any]:
     """Return the tokenizer.json: ids 0..255 are bytes, then merged pieces, then end of text."""
-    vocab = {piece: index for index, piece in enumerate(_byte_alphabet())}
+    vocab = {piece: index for index, piece in enumerate(byte_alphabet())}
     merges = [merge.strip().split(" ") for merge in _MERGES.split(",")]
     for first, second in merges:
         vocab.setdefault(first + second, len(vocab))
@@ -52,7 +52,7 @@ def _special(content: str, index: int) -> dict[str, Any]:
     return {"id": index, "content": content, **flags, "special": True}
 
 
-def _byte_alphabet() -> list[str]:
+def byte_alphabet() -> list[str]:
     """Return GPT-2's printable stand-in for each of the 256 bytes, indexed by byte."""
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = [byte for byte in range(256) if byte not in printable]

@@ -1,7 +1,9 @@
-"""Owns the case: one input of the model, as what a recipe says of it."""
+"""A case: one input of the model, as what a recipe says of it."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +15,31 @@ Rows = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
+class Wording:
+    """How texts became tokens, by row: ``tokens`` as text, empty where ids were given;
+    ``decoded`` what they decode to where that is not the text; ``tokenizer`` the class of
+    transformers that made them where tokenizer.json alone makes others."""
+
+    tokens: tuple[tuple[str, ...], ...] = ()
+    decoded: tuple[str | None, ...] = ()
+    tokenizer: str = ""
+
+    def notes(self) -> Iterator[str]:
+        """Say what is not as a reader of the prompt would expect."""
+        for text in self.decoded:
+            if text is not None:
+                shown = json.dumps(
+                    text if len(text) <= 60 else f"{text[:57]}...", ensure_ascii=False
+                )
+                yield f"its tokens decode to {shown}, not to the prompt"
+        if self.tokenizer:
+            yield (
+                f"tokens as AutoTokenizer's {self.tokenizer} makes them; tokenizer.json alone "
+                "makes others"
+            )
+
+
+@dataclass(frozen=True)
 class Case:
     """One input: ``token_ids`` is the prompt, ``[batch, token]``, padding included.
 
@@ -21,7 +48,7 @@ class Case:
     follow: the ``forced`` ones, ``[batch, decode]``, or those that the model finds most
     likely. ``padding`` counts each row's padding tokens on ``padding_side``; empty without.
     Positions count from ``position_offset``; ``prefill_chunk`` is the most prompt tokens of
-    one step, 0 for all.
+    one step, 0 for all. ``wording`` says how texts became the ids.
     """
 
     name: str
@@ -35,6 +62,7 @@ class Case:
     position_offset: int = 0
     prefill_chunk: int = 0
     row_texts: tuple[str | None, ...] = ()
+    wording: Wording = Wording()
 
     @property
     def prompt_length(self) -> int:
@@ -86,6 +114,9 @@ class Case:
             "position_offset": self.position_offset,
             "prefill_chunk": self.prefill_chunk,
             "row_texts": list(self.row_texts),
+            "tokens": [list(row) for row in self.wording.tokens],
+            "decoded": list(self.wording.decoded),
+            "tokenizer": self.wording.tokenizer,
         }
         return entry | {key: value for key, value in optional.items() if value}
 
@@ -104,7 +135,17 @@ class Case:
             position_offset=entry.get("position_offset", 0),
             prefill_chunk=entry.get("prefill_chunk", 0),
             row_texts=tuple(entry.get("row_texts", ())),
+            wording=wording_of(entry),
         )
+
+
+def wording_of(entry: dict[str, Any]) -> Wording:
+    """Return what a recipe says of a case's tokens."""
+    return Wording(
+        tokens=tuple(map(tuple, entry.get("tokens", ()))),
+        decoded=tuple(entry.get("decoded", ())),
+        tokenizer=entry.get("tokenizer", ""),
+    )
 
 
 def _problem_of_rows(rows: Rows, config: ModelConfig) -> str:

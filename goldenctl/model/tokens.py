@@ -1,4 +1,4 @@
-"""Owns the inputs: prompts, token ids and random tokens become named cases."""
+"""The inputs: prompts, token ids and random tokens become named cases."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from goldenctl.errors import DamagedError, MissingError, UsageError
-from goldenctl.model.case import Case, Rows
+from goldenctl.model.case import Case, Rows, Wording
 from goldenctl.model.checkpoint import Checkpoint
-from goldenctl.model.config import ModelConfig
+from goldenctl.model.config import ModelConfig, load_config
 from goldenctl.model.fields import is_int, show
 from goldenctl.model.jsonfile import parse_object
 from goldenctl.model.suite import standard_suite
+from goldenctl.model.tokenizer import PromptTokenizer
 
 DEFAULT_PROMPT = "Hello, this is a test input"
 # Padding is hidden from every other token, so that its id matters nowhere.
@@ -78,36 +79,38 @@ def make_cases(inputs: Inputs, folder: str | Path, config: ModelConfig) -> tuple
     if len(drafts) > CASES_LIMIT:
         message = f"{len(drafts)} cases, at most {CASES_LIMIT} are possible"
         raise UsageError(message)
-    encoded = _encode(drafts, Path(folder))
+    encoded = _encode(drafts, Path(folder), config)
     if inputs.batch:
         return (_batch(drafts, encoded, inputs, config),)
     cases = []
     taken: set[str] = set()
-    for draft, token_ids in zip(drafts, encoded, strict=True):
+    for draft, (token_ids, wording) in zip(drafts, encoded, strict=True):
         if draft.name in taken:
             message = f"{draft.source}: the case name {draft.name} is taken already"
             raise UsageError(message)
         taken.add(draft.name)
-        cases.append(_case(draft, token_ids, inputs, config))
+        cases.append(replace(_case(draft, token_ids, inputs, config), wording=wording))
     return tuple(cases)
 
 
-def _batch(drafts: list[_Draft], encoded: list[Rows], inputs: Inputs, config: ModelConfig) -> Case:
+def _batch(
+    drafts: list[_Draft],
+    encoded: list[tuple[Rows, Wording]],
+    inputs: Inputs,
+    config: ModelConfig,
+) -> Case:
     """Make one case of all rows, padded to one length."""
-    rows = tuple(row for token_ids in encoded for row in token_ids)
+    rows = tuple(row for token_ids, _ in encoded for row in token_ids)
+    counts = [len(token_ids) for token_ids, _ in encoded]
     forced = tuple(
         row
-        for draft, token_ids in zip(drafts, encoded, strict=True)
-        for row in (draft.forced * len(token_ids) if len(draft.forced) == 1 else draft.forced)
+        for draft, count in zip(drafts, counts, strict=True)
+        for row in (draft.forced * count if len(draft.forced) == 1 else draft.forced)
     )
     if forced and not all(draft.forced for draft in drafts):
         message = "the batch: only some rows have forced tokens"
         raise UsageError(message, hint="give force_tokens in every line, or in none")
-    texts = tuple(
-        draft.text
-        for draft, token_ids in zip(drafts, encoded, strict=True)
-        for _ in range(len(token_ids))
-    )
+    texts = tuple(d.text for d, count in zip(drafts, counts, strict=True) for _ in range(count))
     padding, padded = pad(rows, inputs.padding_side)
     case = _case(_Draft("the batch", "batch", forced=forced), padded, inputs, config)
     case = replace(
@@ -115,6 +118,7 @@ def _batch(drafts: list[_Draft], encoded: list[Rows], inputs: Inputs, config: Mo
         padding=padding,
         padding_side=inputs.padding_side,
         row_texts=texts if any(text is not None for text in texts) else (),
+        wording=_joined([wording for _, wording in encoded], counts),
     )
     return _checked("the batch", case, config)
 
@@ -228,8 +232,8 @@ def left_out_of_suite(inputs: Inputs, folder: str | Path) -> str:
     if inputs.suite is None:
         return ""
     try:
-        _tokenizer(Path(folder))
-    except MissingError as error:
+        PromptTokenizer(Path(folder), load_config(folder).model_type)
+    except (MissingError, UsageError) as error:
         return error.message
     return ""
 
@@ -316,29 +320,40 @@ def _json_ids(item: dict[str, Any], key: str, source: str) -> Rows:
     return tuple(tuple(row) for row in rows)
 
 
-def _encode(drafts: list[_Draft], folder: Path) -> list[Rows]:
+def _encode(drafts: list[_Draft], folder: Path, config: ModelConfig) -> list[tuple[Rows, Wording]]:
     texts = any(draft.token_ids is None for draft in drafts)
-    tokenizer: Any = _tokenizer(folder) if texts else None
-    return [
-        (tuple(tokenizer.encode(draft.text).ids),) if draft.token_ids is None else draft.token_ids
-        for draft in drafts
-    ]
+    tokenizer = PromptTokenizer(folder, config.model_type) if texts else None
+    encoded = []
+    for draft in drafts:
+        if draft.token_ids is not None:
+            encoded.append((draft.token_ids, Wording()))
+        else:
+            assert tokenizer is not None
+            assert draft.text is not None
+            encoded.append(_encode_text(tokenizer, draft.text, draft.source))
+    return encoded
 
 
-def _tokenizer(folder: Path) -> Any:
-    """Load ``tokenizer.json``; the tokenizers package is imported only here."""
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        message = f"{path}: there is no such file, so a prompt cannot be encoded"
-        raise MissingError(message, hint="give --token-ids 1,2,3 instead")
+def _encode_text(tokenizer: PromptTokenizer, text: str, source: str) -> tuple[Rows, Wording]:
     try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        message = "a prompt needs the tokenizers package, which is not installed"
-        hint = "pip install 'goldenctl[record]', or give --token-ids 1,2,3 instead"
-        raise MissingError(message, hint=hint) from error
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises bare Exception
-        message = f"{path}: not a tokenizer ({str(error)[:200]})"
-        raise DamagedError(message) from error
+        found = tokenizer.encode(text)
+    except UsageError as error:
+        message = f"{source}: {error.message}"
+        raise UsageError(message, hint=error.hint) from error
+    decoded = (found.decoded,) if found.decoded != text else ()
+    name = tokenizer.name if tokenizer.differs_from_file(text, found.ids) else ""
+    return (found.ids,), Wording((found.tokens,), decoded, name)
+
+
+def _joined(wordings: Sequence[Wording], counts: Sequence[int]) -> Wording:
+    """Join the wordings of a batch's parts, which have so many rows; nothing where none has any."""
+    if not any(wording.tokens for wording in wordings):
+        return Wording()
+    parts = [(w, w.tokens or ((),) * n, n) for w, n in zip(wordings, counts, strict=True)]
+    decoded = tuple(d for w, _, n in parts for d in w.decoded or (None,) * n)
+    names = [w.tokenizer for w in wordings if w.tokenizer]
+    return Wording(
+        tuple(row for _, rows, _ in parts for row in rows),
+        decoded if any(d is not None for d in decoded) else (),
+        names[0] if names else "",
+    )

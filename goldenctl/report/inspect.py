@@ -18,11 +18,13 @@ from goldenctl.errors import UsageError, printable
 from goldenctl.golden import schema
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import TensorInfo
+from goldenctl.model.case import wording_of
 from goldenctl.report.console_parts import Pairs
 
 _CORNER = 4
 _BESIDE = ("budget", "oracle")
 _LISTED_MATCHES = 4
+_LISTED_TOKENS = 48
 # What is copied into a command line, or looked for in other output.
 _EXACT = {"file", "model", "fingerprint", "content", "golden", "backend"}
 _EXACT |= {"tensor", "sha256", "✗ failed", "command", "stderr"}
@@ -85,6 +87,8 @@ def _provenance(golden: GoldenFile) -> Pairs:
         _row(pairs, "faults", ", ".join(map(str, recipe["faults"])))
     for case in recipe.get("cases", []):
         _row(pairs, "case", f"{case.get('name')}: {_said_of(case)}")
+        for key, said in _tokens_of(case):
+            _row(pairs, key, said)
     return pairs
 
 
@@ -97,12 +101,25 @@ def _golden_of(source: Any) -> str:
 
 def _said_of(case: dict[str, Any]) -> str:
     """A case's text, what it is there to show, and whatever else is not the default."""
-    known = ("name", "text", "why")
+    known = ("name", "text", "why", "tokens", "decoded", "tokenizer")
     texts = case.get("row_texts") or case.get("text")
     said = [] if texts is None else [json.dumps(texts, ensure_ascii=False)]
     said += [f"{key} {json.dumps(value)}" for key, value in case.items() if key not in known]
     said = [part for part in said if not part.startswith("row_texts")]
     return "; ".join([*said, *([str(case["why"])] if case.get("why") else [])])
+
+
+def _tokens_of(case: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The tokens of a case's texts, row by row, and what is odd about them."""
+    wording = wording_of(case)
+    for row in filter(None, wording.tokens):
+        shown = [json.dumps(token, ensure_ascii=False) for token in row]
+        if len(shown) > _LISTED_TOKENS:
+            half = _LISTED_TOKENS // 2
+            shown[half:-half] = [f"... {len(shown) - 2 * half:,} more ..."]
+        yield "tokens", f"{len(row):,}: {' '.join(shown)}"
+    for note in wording.notes():
+        yield "note", note
 
 
 def _tree(golden: GoldenFile) -> Table:
