@@ -51,12 +51,13 @@ class PromptTokenizer:
             message = f"{path}: there is no such file, so a prompt cannot be encoded"
             raise MissingError(message, hint="give --token-ids 1,2,3 instead")
         try:
-            self._tokenizer, self.name = _load(folder, path, model_type)
+            text = _read(path)
+            self._plain = _from_text(text, path)
+            self._tokenizer, self.name = _load(folder, text, model_type)
         except ImportError as error:
             message = "a prompt needs the tokenizers package, which is not installed"
             hint = "pip install 'goldenctl[record]', or give --token-ids 1,2,3 instead"
             raise MissingError(message, hint=hint) from error
-        self._plain = _from_text(_read(path), path) if self.name != AS_IT_IS else None
 
     def encode(self, prompt: str) -> Encoded:
         """Return the tokens of the whole prompt; UsageError when it is no Unicode text."""
@@ -77,7 +78,7 @@ class PromptTokenizer:
 
     def differs_from_file(self, prompt: str, ids: tuple[int, ...]) -> bool:
         """Whether tokenizer.json alone, without AutoTokenizer, makes other tokens."""
-        return self._plain is not None and tuple(self._plain.encode(prompt).ids) != ids
+        return self.name != AS_IT_IS and tuple(self._plain.encode(prompt).ids) != ids
 
     def _text(self, piece: str) -> str:
         """Return a token as text; one that is no whole character as bytes, such as <0xE5>."""
@@ -91,10 +92,9 @@ class PromptTokenizer:
         return text.removeprefix(_BEFORE) if whole else piece
 
 
-def _load(folder: Path, path: Path, model_type: str) -> tuple[Any, str]:
+def _load(folder: Path, text: str, model_type: str) -> tuple[Any, str]:
     """Return the tokenizer, and the name of the class of transformers that it is as."""
-    text = _read(path)
-    settings = _settings(folder)
+    path, settings = folder / TOKENIZER, _settings(folder)
     try:
         refuse_unknown(settings)
         declared = settings.get("tokenizer_class") or _declared_by_config(folder)
