@@ -83,7 +83,7 @@ def rounds(args: argparse.Namespace, scratch: Path) -> dict[str, list[Sample]]:
     for turn in range(args.turns + 1):
         for way, settings in ways.items() if turn % 2 else reversed(ways.items()):
             sample = measure(command, shim, settings)
-            say(f"turn {turn} of {args.turns}: {way}: {sample.wall_s:.2f} s")
+            say(f"turn {turn}: {way}: {sample.wall_s:.1f} s, processor {sample.cpu_s:.1f} s")
             if turn:  # the first brings the files into memory
                 samples[way].append(sample)
     return samples

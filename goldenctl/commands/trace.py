@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from goldenctl.trace.launch import Progress
     from goldenctl.trace.session import Outcome, Wanted
     from goldenctl.trace.weights import Book
+
+_TELL_S = 10.0  # between two lines of progress
 
 
 @click.command("trace", short_help="Watch your own engine compute")
@@ -186,17 +189,26 @@ def _building(line: str) -> None:
 
 @contextmanager
 def _progress() -> Iterator[Progress]:
-    """Count calls on standard error when that is a terminal; the line goes at the end."""
+    """Count calls on standard error when that is a terminal.
+
+    Where the program writes to the same terminal, now and then in a line of its own; else in one
+    line, which goes at the end.
+    """
     shown = sys.stderr is not None and sys.stderr.isatty()
+    shared = sys.stdout is not None and sys.stdout.isatty()
+    told = time.monotonic()
 
     def tell(calls: int, nbytes: int) -> None:
-        if shown:
-            click.echo(
-                f"\r\x1b[Ktracing: {calls:,} calls, {human_bytes(nbytes)} ", err=True, nl=False
-            )
+        nonlocal told
+        line = f"tracing: {calls:,} calls, {human_bytes(nbytes)}"
+        if shown and not shared:
+            click.echo(f"\r\x1b[K{line} ", err=True, nl=False)
+        elif shown and time.monotonic() - told > _TELL_S:
+            told = time.monotonic()
+            click.echo(line, err=True)
 
     try:
         yield tell
     finally:
-        if shown:
+        if shown and not shared:
             click.echo("\r\x1b[K", err=True, nl=False)

@@ -39,11 +39,10 @@ uint64_t now_ns() {
         std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count());
 }
 
-// The device that an op's descriptor is of, by the functions of InfiniCore.
-int ask(const char* function, const void* descriptor) {
-    using Ask = int (*)(const void*, int*);
+// What a function of InfiniCore says of a descriptor: the type of its device, or which of them.
+int asked(void* function, const void* descriptor) {
     int answer = 0;
-    if (auto real = reinterpret_cast<Ask>(find_real(function))) real(descriptor, &answer);
+    if (function) reinterpret_cast<int (*)(const void*, int*)>(function)(descriptor, &answer);
     return answer;
 }
 
@@ -218,8 +217,10 @@ void Launch::synchronise() const {
 
 void Launch::begin() {
     number_ = session().next_number();
-    device_ = ask("infiniopGetDescriptorDeviceType", descriptor_);
-    device_id_ = ask("infiniopGetDescriptorDeviceId", descriptor_);
+    static void* const type = find_real("infiniopGetDescriptorDeviceType");
+    static void* const which = find_real("infiniopGetDescriptorDeviceId");
+    device_ = asked(type, descriptor_);
+    device_id_ = asked(which, descriptor_);
     on_host_ = is_host(device_);
     session().enters(function_);
     Content captured{{}, "it went into a device graph"};
