@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from goldenctl.model.checkpoint import Checkpoint
     from goldenctl.trace.calls import Calls
     from goldenctl.trace.launch import Progress
+    from goldenctl.trace.opmap import OpMap
     from goldenctl.trace.session import Outcome, Wanted
     from goldenctl.trace.weights import Book
 
@@ -56,6 +57,8 @@ _TELL_S = 10.0  # between two lines of progress
 @click.option(
     "--calls", "log", type=PATH, metavar="FILE", help="Take this log instead of running PROGRAM."
 )
+@click.option("--map", "ops_map", type=PATH, help="What the engine's own operators are (TOML).")
+@click.option("--list", "listing", is_flag=True, help="Print a map of those that are not known.")
 @goldens_option()
 def trace_command(
     golden: Path, run: Path, program: tuple[str, ...], model_path: Path | None, **options: Any
@@ -68,6 +71,7 @@ def trace_command(
     from goldenctl.golden.file import open_golden
     from goldenctl.model.checkpoint import Checkpoint
     from goldenctl.trace.choose import chosen_part, parse_steps
+    from goldenctl.trace.opmap import load_map
 
     _refuse_contradictions(program, options)
     source = open_golden(golden, kind="golden")
@@ -75,7 +79,7 @@ def trace_command(
     source = chosen_part(source, layers, parse_steps(options["steps"]))
     refuse_other(run, "run")
     with Checkpoint.open(recorded_folder(source, model_path)) as checkpoint:
-        task = _Task(source, checkpoint, run)
+        task = _Task(source, checkpoint, run, load_map(options["ops_map"]), options["listing"])
         if options["log"] is not None:
             return task.write(options["log"])
         kept = options["keep_calls"] or run.with_name(f"{run.name}.calls")
@@ -125,6 +129,8 @@ class _Task:
     golden: GoldenFile
     checkpoint: Checkpoint
     run: Path
+    ops: OpMap
+    listing: bool
 
     def trace(self, wanted: Wanted, kept: Path, *, always: bool) -> None:
         """Trace a program, and write the run of what it did.
@@ -161,8 +167,10 @@ class _Task:
                 self.checkpoint.folder,
                 read_calls(log),
                 self.run,
-                options=TraceOptions(book=book, progress=progress),
+                options=TraceOptions(book=book, ops=self.ops, progress=progress),
             )
+        for line in summary.listing if self.listing else ():
+            click.echo(line)
         for line in summary.lines:
             notify(line)
         notify(f"wrote {self.run}; judge it: goldenctl diff {self.golden.path} {self.run}")

@@ -43,10 +43,12 @@ def _search(tags: Tags, data: NDArray[Any], canvas: Canvas, values: Values) -> N
             continue
         split = (*data.shape[:-1], -1, width)
         parts = tags.reshape(split)  # of a turned view this is a copy
-        unknown = (parts == UNKNOWN).any(-1)
+        rows = data.reshape(split)
+        # Rows of one number, such as zeros that were never written, are anyone's.
+        unknown = (parts == UNKNOWN).any(-1) & (rows != rows[..., :1]).any(-1)
         if not unknown.any():
             break
-        _fill(parts, data.reshape(split), unknown, picture, values)
+        _fill(parts, rows, unknown, picture, values)
         tags[...] = parts.reshape(tags.shape)
 
 
@@ -63,5 +65,5 @@ def _fill(
     for where in np.argwhere(unknown):
         at = tuple(where)
         row = known.get(data[at].tobytes())
-        if row is not None and (data[at] != data[at][0]).any():  # zeros are anyone's
+        if row is not None:
             tags[at] = tag_of(number, np.arange(width) + row * width)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from goldenctl.model.graph import CACHE_LINKS
 from goldenctl.trace.calls import Calls
 from goldenctl.trace.canvas import Picture
 from goldenctl.trace.names import name_calls
+from goldenctl.trace.opmap import OpMap, listing
 from goldenctl.trace.passes import Pass
 from goldenctl.trace.tracing import Tracing
 from goldenctl.trace.values import Place
@@ -34,18 +35,22 @@ BACKEND = "trace"
 
 @dataclass(frozen=True)
 class TraceOptions:
-    """How calls become a run. ``book`` are the checkpoint's rows where they are digested."""
+    """How calls become a run. ``book`` are the checkpoint's rows where they are digested, ``ops``
+    says what an engine's own operators are."""
 
     book: Book | None = None
+    ops: OpMap = field(default_factory=OpMap)
     progress: Progress = lambda *_: None
 
 
 @dataclass(frozen=True)
 class TraceSummary:
-    """What a run of mode ``trace`` says of itself."""
+    """What a run of mode ``trace`` says of itself; ``listing`` is a map of operators to start
+    from."""
 
     trace: Trace
     steps: tuple[str, ...]
+    listing: tuple[str, ...] = ()
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -80,6 +85,7 @@ def write_run(
     """
     options = options or TraceOptions()
     weights = _checkpoint(golden, checkpoint)
+    calls = options.ops.applied(calls)
     book = options.book or Book.of(weights)
     tracing, passes = name_calls(golden, book, calls, progress=options.progress)
     parts = list(_parts(golden, tracing, passes))
@@ -92,9 +98,8 @@ def write_run(
     spared = [i.name for i in _expected(golden, steps) if _is_spared(tracing, passes, i)]
     not_computed = sorted(set(spared) - {part.info.name for part in parts})
     _write(golden, calls, run_path, parts, (trace, steps, not_computed))
-    return TraceSummary(
-        trace, tuple(path.replace("cases/", "").replace("/steps", "") for path in steps)
-    )
+    names = tuple(path.replace("cases/", "").replace("/steps", "") for path in steps)
+    return TraceSummary(trace, names, tuple(listing(tracing.unexplained, calls)))
 
 
 def _checkpoint(golden: GoldenFile, folder: Path) -> Checkpoint:

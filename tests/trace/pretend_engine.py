@@ -254,8 +254,10 @@ class PretendEngine:
         value = wide(up) * (wide(gate) / (1 + np.exp(-wide(gate)))).astype(self.dtype)
         if self.habits.gate == "swiglu":
             self.op("SwiGLU", active, wide(value), ("a", up), ("b", gate))
-        else:
+        elif self.habits.gate == "silu_and_mul":
             self.op("SiluAndMul", active, wide(value), ("input", joined))
+        else:
+            self.op("OwnGate", active, wide(value), ("closed", gate), ("open", up))
         return self.linear(active, f"{prefix}.down_proj.weight")
 
 

@@ -3,6 +3,7 @@ does otherwise than the model is."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from goldenctl.diff.judge import compare
 from goldenctl.diff.report import Report
 from goldenctl.diff.tolerance import default_policy
+from goldenctl.errors import UsageError
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.layout import Selection
 from goldenctl.model.case import Case
@@ -23,6 +25,7 @@ from goldenctl.model.config import load_config
 from goldenctl.model.synth import synth
 from goldenctl.trace.blame import blame_run
 from goldenctl.trace.calls import read_calls
+from goldenctl.trace.opmap import OpMap, load_map
 from goldenctl.trace.run import TraceOptions, TraceSummary, write_run
 from goldenctl.trace.weights import Book
 from tests.trace.pretend_engine import Habits, PretendEngine, Rows, WeightLog
@@ -78,6 +81,7 @@ def traced(model: Path, book: Book, tmp_path: Path) -> Callable[..., tuple[Trace
         *passes: Rows,
         dtype: str = "float32",
         warm_up: Rows = (),
+        ops: OpMap | None = None,
     ) -> tuple[TraceSummary, Report]:
         log = WeightLog(tmp_path / f"{len(list(tmp_path.iterdir()))}.calls")
         log.learn(book)
@@ -94,7 +98,11 @@ def traced(model: Path, book: Book, tmp_path: Path) -> Callable[..., tuple[Trace
         log.end()
         path = log.path.with_suffix(".h5")
         summary = write_run(
-            golden, model, read_calls(log.path), path, options=TraceOptions(book=book)
+            golden,
+            model,
+            read_calls(log.path),
+            path,
+            options=TraceOptions(book=book, ops=ops or OpMap()),
         )
         return summary, compare(golden, open_golden(path), default_policy())
 
@@ -266,3 +274,42 @@ def test_two_traces_are_compared_with_each_other(
     moved = compare(first, run_of(tmp_path), default_policy())
     assert moved.first_wrong is not None
     assert moved.first_wrong.tap == "q_rope"
+
+
+def test_a_map_says_what_an_operator_of_the_engine_s_own_is(
+    recorded: Callable[..., GoldenFile], traced: Callable[..., Any], tmp_path: Path
+) -> None:
+    golden, habits = recorded(decoding(1)), Habits(gate="own")
+    summary, report = traced(golden, habits, PAIR[:1])
+    assert summary.trace.coverage.unexplained == {"infiniopOwnGate": 4}
+    assert (report.first_wrong.tap, report.first_wrong.state) == ("swiglu", "missing")
+    assert summary.trace.findings == ()
+    listed = "\n".join(summary.listing)
+    assert "# infiniopOwnGate, 4 calls, the first: out y float32 [5, 160]; in closed" in listed
+    path = tmp_path / "ops.toml"
+    entry = 'function = "infiniopOwnGate"\nas = "SwiGLU"\nargs = ["y", "open", "closed"]\n'
+    path.write_text(f"map_version = 1\n[[op]]\n{entry}")
+    summary, report = traced(golden, habits, PAIR[:1], ops=load_map(path))
+    assert (summary.trace.coverage.unexplained, report.ok) == ({}, True), report.first_wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("map_version = 2", "map_version is 2, expected 1"),
+        ("map", "not a map of operators"),
+        (
+            'map_version = 1\n[[op]]\nfunction = "f"\nas = "Sort"\nargs = []',
+            "f: as 'Sort' is not known",
+        ),
+        (
+            'map_version = 1\n[[op]]\nfunction = "f"\nas = "Add"\nargs = ["a"]',
+            "f: args stand for c, a, b: expected 3, got 1",
+        ),
+    ],
+)
+def test_a_wrong_map_is_one_line(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "ops.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=re.escape(f"{path}: {said}")):
+        load_map(path)
