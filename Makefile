@@ -70,9 +70,10 @@ format: setup  ## Format everything
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/clang-format -i $(CPP)
 
-benchmark: setup  ## Measure record and diff against their bars (about ten minutes)
+benchmark: setup  ## Measure record, diff and trace against their bars (a quarter of an hour)
 	$(BIN)/python benchmarks/diff.py
 	$(BIN)/python benchmarks/record.py
+	$(BIN)/python benchmarks/trace.py
 
 fuzz: setup  ## Fuzz every reader of untrusted bytes, FUZZ_S seconds each (needs clang)
 	@command -v clang++ >/dev/null || { echo "make fuzz needs clang++ with libFuzzer"; exit 3; }

@@ -7,13 +7,15 @@ loaded, and ``N.calls``, the log, when the process calls InfiniCore.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,9 +78,26 @@ def launch(wanted: Launch, progress: Progress = lambda *_: None) -> Ending:
 
     Whatever ends this ends the program too. Raises MissingError when it cannot be started.
     """
+    with _preloadable(wanted.shim) as shim:
+        return _run(wanted, shim, progress)
+
+
+@contextmanager
+def _preloadable(shim: Path) -> Iterator[Path]:
+    """Yield the library under a path that LD_PRELOAD can hold: it splits at spaces and colons."""
+    if not re.search(r"[\s:]", str(shim)):
+        yield shim
+        return
+    with tempfile.TemporaryDirectory(prefix="goldenctl-") as folder:
+        link = Path(folder, shim.name)
+        link.symlink_to(shim)
+        yield link
+
+
+def _run(wanted: Launch, shim: Path, progress: Progress) -> Ending:
     environment = {**os.environ, **wanted.settings, "GOLDENCTL_TRACE": str(wanted.folder)}
     before = os.environ.get("LD_PRELOAD", "")
-    environment["LD_PRELOAD"] = f"{wanted.shim}:{before}" if before else str(wanted.shim)
+    environment["LD_PRELOAD"] = f"{shim}:{before}" if before else str(shim)
     # A group of its own can be ended with all that it started, but cannot read from a terminal.
     group = None if sys.stdin is not None and sys.stdin.isatty() else 0
     started = time.monotonic()

@@ -98,7 +98,7 @@ def chosen_ops(text: str | None, install: Install) -> frozenset[str] | None:
 def log_folder(beside: Path) -> Iterator[Path]:
     """Yield a folder for the logs on the disk of ``beside``; it goes afterwards."""
     with tempfile.TemporaryDirectory(prefix=f".{beside.name}.trace-", dir=beside.parent) as name:
-        yield Path(name)
+        yield Path(name).absolute()  # the program may go to another folder
 
 
 def trace(

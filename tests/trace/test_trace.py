@@ -3,6 +3,7 @@ is in the log."""
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 
 from goldenctl.infini.find import Install
 from goldenctl.model.checkpoint import Checkpoint
+from goldenctl.trace.build import build_shim
 from goldenctl.trace.calls import Alloc, Copy, Free
+from goldenctl.trace.launch import Launch, launch
 from goldenctl.trace.weights import Book, Piece
 from tests.trace.conftest import HERE, Trace
 
@@ -57,6 +60,25 @@ def test_a_library_that_python_loads_for_itself_alone_is_traced_too(
 def test_lookups_of_other_functions_are_those_of_their_caller(trace: Trace, engine: Path) -> None:
     traced = trace(engine, "lookups")
     assert (traced.code, traced.stdout) == (0, "well\n")
+
+
+def test_a_program_may_go_to_another_folder(
+    trace: Trace, engine: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    traced = trace("/bin/sh", "-c", f"cd /; {engine} well", options=("--keep-calls", "log.calls"))
+    assert traced.code == 0
+    assert len(list(traced.calls.calls)) == 2
+
+
+def test_folders_with_spaces_and_colons_are_no_hindrance(
+    engine: Path, infini_install: Install, tmp_path: Path
+) -> None:
+    odd = tmp_path / "a folder: mine"
+    odd.mkdir()
+    shim = shutil.copy(build_shim(infini_install), odd)
+    ending = launch(Launch([str(engine), "well"], Path(shim), odd))
+    assert (ending.status, [state.calls for state in ending.states]) == (0, [2])
 
 
 def test_what_a_program_starts_is_traced(trace: Trace, engine: Path) -> None:
