@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,20 @@ from goldenctl.model.families import (
 )
 from goldenctl.model.fields import SIZE_LIMITS, Fields, as_object, is_int, show
 from goldenctl.model.jsonfile import read_object
+from goldenctl.model.problems import Problems
 from goldenctl.model.rope_config import RopeConfig, parse_rope, read_rope
 
 __all__ = ["WEIGHT_DTYPES", "ModelConfig", "RopeConfig", "load_config", "parse_config"]
 
 CONFIG_LIMIT_BYTES = 4 << 20
+_OWN_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "max_position_embeddings",
+)
 WEIGHT_DTYPES = ("bfloat16", "float16", "float32")
 
 
@@ -106,53 +117,62 @@ def load_config(folder: str | Path) -> ModelConfig:
 
 
 def parse_config(data: dict[str, Any], *, where: str) -> ModelConfig:
-    """Return the config that a ``config.json`` object describes; ``where`` names it in errors."""
+    """Return the config that a ``config.json`` object describes; ``where`` names it in errors.
+
+    Raises UsageError with all that is wrong or not supported at once.
+    """
     model_type = data.get("model_type")
     family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
     if family is None or not isinstance(model_type, str):
         message = f"{where}: model_type {show(model_type)} is not supported"
         raise UsageError(message, hint=f"supported are {', '.join(FAMILIES)}")
-    _refuse_unknown_keys(data, where)
     reader = Fields({**family.defaults, **data}, where)
-    heads = reader.size("num_attention_heads")
-    hidden = reader.size("hidden_size")
+    problems = Problems(_unknown_keys(data, where))
+    sizes: dict[str, Any] = {n: problems.tried(partial(reader.size, n), 1) for n in _OWN_SIZES}
+    heads, hidden = sizes["num_attention_heads"], sizes["hidden_size"]
+    flags = {
+        "tie_word_embeddings": partial(reader.flag, "tie_word_embeddings"),
+        "attention_bias": partial(_bias, family.qkv_bias, "attention_bias", reader),
+        "attention_output_bias": partial(
+            _bias, family.output_bias, "attention_output_bias", reader
+        ),
+        "mlp_bias": partial(_bias, family.mlp_bias, "mlp_bias", reader),
+    }
     config = ModelConfig(
         model_type=model_type,
-        vocab_size=reader.size("vocab_size"),
-        hidden_size=hidden,
-        intermediate_size=reader.size("intermediate_size"),
-        num_hidden_layers=reader.size("num_hidden_layers"),
-        num_attention_heads=heads,
-        num_key_value_heads=reader.size("num_key_value_heads", default=heads),
-        head_dim=_head_dim(reader, hidden, heads),
-        rms_norm_eps=reader.positive("rms_norm_eps", default=1e-6),
-        max_position_embeddings=reader.size("max_position_embeddings"),
-        rope=read_rope(reader),
-        tie_word_embeddings=reader.flag("tie_word_embeddings"),
-        attention_bias=_bias(family.qkv_bias, "attention_bias", reader),
-        attention_output_bias=_bias(family.output_bias, "attention_output_bias", reader),
-        mlp_bias=_bias(family.mlp_bias, "mlp_bias", reader),
+        **sizes,
+        num_key_value_heads=problems.tried(
+            partial(reader.size, "num_key_value_heads", default=heads), heads
+        ),
+        head_dim=problems.tried(partial(_head_dim, reader, hidden, heads), 2),
+        rms_norm_eps=problems.tried(partial(reader.positive, "rms_norm_eps", default=1e-6), 1.0),
+        rope=problems.tried(partial(read_rope, reader), RopeConfig()),
+        **{name: problems.tried(read, False) for name, read in flags.items()},
         qk_norm=family.qk_norm,
-        dtype=_dtype(reader),
+        dtype=problems.tried(partial(_dtype, reader), "float32"),
     )
-    _check_bias_keys(reader, config, family)
-    _check_attention(config, where)
-    _refuse_sliding_window(reader, family, config)
+    problems.tried(partial(_check_bias_keys, reader, config, family), None)
+    if not problems.of_values:  # else it would complain of what stands in for them
+        problems.tried(partial(_check_attention, config, where), None)
+        problems.tried(partial(_refuse_sliding_window, reader, family, config), None)
+    problems.raise_all(where)
     return config
 
 
-def _refuse_unknown_keys(data: dict[str, Any], where: str) -> None:
+def _unknown_keys(data: dict[str, Any], where: str) -> Iterator[UsageError]:
+    """Yield an error for each key that may change the model and is not known to be harmless."""
     for key, value in data.items():
         if key in READ_KEYS or key in HARMLESS_KEYS:
             continue
         if key not in HARMLESS_VALUES:
             message = f"{where}: key {show(key)} (value {show(value)}) is not known to goldenctl"
             hint = "it may change the model; remove it from config.json if it does not"
-            raise UsageError(message, hint=hint)
+            yield UsageError(message, hint=hint)
+            continue
         allowed = HARMLESS_VALUES[key]
         if not any(value == a and isinstance(value, bool) == isinstance(a, bool) for a in allowed):
             message = f"{where}: {key} {show(value)} is not supported"
-            raise UsageError(message, hint=f"supported: {' or '.join(show(a) for a in allowed)}")
+            yield UsageError(message, hint=f"supported: {' or '.join(show(a) for a in allowed)}")
 
 
 def _head_dim(reader: Fields, hidden: int, heads: int) -> int:

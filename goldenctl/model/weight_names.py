@@ -18,7 +18,7 @@ _BODY = "model."
 _ROOTS = ("embed_tokens", "layers", "norm")
 # What torch.compile, DDP, FSDP and activation checkpointing put in a name, anywhere in it.
 _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-_LAYER = re.compile(r"(?<=layers\.)\d+(?=\.)")
+_LAYER = re.compile(r"(?<=[a-z]\.)\d+(?=\.)")
 
 Shapes = Mapping[str, tuple[int, ...]]
 

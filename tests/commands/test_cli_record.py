@@ -310,3 +310,20 @@ def test_what_is_unusual_about_the_weights_is_said(
     ran = call("replay", golden, tmp_path / "run.h5", "--model-path", copy)
     assert (ran.code, ran.err) == (0, "")
     assert call("diff", golden, tmp_path / "run.h5").code == 0
+
+
+def test_the_whole_prompt_is_recorded_and_its_tokens_are_shown(
+    call: Call, checkpoint: Path, tmp_path: Path
+) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+    path = str(copy / "tokenizer.json")
+    tokenizer = tokenizers.Tokenizer.from_file(path)
+    tokenizer.enable_truncation(4)
+    tokenizer.enable_padding(length=40)
+    tokenizer.save(path)
+    assert call("record", copy, tmp_path / "g.h5", "--prompt", "Hello, this is e\u0301").code == 0
+    ran = call("inspect", tmp_path / "g.h5")
+    lines = [line.rstrip() for line in ran.out.splitlines()]
+    assert 'tokens        10: "H" "e" "ll" "o" "," " this" " is" " " "<0xC3>" "<0xA9>"' in lines
+    assert 'note          its tokens decode to "Hello, this is é", not to the prompt' in lines

@@ -240,3 +240,25 @@ def test_any_value_is_read_or_refused(key: str, value: Any) -> None:
         message = str(error)
     assert "\n" not in message
     assert len(message) < 400
+
+
+def test_all_problems_are_said_at_once() -> None:
+    data = {
+        **preset_config("tiny").to_hf_dict(),
+        "foo_bar": 3,
+        "hidden_size": "big",
+        "rms_norm_eps": -1,
+        "hidden_act": "gelu",
+        "dtype": "int8",
+    }
+    with pytest.raises(UsageError) as caught:
+        parse_config(data, where="config.json")
+    said = str(caught.value)
+    assert said.count("config.json: ") == 1
+    places = [said.index(key) for key in ("hidden_act", "foo_bar", "hidden_size", "rms_norm_eps")]
+    assert places == sorted(places)
+    assert 'dtype: expected one of bfloat16, float16, float32, got "int8"' in said
+    assert "num_attention_heads" not in said  # nothing is said of what stands in for a bad value
+    many = {**data, **{f"foo{number}": number for number in range(9)}}
+    with pytest.raises(UsageError, match="; and 9 more$"):
+        parse_config(many, where="config.json")
