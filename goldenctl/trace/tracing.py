@@ -263,9 +263,20 @@ class Tracing:
 
 
 def said(place: Place, at: Place) -> str:
-    """A tensor's name as it is said at an op: without the sublayer that both are in."""
+    """A tensor's name as it is said at an op: without the sublayer, or the layer, of both."""
     if place.is_weight:
         return place.tap
+    if place.tap == "output" and at.sublayer.endswith(".attention") and _feeds(place, at):
+        return "the layer's input"
     if place.layer is None:
         return place.sublayer
-    return place.tap if place.sublayer == at.sublayer else str(place)
+    if place.layer != at.layer:
+        return str(place)
+    return place.tap if place.sublayer == at.sublayer else str(place).split(".", 2)[2]
+
+
+def _feeds(place: Place, at: Place) -> bool:
+    """Whether a sublayer's output is what the layer of ``at`` is given."""
+    if place.sublayer == "embedding":
+        return at.layer == 0
+    return place.sublayer.endswith(".mlp") and place.layer == (at.layer or 0) - 1
