@@ -8,7 +8,7 @@ SOURCES := goldenctl tests benchmarks
 FUZZ_S ?= 60
 comma := ,
 CPP := goldenctl/harness/*.cpp goldenctl/harness/*.h goldenctl/shim/*.cpp goldenctl/shim/*.h \
-	goldenctl/include/*.h tests/fuzz/*.cpp \
+	goldenctl/include/*.h tests/fuzz/*.cpp tests/trace/*.cpp \
 	docs/examples/engine/*.cpp docs/examples/engine/*.h
 
 .PHONY: help setup demo demo-real check check-real goldens test lint format benchmark fuzz integrity \

@@ -153,8 +153,8 @@ class _Task:
                 if rescue(logs, kept):
                     notify(f"what it did until then: goldenctl inspect {kept}")
                 raise
-            if always:
-                rescue(logs, kept)
+            if always and outcome.calls is not None:
+                outcome.calls.path.replace(kept)
 
     def write(self, log: Path, book: Book | None = None) -> int:
         """Write the run of what is in a log; return the exit code."""

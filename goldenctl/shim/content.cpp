@@ -15,7 +15,16 @@ constexpr size_t kMostGathered = size_t{1} << 32;
 constexpr size_t kSampled = size_t{1} << 18;
 constexpr size_t kSets = 4, kPieces = 16, kPieceBytes = 1024;
 
+// What a thread goes on holding for the next tensor, at most.
+constexpr size_t kHeld = size_t{1} << 26;
+
 thread_local std::vector<char> gathered;
+
+struct Release {
+    ~Release() {
+        if (gathered.size() > kHeld) std::vector<char>().swap(gathered);
+    }
+};
 
 // Digests one set of pieces, spread evenly; another set has its pieces between those.
 bool sample(const char* data, size_t bytes, unsigned set, bool on_host, Digest* result) {
@@ -50,6 +59,7 @@ Content Contents::keep(const Tensor& tensor, const void* data, bool on_host) {
     if (known(packing, at, on_host, &content.id)) return content;
     if (packing.bytes() > kMostGathered && !(on_host && packing.contiguous()))
         return {{}, "it is larger than 4 GiB"};
+    Release when_done;
     const char* packed = packed_on_host(packing, at, on_host, &gathered);
     if (!packed) return {{}, "the device did not let it be read"};
     Recognised found;
