@@ -20,7 +20,7 @@ from goldenctl.model.fit import fit, listed, misfit
 from goldenctl.model.names import EMBEDDING, LM_HEAD, parameter_shapes
 from goldenctl.model.safetensors_header import DTYPE_OF_TAG, Entry
 from goldenctl.model.shards import INDEX, WeightFiles, weight_files
-from goldenctl.model.weight_names import canonical_names, grouped
+from goldenctl.model.weight_names import canonical_names, grouped, other_name
 
 
 @dataclass(frozen=True)
@@ -152,21 +152,28 @@ class Checkpoint:
         All parameters of ``config`` have to be there, or those in ``read``. Raises DamagedError
         for what is missing or misshapen, UsageError for dtypes that are not supported, both
         with all that is wrong (``verbose``) or the first of it. UsageError, too, when
-        embeddings are tied but ``lm_head.weight`` has other values: transformers 4 ignores it,
-        transformers 5 uses it.
+        embeddings are tied but ``lm_head.weight`` has other values (transformers 4 ignores it,
+        transformers 5 uses it), and when a parameter is there twice with other values.
         """
         found = fit({name: self.entry(name) for name in self._place}, config, read)
         if error := misfit(found, str(self.folder), verbose=verbose):
             raise error
-        tied = config.tie_word_embeddings and LM_HEAD in self and EMBEDDING in self
-        if tied and not self._same_values(EMBEDDING, LM_HEAD):
-            message = (
-                f"{self.folder}: config.json ties the embeddings, but {LM_HEAD} differs from "
-                f"{EMBEDDING}"
-            )
-            hint = "set tie_word_embeddings to false, or remove the tensor"
-            raise UsageError(message, hint=hint)
+        self._refuse_twice(config)
         return found.unread
+
+    def _refuse_twice(self, config: ModelConfig) -> None:
+        """Raise UsageError when a parameter has two values under two names that it may have."""
+        head = next((name for name in (LM_HEAD, other_name(LM_HEAD)) if name in self), None)
+        tied = config.tie_word_embeddings and EMBEDDING in self
+        if tied and head is not None and not self._same_values(EMBEDDING, head):
+            message = f"{self.folder}: config.json ties the embeddings, but {head} differs from "
+            hint = "set tie_word_embeddings to false, or remove the tensor"
+            raise UsageError(message + EMBEDDING, hint=hint)
+        for name in parameter_shapes(config):
+            other = other_name(name)
+            if name in self and other in self and not self._same_values(name, other):
+                message = f"{self.folder}: {other} differs from {name}, and both name one parameter"
+                raise UsageError(message, hint="transformers takes either; remove one of them")
 
     def _same_values(self, first: str, second: str) -> bool:
         """Whether two tensors hold the same numbers, in whatever dtypes."""

@@ -53,9 +53,15 @@ def canonical_names(stored: Shapes, config: ModelConfig) -> dict[str, str]:
     return {name: means for name, means in renamed.items() if name != means}
 
 
+def other_name(name: str) -> str:
+    """Return the second name that transformers 5.24 takes a parameter under; with both there, it
+    takes the one that is first in the alphabet."""
+    return f"{_BODY}{name}" if name == LM_HEAD else name.removeprefix(_BODY)
+
+
 def is_known_to_transformers(stored: str, name: str) -> bool:
     """Whether transformers 5.24 itself takes a stored name for that parameter."""
-    return stored in (name.removeprefix(_BODY), f"{_BODY}{LM_HEAD}", LM_HEAD)
+    return stored in (other_name(name), other_name(LM_HEAD), LM_HEAD)
 
 
 def _without_wrappers(stored: Iterable[str]) -> dict[str, str]:

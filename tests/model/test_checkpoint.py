@@ -270,6 +270,26 @@ def test_tied_embeddings_with_an_lm_head(copy: Path) -> None:
     assert checkpoint.check_against(checkpoint.config) == ("lm_head.weight",)
 
 
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("model.embed_tokens.weight", "embed_tokens.weight"),
+        ("model.layers.0.mlp.up_proj.weight", "layers.0.mlp.up_proj.weight"),
+        ("lm_head.weight", "model.lm_head.weight"),
+    ],
+)
+def test_a_parameter_under_two_names(copy: Path, name: str, other: str) -> None:
+    values = np.array(Checkpoint.open(copy).map(name))
+    _rewrite(copy, **{other.replace(".", "__"): values})
+    checkpoint = Checkpoint.open(copy)
+    assert checkpoint.check_against(checkpoint.config) == (other,)
+    values[0, 0] += 1
+    _rewrite(copy, **{other.replace(".", "__"): values})
+    checkpoint = Checkpoint.open(copy)
+    with pytest.raises(UsageError, match=f"{other} differs from {name}, and both name one param"):
+        checkpoint.check_against(checkpoint.config)
+
+
 def test_fingerprint_depends_on_content_and_config(tiny: Path, copy: Path) -> None:
     original = Checkpoint.open(tiny).fingerprint()
     assert original.startswith("sha256:")

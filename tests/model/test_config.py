@@ -260,5 +260,5 @@ def test_all_problems_are_said_at_once() -> None:
     assert 'dtype: expected one of bfloat16, float16, float32, got "int8"' in said
     assert "num_attention_heads" not in said  # nothing is said of what stands in for a bad value
     many = {**data, **{f"foo{number}": number for number in range(9)}}
-    with pytest.raises(UsageError, match="; and 9 more$"):
+    with pytest.raises(UsageError, match=r"; and 9 more$"):
         parse_config(many, where="config.json")
