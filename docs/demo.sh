@@ -24,6 +24,6 @@ if [ ! -d "$folder/model" ]; then
 fi
 step "record every op of the PyTorch reference" \
     "$goldenctl" record "$folder/model" "$folder/golden.h5" --force
-step "replay each sublayer on InfiniCore" \
+step "replay each op and each sublayer on InfiniCore" \
     "$goldenctl" replay "$folder/golden.h5" "$folder/run.h5" --backend infinicore
 step "score it" "$goldenctl" diff "$folder/golden.h5" "$folder/run.h5"

@@ -26,6 +26,7 @@ from goldenctl.diff.padding import padding_by_recipe, recipe_masks
 from goldenctl.diff.report import Report
 from goldenctl.diff.sketches import sketch_values
 from goldenctl.errors import DamagedError, UsageError, why_no_file
+from goldenctl.golden.composed import plain_name
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.manifest import (
@@ -83,7 +84,7 @@ class AttestedRecipe(_Record, frozen=True, kw_only=True):
 
     backend: dict[str, Any] = {}
     device: Word = ""
-    mode: Annotated[str, Meta(pattern="^(sublayer|op|chain)$")] = "sublayer"
+    mode: Annotated[str, Meta(pattern=r"^(op\+sublayer|sublayer|op|chain)$")] = "sublayer"
     dtype: Word = ""
     attention: Word = ""
     not_computed: tuple[Word, ...] = ()
@@ -263,7 +264,7 @@ def _as_run(attestation: Attestation, manifest: Manifest, file: Path) -> GoldenF
     known = manifest.by_name
     tensors = {}
     for order, tensor in enumerate(attestation.tensors):
-        like = known.get(tensor.name)
+        like = known.get(plain_name(tensor.name))
         tensors[tensor.name] = TensorInfo(
             name=tensor.name,
             dtype=tensor.dtype,

@@ -187,8 +187,8 @@ class _Check:
             options=wanted.options,
             progress=wanted.progress,
         )
-        said = f"{backend.name} {wanted.options.device}, {wanted.options.mode}"
-        return said, open_golden(path, kind="run")
+        run = open_golden(path, kind="run")
+        return f"{backend.name} {wanted.options.device}, {run.recipe['mode']}", run
 
     def _by_sketch(self, file: GoldenFile, mode: str) -> Report:
         where = self._set.manifest_path

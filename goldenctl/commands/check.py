@@ -125,7 +125,7 @@ def _wanted(options: dict[str, Any], progress: Any, *, pictures: bool) -> Wanted
         replay=not options["no_replay"],
         backend=options["backend"],
         options=Options(
-            mode=options["mode"], device=options["device"], timeout_s=options["timeout"]
+            mode=options["mode"] or "", device=options["device"], timeout_s=options["timeout"]
         ),
         model_path=options["model_path"] or "",
         infini_root=options["infini_root"],

@@ -151,10 +151,9 @@ def goldens_option(*, expose: bool = False) -> Callable[[Callable[..., Any]], Ca
 
 mode_option = click.option(
     "--mode",
-    type=click.Choice(["sublayer", "op", "chain"]),
-    default="sublayer",
-    show_default=True,
-    help="Golden inputs for each sublayer, for each op, or only for the first.",
+    type=click.Choice(["op+sublayer", "sublayer", "op", "chain"]),
+    help="Golden inputs for each op and again for each sublayer, in one pass (where the golden has "
+    "taps, the default), for each sublayer, for each op, or only for the first.",
 )
 timeout_option = click.option(
     "--timeout",

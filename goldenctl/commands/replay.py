@@ -123,7 +123,7 @@ def run_replay(
     backend: str = "infinicore",
     model_path: Path | None = None,
     device: str = "cpu",
-    mode: str = "sublayer",
+    mode: str | None = None,
     dtype: str | None = None,
     layers: str | None = None,
     attention: str = "eager",
@@ -157,7 +157,7 @@ def run_replay(
     parse_device(device)
     count = source.config.num_hidden_layers
     options = Options(
-        mode=mode,
+        mode=mode or "",
         dtype=dtype,
         device=device,
         layers=parse_layers(layers, count),

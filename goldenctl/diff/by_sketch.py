@@ -18,6 +18,7 @@ import numpy as np
 from goldenctl.diff.report import PASSED, TensorResult, result_of
 from goldenctl.diff.tolerance import Check, Limits, Policy, limits_for
 from goldenctl.errors import DamagedError
+from goldenctl.golden.composed import scope_of
 from goldenctl.golden.count_sketch import Doubles
 from goldenctl.golden.schema import TensorInfo
 from goldenctl.golden.sketch import (
@@ -90,15 +91,16 @@ class SketchScorer:
         self, info: TensorInfo, actual: TensorInfo, expected: Sketch, gap: Distance
     ) -> _Granted:
         usable = self._policy.budget and actual.dtype == info.dtype
-        total = (expected.budget or {}).get(self._mode) if usable else None
+        scope = scope_of(self._mode, actual.name)
+        total = (expected.budget or {}).get(scope) if usable else None
         if total is not None:
-            rows = row_budget(expected, self._mode)
+            rows = row_budget(expected, scope)
             if rows.size != gap.row_errors.size:
                 msg = f"row_budget has {rows.size} groups, expected {gap.row_errors.size}"
                 raise ValueError(msg)
             return _Granted(total, rows)
         dtypes = (info.dtype, actual.dtype)
-        limits = limits_for(self._policy, info.op, dtypes, self._mode, shape=info.shape)
+        limits = limits_for(self._policy, info.op, dtypes, scope, shape=info.shape)
         total = relative_limit(limits, info, expected)
         typical = math.sqrt(1.0 / max(gap.row_norms.size, 1))
         rows = TABLE_ROWS * total * np.maximum(gap.row_norms, typical)

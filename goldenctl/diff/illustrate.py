@@ -15,8 +15,10 @@ from goldenctl.diff.pictures import Picture, Scale, picture
 from goldenctl.diff.report import BY_BUDGET, Report, TensorResult
 from goldenctl.diff.scopes import is_fused, stored_budget
 from goldenctl.diff.traced import computed_rows, trace_of
+from goldenctl.golden.composed import plain_name, scope_of
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
+from goldenctl.golden.schema import TensorInfo
 
 ILLUSTRATED = 8
 
@@ -43,8 +45,8 @@ def chosen(report: Report, count: int) -> list[TensorResult]:
 
 
 def _picture(tensor: TensorResult, mode: str, golden: GoldenFile, run: GoldenFile) -> Picture:
-    actual, expected = run.map(tensor.name), golden.map(tensor.name)
-    info = golden.info(tensor.name)
+    info = _expected(tensor, golden)
+    actual, expected = run.map(tensor.name), golden.map(info.name)
     counted = computed_rows(trace_of(run), info, padding_of(golden, info))
     actual = counted.equalised(actual, expected)
     rows = RowErrors.of(expected)
@@ -58,7 +60,7 @@ def _picture(tensor: TensorResult, mode: str, golden: GoldenFile, run: GoldenFil
         tensor.name,
         actual,
         expected,
-        golden.info(tensor.name).dims,
+        info.dims,
         scale=scale,
         describe=not tensor.ok,
     )
@@ -67,10 +69,10 @@ def _picture(tensor: TensorResult, mode: str, golden: GoldenFile, run: GoldenFil
 def _by_budget(
     tensor: TensorResult, mode: str, golden: GoldenFile, run: GoldenFile, rows: RowErrors
 ) -> Scale:
-    folder, _, tap = tensor.name.rpartition("/")
-    info = golden.info(tensor.name)
-    fused = is_fused(run, info)
-    stored = stored_budget(golden, info, tensor.actual_dtype, mode=mode, fused=fused)
+    info = _expected(tensor, golden)
+    folder, _, tap = info.name.rpartition("/")
+    fused, scope = is_fused(run, info), scope_of(mode, tensor.name)
+    stored = stored_budget(golden, info, tensor.actual_dtype, scope=scope, fused=fused)
     assert stored is not None, f"{tensor.name}: judged by a budget that is not there"
     budget = Budget.of(golden.map(stored.name), stored.scope)
     norms = np.sqrt(rows.expected_squared)
@@ -84,6 +86,11 @@ def _by_budget(
         limits=row_limits(budget, norms, from_truth=False)[0],
         rounding=expected_error(budget, norms),
     )
+
+
+def _expected(tensor: TensorResult, golden: GoldenFile) -> TensorInfo:
+    """What a tensor is held against; a run beside another has composed tensors of its own."""
+    return golden.tensors.get(tensor.name) or golden.info(plain_name(tensor.name))
 
 
 def _by_tolerance(tensor: TensorResult, rows: RowErrors) -> Scale:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -24,11 +24,28 @@ from goldenctl.diff.report import (
     result_of,
     worst_share,
 )
-from goldenctl.diff.scopes import Stored, budget_mode, is_fused, stored_budget
+from goldenctl.diff.rope_tables import exact_tables
+from goldenctl.diff.scopes import (
+    Stored,
+    budget_mode,
+    is_fused,
+    recorded_scores,
+    stored_budget,
+)
 from goldenctl.diff.timing import step_times
 from goldenctl.diff.tolerance import Check, Policy, Scores, check_limits, limits_for
 from goldenctl.diff.traced import computed_rows, for_report, trace_of, with_local
 from goldenctl.errors import DamagedError, UsageError
+from goldenctl.golden.composed import (
+    BOTH,
+    composed_name,
+    is_composed,
+    leaving,
+    owner,
+    scope_of,
+    tap_of,
+)
+from goldenctl.golden.composed import ROLE as COMPOSED
 from goldenctl.golden.determinism import Determinism
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
@@ -38,7 +55,6 @@ from goldenctl.golden.schema import (
     TensorInfo,
     short_name,
 )
-from goldenctl.model.graph import FUSED_TAPS
 
 Progress = Callable[[int, int, str], None]
 # Judges two tensors of one shape: expected, actual.
@@ -76,7 +92,7 @@ def compare(
         sublayers.append(judge.sublayer(name))
         progress(number + 1, len(names), short_name(name))
     expected = {t.name for s in sublayers for t in s.tensors}
-    extra = [_extra(info) for info in _outputs(run) if info.name not in expected]
+    extra = [_extra(info) for info in _outputs(run, mode) if info.name not in expected]
     return Report(
         golden=provenance(golden),
         run=provenance(run),
@@ -123,8 +139,8 @@ class _Judge:
         self._dtype = _stated_dtype(run)
         self._scores: dict[str, Scores] = {}  # by sublayer, once they are judged
         self._by_sublayer: dict[str, list[TensorInfo]] = {}
-        for info in _outputs(golden):
-            self._by_sublayer.setdefault(info.name.rpartition("/")[0], []).append(info)
+        for info in _outputs(golden, mode):
+            self._by_sublayer.setdefault(owner(info.name), []).append(info)
 
     def sublayer(self, name: str) -> SublayerResult:
         failure = None
@@ -132,8 +148,7 @@ class _Judge:
         for side in (self._golden.sublayers[name], ran):
             if side is not None and side.status != "ok":
                 failure = side.failure or {}
-        infos = self._by_sublayer.get(name, ())
-        tensors = tuple(with_local(self._tensor(i, failure), self.trace) for i in infos)
+        tensors = tuple(with_local(t, self.trace) for t in self._tensors(name, failure))
         wrong = first_wrong(tensors, failure)
         return SublayerResult(
             name=name,
@@ -154,8 +169,24 @@ class _Judge:
         info = self._golden.tensors.get(self._golden.aliases.get(path, path))
         return None if info is None else info.shape
 
-    def _tensor(self, info: TensorInfo, failure: dict[str, Any] | None) -> TensorResult:
-        actual = self._run.tensors.get(info.name)
+    def _tensors(self, name: str, failure: dict[str, Any] | None) -> Iterator[TensorResult]:
+        infos = self._by_sublayer.get(name, [])
+        for info in infos:
+            yield self._tensor(info, info.name, failure)
+        if self._mode == BOTH and not any(is_composed(info.name) for info in infos):
+            for info in leaving(infos):
+                yield self._tensor(info, composed_name(info.name), failure)
+
+    def _tensor(self, info: TensorInfo, name: str, failure: dict[str, Any] | None) -> TensorResult:
+        """Judge the run's tensor ``name`` by the golden's ``info``."""
+        result = self._compared(info, self._run.tensors.get(name), failure)
+        if not is_composed(name):
+            return result
+        return msgspec.structs.replace(result, name=name, sublayer=owner(name), tap=tap_of(name))
+
+    def _compared(
+        self, info: TensorInfo, actual: TensorInfo | None, failure: dict[str, Any] | None
+    ) -> TensorResult:
         if info.tap in self._not_computed and failure is None:
             return result_of(info, "not_computed", message="the backend fuses this op away")
         if info.name in self._not_computed:
@@ -187,7 +218,8 @@ class _Judge:
         hidden = padding = padding_of(self._golden, info)
         for trace in self._traces:
             padding = computed_rows(trace, info, padding)
-        got, expected = (padding.without(f.verify(info.name)) for f in (self._run, self._golden))
+        got = padding.without(self._run.verify(actual.name))
+        expected = padding.without(self._golden.verify(info.name))
         rows = RowErrors.of(expected) if expected.size else None
         metrics = score(got, expected, atol=0.0, rtol=_rtol(info, actual), rows=rows)
         rule, checks, worst_row = self._checks(info, actual, metrics, rows, padding)
@@ -211,8 +243,17 @@ class _Judge:
             worst=_place(info, metrics, worst_row, padding),
             padding_rows=hidden.count,
             absent_rows=padding.count - hidden.count,
-            message=stored.note if finite and stored else "" if finite else _non_finite(metrics),
+            message=self._said(info, actual, stored, ok=ok) if finite else _non_finite(metrics),
         )
+
+    def _said(
+        self, info: TensorInfo, actual: TensorInfo, stored: Stored | None, *, ok: bool
+    ) -> str:
+        """What is to be said of a tensor whose masks are right."""
+        if not ok and info.op == "rope" and not is_composed(actual.name):
+            scope = scope_of(self._mode, actual.name)
+            return exact_tables(self._golden, self._run, info, self._run.map(actual.name), scope)
+        return stored.note if stored is not None else ""
 
     def _checks(
         self,
@@ -234,32 +275,25 @@ class _Judge:
                 return "budget", *check_budget(rows, budget, from_truth=False)
             truths = self._beside(truth, (len(BUDGET_SCOPES), *info.shape))
             exact = padding.without(truths[stored.scope])
-            got = padding.without(self._run.map(info.name))
+            got = padding.without(self._run.map(actual.name))
             from_truth = RowErrors.of(exact)
             score(got, exact, atol=0.0, rtol=0.0, rows=from_truth)
             return "truth", *check_budget(from_truth, budget, from_truth=True)
         fused = is_fused(self._run, info)
+        scope = scope_of(self._mode, actual.name)
         limits = limits_for(
             self._policy,
             info.op,
             (info.dtype, actual.dtype),
-            "sublayer" if fused and self._mode == "op" else self._mode,
+            "sublayer" if fused and scope == "op" else scope,
             shape=info.shape,
-            scores=self._recorded_scores(folder) if fused else self._scores.get(folder),
+            scores=recorded_scores(self._golden, folder) if fused else self._scores.get(folder),
         )
         return self._policy.name, list(check_limits(metrics, limits)), None
 
     def _stored(self, info: TensorInfo, actual: TensorInfo) -> Stored | None:
-        fused = is_fused(self._run, info)
-        return stored_budget(self._golden, info, actual.dtype, mode=self._mode, fused=fused)
-
-    def _recorded_scores(self, folder: str) -> Scores | None:
-        """What the softmax inside a fused kernel was given, as the golden has it."""
-        info = self._golden.tensors.get(f"{folder}/{FUSED_TAPS[0]}")
-        if info is None:
-            return None
-        largest = float(np.abs(self._golden.verify(info.name)).max(initial=0.0))
-        return Scores(largest, info.shape[-1])
+        fused, scope = is_fused(self._run, info), scope_of(self._mode, actual.name)
+        return stored_budget(self._golden, info, actual.dtype, scope=scope, fused=fused)
 
     def _beside(self, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
         """Return a budget or a truth of the golden; DamagedError when it does not fit."""
@@ -327,8 +361,9 @@ def _verify_inputs(golden: GoldenFile, names: list[str]) -> None:
     golden.verify_all(given)
 
 
-def _outputs(file: GoldenFile) -> list[TensorInfo]:
-    return [info for info in file.tensors.values() if info.role in _COMPARED_ROLES]
+def _outputs(file: GoldenFile, mode: str) -> list[TensorInfo]:
+    roles = (*_COMPARED_ROLES, COMPOSED) if mode == BOTH else _COMPARED_ROLES
+    return [info for info in file.tensors.values() if info.role in roles]
 
 
 def _rtol(info: TensorInfo, actual: TensorInfo) -> float:

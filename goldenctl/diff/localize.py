@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from goldenctl.diff.findings import Depth
 from goldenctl.diff.report import PASSED, Report, SublayerResult, TensorResult, first_wrong
+from goldenctl.golden.composed import BOTH, is_composed
 from goldenctl.model.graph import CACHE_LINKS, Sublayer, own_name
 
 AMPLIFIES = 2.0
@@ -16,21 +17,25 @@ AMPLIFIES = 2.0
 def culprits(report: Report, graph: Mapping[str, Sublayer]) -> list[TensorResult]:
     """Return, in execution order, every op that is wrong although its inputs are right.
 
-    ``graph`` maps each sublayer's path to its ops. In mode ``op`` that is every wrong op. In
+    ``graph`` maps each sublayer's path to its ops. In mode ``op`` that is every wrong op; in
+    mode ``op+sublayer`` too, and a sublayer's composition that is wrong though no op is. In
     mode ``sublayer`` an op behind a wrong one may be hidden; with only sublayer taps the
     whole sublayer stands for its ops. Crashed sublayers are culprits at their failing op.
     """
     found = []
     for sublayer in report.sublayers:
-        found += _culprits_of(sublayer, graph[sublayer.name], every=report.mode == "op")
+        found += _culprits_of(sublayer, graph[sublayer.name], every=report.mode in ("op", BOTH))
     return found
 
 
 def _culprits_of(sublayer: SublayerResult, ops: Sublayer, *, every: bool) -> list[TensorResult]:
-    wrong = {CACHE_LINKS.get(t.tap, t.tap): t for t in sublayer.tensors if _is_wrong(t)}
+    all_wrong = [t for t in sublayer.tensors if _is_wrong(t)]
+    wrong = {CACHE_LINKS.get(t.tap, t.tap): t for t in all_wrong if not is_composed(t.name)}
     if sublayer.failure is not None:
         failed = first_wrong(sublayer.tensors, sublayer.failure)
         return [failed] if failed is not None else []
+    if all_wrong and not wrong:  # each op is right by itself
+        return all_wrong[:1]
     return [
         wrong[op.output]
         for op in ops.ops

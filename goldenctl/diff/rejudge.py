@@ -14,6 +14,7 @@ from goldenctl.diff.report import (
     worst_share,
 )
 from goldenctl.diff.tolerance import Policy, Scores, check_limits, limits_for
+from goldenctl.golden.composed import scope_of
 
 FINAL = ("check", "selftest")
 """Commands whose verdict is of more than the tensors that their report holds."""
@@ -39,7 +40,8 @@ def _sublayer(sublayer: SublayerResult, policy: Policy, mode: str) -> SublayerRe
     tensors: list[TensorResult] = []
     scores = None
     for tensor in sublayer.tensors:
-        tensors.append(_tensor(tensor, policy, mode, scores))
+        scope = scope_of(mode, tensor.name)
+        tensors.append(_tensor(tensor, policy, scope, scores))
         if tensor.op == "matmul_qk" and tensor.metrics is not None:
             scores = Scores(tensor.metrics.max_expected, tensor.shape[-1])
     wrong = first_wrong(tensors, sublayer.failure)

@@ -20,6 +20,7 @@ from goldenctl.diff.selftest import Selftest
 from goldenctl.diff.structure import Finding, Local, Trace
 from goldenctl.diff.timing import StepTime
 from goldenctl.diff.tolerance import Check
+from goldenctl.golden.composed import plain_tap
 from goldenctl.golden.determinism import Determinism
 from goldenctl.golden.schema import TensorInfo
 
@@ -207,7 +208,8 @@ def first_wrong(
 ) -> TensorResult | None:
     """Return a sublayer's first wrong tensor; where it crashed, that of the op it crashed in."""
     wrong = [t for t in tensors if not t.ok and t.state not in NEUTRAL]
-    failed = [t for t in wrong if failure is not None and t.tap == failure.get("tap")]
+    tap = plain_tap(str(failure.get("tap", ""))) if failure is not None else ""
+    failed = [t for t in wrong if tap and t.tap == tap]
     return next(iter(failed + wrong), None)
 
 

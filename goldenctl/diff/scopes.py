@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from goldenctl.diff.structure import MODE as TRACE_MODE
+from goldenctl.diff.tolerance import Scores
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import (
     BUDGET_SCOPES,
@@ -45,16 +48,16 @@ def budget_mode(mode: str) -> str:
 
 
 def stored_budget(
-    golden: GoldenFile, info: TensorInfo, actual_dtype: str, *, mode: str, fused: bool
+    golden: GoldenFile, info: TensorInfo, actual_dtype: str, *, scope: str, fused: bool
 ) -> Stored | None:
-    """Return the budget of one of the golden's tensors for a result of ``actual_dtype``; None
-    where it was not recorded."""
-    mode = budget_mode(mode)
+    """Return the budget of one of the golden's tensors for a result of ``actual_dtype`` that was
+    computed from what ``scope`` says; None where none was recorded."""
+    scope = budget_mode(scope)
     name = budget_path(info.name, recorded=info.dtype, actual=actual_dtype)
-    if mode not in BUDGET_SCOPES or name not in golden.tensors:
+    if scope not in BUDGET_SCOPES or name not in golden.tensors:
         return None
-    if not (fused and mode == "op"):
-        return Stored(name, len(BUDGET_SCOPES), BUDGET_SCOPES.index(mode))
+    if not (fused and scope == "op"):
+        return Stored(name, len(BUDGET_SCOPES), BUDGET_SCOPES.index(scope))
     own = fused_budget_path(info.name, recorded=info.dtype, actual=actual_dtype)
     if own in golden.tensors:
         return Stored(own, 1, 0, truth=False)
@@ -70,3 +73,12 @@ def is_fused(run: GoldenFile, info: TensorInfo) -> bool:
     lacking = set(run.recipe.get("not_computed", ()))
     probs = FUSED_TAPS[-1]
     return run.recipe.get("attention") == "sdpa" or bool({probs, f"{folder}/{probs}"} & lacking)
+
+
+def recorded_scores(golden: GoldenFile, folder: str) -> Scores | None:
+    """Return what the softmax inside a fused kernel was given, as the golden has it."""
+    info = golden.tensors.get(f"{folder}/{FUSED_TAPS[0]}")
+    if info is None:
+        return None
+    largest = float(np.abs(golden.verify(info.name)).max(initial=0.0))
+    return Scores(largest, info.shape[-1])

@@ -18,7 +18,7 @@ HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 ARCHIVE_FORMAT = "goldenctl-archive"
 FORMAT_VERSION = 1
 KINDS = ("golden", "run")
-ROLES = ("constant", "input", "tap", "output", "budget", "oracle")
+ROLES = ("constant", "input", "tap", "output", "composed", "budget", "oracle")
 # What a budget holds per row, and where the truth it is measured from starts.
 BUDGET_STATISTICS = ("l2", "max", "floor_l2", "floor_max")
 BUDGET_SCOPES = ("op", "sublayer", "chain")

@@ -12,6 +12,7 @@ by at most one unit, two where they are scaled. A unit in a frequency grows with
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,20 +21,27 @@ from goldenctl.model.config import ModelConfig
 from goldenctl.model.rope_config import RopeConfig
 
 Float32s = NDArray[np.float32]
-_ONE = np.float32(1.0)
+Floats = NDArray[Any]
+# The type that frequencies are computed in.
+Kind = Any
 
 
 def inv_freq(config: ModelConfig) -> tuple[Float32s, float]:
     """Return the inverse frequencies, float32 ``[D/2]``, and the factor for cos and sin."""
+    frequencies, scaling = _frequencies(config, np.float32)
+    return frequencies.astype(np.float32, copy=False), scaling
+
+
+def _frequencies(config: ModelConfig, kind: Kind) -> tuple[Floats, float]:
     rope = config.rope
-    powers = _powers(rope.rope_theta, config.head_dim)
+    powers = _powers(rope.rope_theta, config.head_dim, kind)
     if rope.rope_type == "default":
-        return _ONE / powers, 1.0
+        return kind(1.0) / powers, 1.0
     if rope.rope_type == "linear":
-        return _ONE / powers / np.float32(rope.factor), 1.0
+        return kind(1.0) / powers / kind(rope.factor or 1.0), 1.0
     if rope.rope_type == "llama3":
-        return _llama3(rope, _ONE / powers), 1.0
-    return _yarn(rope, powers, config.head_dim), _yarn_attention_factor(rope)
+        return _llama3(rope, kind(1.0) / powers, kind), 1.0
+    return _yarn(rope, powers, config.head_dim, kind), _yarn_attention_factor(rope)
 
 
 def rope_tables(config: ModelConfig, positions_count: int) -> tuple[Float32s, Float32s]:
@@ -49,14 +57,27 @@ def rope_tables(config: ModelConfig, positions_count: int) -> tuple[Float32s, Fl
     return np.cos(angles).astype(np.float32) * scale, np.sin(angles).astype(np.float32) * scale
 
 
-def _powers(theta: float, head_dim: int) -> Float32s:
-    """Return ``theta ** (2i / D)``, float32: each power is taken in float64, rounded once."""
-    exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-    base = np.float64(np.float32(theta))
-    return np.power(base, exponents.astype(np.float64)).astype(np.float32)
+def exact_rope_tables(
+    config: ModelConfig, positions_count: int, *, exact_frequencies: bool = True
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the same in float64 throughout, as engines make them that do not round each angle
+    to float32; without ``exact_frequencies`` from the float32 inverse frequencies."""
+    kind = np.float64 if exact_frequencies else np.float32
+    frequencies, scaling = _frequencies(config, kind)
+    positions = np.arange(positions_count, dtype=np.float64)
+    angles = positions[:, None] * frequencies[None, :].astype(np.float64)
+    return np.cos(angles) * scaling, np.sin(angles) * scaling
 
 
-def _llama3(rope: RopeConfig, frequencies: Float32s) -> Float32s:
+def _powers(theta: float, head_dim: int, kind: Kind) -> Floats:
+    """Return ``theta ** (2i / D)``: each power is taken in float64, rounded once."""
+    exponents = np.arange(0, head_dim, 2, dtype=kind) / kind(head_dim)
+    base = np.float64(kind(theta))
+    powers: Floats = np.power(base, exponents.astype(np.float64)).astype(kind)
+    return powers
+
+
+def _llama3(rope: RopeConfig, frequencies: Floats, kind: Kind) -> Floats:
     """Slow the low frequencies by ``factor``, keep the high ones, blend those in between.
 
     torch computes ``scalar / tensor`` as ``reciprocal(tensor) * scalar``, and so do we.
@@ -67,17 +88,16 @@ def _llama3(rope: RopeConfig, frequencies: Float32s) -> Float32s:
         rope.high_freq_factor,
         rope.original_max_position_embeddings,
     )
-    wavelengths = _ONE / frequencies * np.float32(2 * math.pi)
-    slowed = np.where(
-        wavelengths > np.float32(length / low), frequencies / np.float32(factor), frequencies
-    )
-    blend = (_ONE / wavelengths * np.float32(length) - np.float32(low)) / np.float32(high - low)
-    blended = (_ONE - blend) * slowed / np.float32(factor) + blend * slowed
-    between = (wavelengths >= np.float32(length / high)) & (wavelengths <= np.float32(length / low))
-    return np.where(between, blended, slowed).astype(np.float32)
+    one = kind(1.0)
+    wavelengths = one / frequencies * kind(2 * math.pi)
+    slowed = np.where(wavelengths > kind(length / low), frequencies / kind(factor), frequencies)
+    blend = (one / wavelengths * kind(length) - kind(low)) / kind(high - low)
+    blended: Floats = (one - blend) * slowed / kind(factor) + blend * slowed
+    between = (wavelengths >= kind(length / high)) & (wavelengths <= kind(length / low))
+    return np.where(between, blended, slowed).astype(kind)
 
 
-def _yarn(rope: RopeConfig, powers: Float32s, head_dim: int) -> Float32s:
+def _yarn(rope: RopeConfig, powers: Floats, head_dim: int, kind: Kind) -> Floats:
     """Interpolate the low frequencies, keep the high ones, with a linear ramp in between."""
     factor, length = _numbers(rope.factor, rope.original_max_position_embeddings)
     first, last = (
@@ -89,9 +109,10 @@ def _yarn(rope: RopeConfig, powers: Float32s, head_dim: int) -> Float32s:
     first, last = max(first, 0), min(last, head_dim - 1)
     if first == last:
         last += 0.001  # transformers: prevents a division by zero
-    steps = np.arange(head_dim // 2, dtype=np.float32) - np.float32(first)
-    kept: Float32s = _ONE - np.clip(steps / np.float32(last - first), np.float32(0), _ONE)
-    blended: Float32s = _ONE / (np.float32(factor) * powers) * (_ONE - kept) + _ONE / powers * kept
+    one = kind(1.0)
+    steps = np.arange(head_dim // 2, dtype=kind) - kind(first)
+    kept = one - np.clip(steps / kind(last - first), kind(0), one)
+    blended: Floats = one / (kind(factor) * powers) * (one - kept) + one / powers * kept
     return blended
 
 

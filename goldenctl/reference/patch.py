@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -52,7 +52,7 @@ class Emulator:
 
         Raises UsageError when an input of the op was not recorded.
         """
-        found = self._computed(path, sublayer, op, compute)
+        found = self.tensor(path, sublayer, op, compute=compute)
         return None if found is None else to_numpy(found)
 
     def output(self, path: str, sublayer: Sublayer, op: Op) -> NDArray[Any]:
@@ -72,12 +72,19 @@ class Emulator:
             self._outputs.clear()
 
     @torch.inference_mode()
-    def _computed(
-        self, path: str, sublayer: Sublayer, op: Op, compute: Compute | None
+    def tensor(
+        self,
+        path: str,
+        sublayer: Sublayer,
+        op: Op,
+        *,
+        compute: Compute | None = None,
+        given: Mapping[str, Tensor] | None = None,
     ) -> Tensor | None:
+        """Return the same as a tensor; ``given`` are inputs in place of recorded ones."""
         self._go_to(path, op)
-        names = (*op.inputs, "rope_cos")
-        tensors = {name: self._tensor(path, name) for name in names}
+        names, given = (*op.inputs, "rope_cos"), given or {}
+        tensors = {n: given[n] if n in given else self._tensor(path, n) for n in names}
         weights = {name: self._weight(name) for name in op.weights}
         if op.attrs.get("last_token"):
             tensors["input"] = tensors["input"][:, -1:]

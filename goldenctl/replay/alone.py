@@ -16,6 +16,7 @@ from goldenctl.diff.judge import compare
 from goldenctl.diff.report import Report
 from goldenctl.diff.tolerance import Policy
 from goldenctl.errors import DamagedError, UsageError
+from goldenctl.golden.composed import BOTH
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.layout import Selection, golden_layout
@@ -66,7 +67,8 @@ def alone_vs_batched(
     inputs = cut(golden, rows, folder / "alone.h5")
     expected = cut(golden, rows, folder / "batched.h5", computed=batched)
     out = folder / "run.h5"
-    options = replace(options, resume=False, shuffle=False)
+    mode = options.for_golden(golden).mode
+    options = replace(options, resume=False, shuffle=False, mode="op" if mode == BOTH else mode)
     replay(inputs, checkpoint_path, out, backend=backend, options=options, progress=progress)
     run = open_golden(out)
     # What was replayed is the golden's rows; what it is judged by, the backend's own batch.

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from goldenctl.errors import UsageError
+from goldenctl.golden.composed import BOTH, ROLE, composed_name, leaving
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.layout import Layout
@@ -38,8 +39,8 @@ from goldenctl.replay.plan import (
     SublayerBuilder,
     View,
 )
+from goldenctl.replay.walk import Walk
 
-MODES = ("sublayer", "op", "chain")
 # Computes a faulty op: (path of the sublayer, sublayer, op) -> its output.
 Emulate = Callable[[str, Sublayer, Op], "np.ndarray"]
 
@@ -97,21 +98,29 @@ def _decoder(golden: GoldenFile, config: ModelConfig, step: str) -> Iterable[Sub
     )
 
 
-def run_layout(source: Source, dtype: str) -> Layout:
-    """Lay out a run: every tap and output of the chosen sublayers, as ``dtype``."""
+def run_layout(source: Source, dtype: str, mode: str) -> Layout:
+    """Lay out a run: every tap and output of the chosen sublayers, as ``dtype``, and what the
+    mode adds to each."""
     golden = source.golden
     layout = Layout(groups=list(source.sublayers))
+    yielded: dict[str, list[TensorInfo]] = {path: [] for path in source.sublayers}
     for info in golden.tensors.values():
         path = info.name.rpartition("/")[0]
         if path in source.sublayers and _is_computed(info, source.sublayers[path]):
-            layout.tensors.append(
-                TensorSpec(info.name, dtype, info.shape, info.dims, info.role, info.op)
-            )
+            yielded[path].append(info)
+    for infos in yielded.values():
+        layout.tensors += [_spec(info, dtype, info.name, info.role) for info in infos]
+        for info in leaving(infos) if mode == BOTH else ():
+            layout.tensors.append(_spec(info, dtype, composed_name(info.name), ROLE))
     names = {spec.name for spec in layout.tensors}
     for link, target in golden.aliases.items():
         if target in names and link.rpartition("/")[0] in source.sublayers:
             layout.links[link] = target
     return layout
+
+
+def _spec(info: TensorInfo, dtype: str, name: str, role: str) -> TensorSpec:
+    return TensorSpec(name, dtype, info.shape, info.dims, role, info.op)
 
 
 def _is_computed(info: TensorInfo, sublayer: Sublayer) -> bool:
@@ -146,8 +155,9 @@ class Binder:
 
     ``offsets`` are the byte offsets in the run file by tensor name. In mode ``sublayer``
     only a sublayer's input comes from the golden, in ``op`` every op's inputs do, in
-    ``chain`` a sublayer's input is what the one before it stored. ``grafts`` name tensors
-    that are taken from the golden instead of being computed.
+    ``op+sublayer`` a sublayer is walked over twice, once in each way, over weights that are
+    loaded once; in ``chain`` a sublayer's input is what the one before it stored. ``grafts``
+    name tensors that are taken from the golden instead of being computed.
     """
 
     def __init__(
@@ -191,33 +201,56 @@ class Binder:
 
     def _bind(self, path: str, sublayer: Sublayer) -> PlanSublayer:
         builder = SublayerBuilder(path, self._dtype)
-        yielded: dict[str, View] = {}
-        loaded: dict[str, View] = {}
-
-        def resolve(name: str) -> View:
-            if name in yielded and self._mode != "op":
-                return yielded[name]
-            own = graph.own_name(name)
-            if own != name and self._mode != "op":
-                return self._joined_past(builder, path, op, own, resolve(own))
-            if name not in loaded:
-                load = self._load_activation if own == name else self._load_past
-                loaded[name] = load(builder, path, own)
-            return loaded[name]
-
-        for op in sublayer.ops:
-            inputs = tuple(resolve(name) for name in op.inputs)
-            weights = tuple(self._load_weight(builder, loaded, name) for name in op.weights)
-            shape = self._shape(path, sublayer, op)
-            out = builder.tensor(op.output, shape, store=self._store(path, op.output))
-            replacement = self._replacement(path, sublayer, op)
-            if replacement is None:
-                builder.ops += LOWERINGS[op.kind](op.output, out, inputs, weights, op.attrs)
-            else:
-                source = builder.tensor(f"{op.output}#replaced", shape, load=replacement)
-                builder.ops += LOWERINGS["copy"](op.output, out, (source,), (), {})
-            yielded[op.output] = out
+        walk = Walk(path, sublayer, builder, isolated=self._mode in ("op", BOTH))
+        self._walk(walk)
+        if self._mode == BOTH and len(sublayer.ops) > 1:
+            self._walk(walk.composed())
         return builder.build()
+
+    def _walk(self, walk: Walk) -> None:
+        """Bind every op of a sublayer, in one walk over it."""
+        for op in walk.sublayer.ops:
+            inputs = tuple(self._resolve(walk, op, name) for name in op.inputs)
+            walk.given[op.output] = inputs
+            known = walk.known(op, replaced=self._is_replaced(walk.path, op))
+            walk.yielded[op.output] = (
+                self._computed(walk, op, inputs) if known is None else self._again(walk, op, known)
+            )
+
+    def _resolve(self, walk: Walk, op: Op, name: str) -> View:
+        """Return the view of what an op reads: of what the walk has yielded, or loaded."""
+        if name in walk.yielded and not walk.isolated:
+            return walk.yielded[name]
+        own = graph.own_name(name)
+        if own != name and not walk.isolated:
+            return self._joined_past(walk, op, own, self._resolve(walk, op, own))
+        if name not in walk.loaded:
+            load = self._load_activation if own == name else self._load_past
+            walk.loaded[name] = load(walk.builder, walk.path, own)
+        return walk.loaded[name]
+
+    def _computed(self, walk: Walk, op: Op, inputs: tuple[View, ...]) -> View:
+        builder, path, tap = walk.builder, walk.path, walk.name(op.output)
+        weights = tuple(self._load_weight(builder, walk.loaded, name) for name in op.weights)
+        shape = self._shape(path, walk.sublayer, op)
+        out = builder.tensor(tap, shape, store=self._store(path, tap))
+        replacement = self._replacement(path, walk.sublayer, op)
+        if replacement is None:
+            builder.ops += LOWERINGS[op.kind](tap, out, inputs, weights, op.attrs)
+        else:
+            source = builder.tensor(f"{tap}#replaced", shape, load=replacement)
+            builder.ops += LOWERINGS["copy"](tap, out, (source,), (), {})
+        return out
+
+    def _again(self, walk: Walk, op: Op, known: View) -> View:
+        """Take what an earlier walk has yielded; a copy of it where it is stored once more."""
+        tap = walk.name(op.output)
+        store = self._store(walk.path, tap)
+        if store is None:
+            return known
+        out = walk.builder.tensor(tap, known.shape, store=store)
+        walk.builder.ops += LOWERINGS["copy"](tap, out, (known,), (), {})
+        return out
 
     def _shape(self, path: str, sublayer: Sublayer, op: Op) -> tuple[int, ...]:
         widths = []
@@ -233,6 +266,9 @@ class Binder:
             if name in self._offsets:
                 return Store(1, self._offsets[name])
         return None
+
+    def _is_replaced(self, path: str, op: Op) -> bool:
+        return f"{path}/{op.output}" in self._grafts or "fault" in op.attrs
 
     def _replacement(self, path: str, sublayer: Sublayer, op: Op) -> Load | None:
         """Where an op's output comes from when it is not computed: a graft or an emulation."""
@@ -283,12 +319,11 @@ class Binder:
         self._given.append(info.name)
         return Load(0, info.offset, info.dtype)
 
-    def _joined_past(
-        self, builder: SublayerBuilder, path: str, op: Op, name: str, own: View
-    ) -> View:
+    def _joined_past(self, walk: Walk, op: Op, name: str, own: View) -> View:
         """Put the step's own keys or values, just computed, behind those of earlier steps."""
-        joined = self._load_past(builder, path, name, without=own.shape[1])
-        builder.ops.append(PlanOp("rearrange", op.output, joined.tail(1, own.shape[1]), (own,)))
+        joined = self._load_past(walk.builder, walk.path, name, without=own.shape[1])
+        tap, tail = walk.name(op.output), joined.tail(1, own.shape[1])
+        walk.builder.ops.append(PlanOp("rearrange", tap, tail, (own,)))
         return joined
 
     def _load_past(

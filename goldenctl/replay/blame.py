@@ -16,6 +16,7 @@ from goldenctl.diff.localize import culprits, depths
 from goldenctl.diff.report import Report, TensorResult
 from goldenctl.diff.tolerance import Policy
 from goldenctl.errors import GoldenctlError, MissingError, require_torch
+from goldenctl.golden.composed import BOTH, default_mode, is_composed, plain_tap
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.graph import CACHE_LINKS, Sublayer
@@ -57,25 +58,20 @@ class Investigation:
         )
 
     def run(self) -> Report:
-        """Replay by sublayer, by op where taps allow, and as a chain; then diagnose and graft.
+        """Replay from recorded inputs, by op where taps allow, and as a chain; then diagnose and
+        graft.
 
-        The report is of the sharpest replay that found a culprit, with the findings of all.
+        The report is of the replay from recorded inputs, with the findings of all.
         """
-        base = local = self._replayed("sublayer")
-        found, note = culprits(local, self._graph), ""
-        if self._golden.recipe["taps"] == "op":
-            # The sharpest view: no op inherits the rounding of those before it.
-            by_op = self._replayed("op")
-            sharper = culprits(by_op, self._graph)
-            if sharper or not found:
-                base, found = by_op, sharper
-        elif found:
+        base = self._replayed(default_mode(self._golden.recipe))
+        found, note = culprits(base, self._graph), ""
+        if found and self._golden.recipe["taps"] != "op":
             note = "only sublayer taps were recorded: record with --taps op to find the op"
         chain = self._replayed("chain")
         diagnoses, lack = self._diagnosed(found) if found and not note else ({}, "")
         findings = Findings(
             culprits=tuple(culprit_of(t, diagnoses.get(t.name)) for t in found),
-            depths=tuple(depths(local, chain, {t.sublayer for t in found})),
+            depths=tuple(depths(base, chain, {t.sublayer for t in found})),
             graft=self._grafted(chain, found) if found and not note else None,
             note=note or lack,
         )
@@ -100,13 +96,13 @@ class Investigation:
         from goldenctl.reference.diagnose import Diagnoser
         from goldenctl.reference.patch import Emulator
 
-        run = open_golden(self._folder / "op.h5")
+        run = open_golden(self._folder / f"{BOTH}.h5")
         checkpoint = Checkpoint.open(self._checkpoint_path)
         emulator = Emulator(self._golden, self._config, checkpoint, self._golden.recipe["dtype"])
         diagnoser = Diagnoser(self._golden, emulator)
         result = {}
         for culprit in found:
-            if culprit.metrics is not None:
+            if culprit.metrics is not None and not is_composed(culprit.name):
                 self._notify(f"diagnosing {culprit.name}")
                 sublayer = self._graph[culprit.sublayer]
                 actual = run.map(culprit.name)
@@ -115,7 +111,8 @@ class Investigation:
         return result, ""
 
     def _grafted(self, chain: Report, found: list[TensorResult]) -> Graft | None:
-        names = frozenset(f"{t.sublayer}/{CACHE_LINKS.get(t.tap, t.tap)}" for t in found)
+        taps = [(t.sublayer, plain_tap(t.tap)) for t in found]
+        names = frozenset(f"{path}/{CACHE_LINKS.get(tap, tap)}" for path, tap in taps)
         try:
             after = self._replayed("chain", names)
         except GoldenctlError as error:
@@ -133,6 +130,9 @@ class Investigation:
         return first, second, third
 
 
+_ADDS_UP = "each op is right by itself, one behind the other they are not: their errors add up"
+
+
 def culprit_of(tensor: TensorResult, diagnosis: Diagnosis | None) -> Culprit:
     """Return what a report says of a culprit."""
     return Culprit(
@@ -140,7 +140,7 @@ def culprit_of(tensor: TensorResult, diagnosis: Diagnosis | None) -> Culprit:
         sublayer=tensor.sublayer,
         tap=tensor.tap,
         op=tensor.op,
-        message=tensor.message,
+        message=tensor.message or (_ADDS_UP if is_composed(tensor.name) else ""),
         diagnosed=diagnosis is not None,
         causes=tuple(cause.cause for cause in diagnosis.causes) if diagnosis else (),
         looks_like=diagnosis.looks_like if diagnosis else (),

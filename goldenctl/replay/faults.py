@@ -335,6 +335,8 @@ FAULTS: dict[str, Fault] = {
         Fault("rope_position_plus_1", "RoPE position + 1", ("rope",), _tables(shift=1)),
         Fault("rope_position_minus_1", "RoPE position - 1", ("rope",), _tables(shift=-1)),
         Fault("rope_half", "RoPE on one half only", ("rope",), _tables(half=1)),
+        Fault("rope_float64", "RoPE tables in float64", ("rope",), _tables(exact=1)),
+        Fault("rope_angles_float64", "RoPE angles in float64", ("rope",), _tables(exact=2)),
         Fault(
             "rope_restarts",
             "RoPE positions restart with each step",

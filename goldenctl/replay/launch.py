@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from goldenctl.golden.composed import owner, tap_of
 from goldenctl.golden.determinism import Determinism
 from goldenctl.golden.journal import Journal
 from goldenctl.golden.writer import GoldenWriter
@@ -130,12 +131,12 @@ class Launcher:
             return {tap: failure_signature(outcome.failure)}
         signature = {op.tap: COMPUTED for op in sublayer.ops}
         for name in self._stored(sublayer.name):
-            signature[name.rpartition("/")[2]] = self.writer.digest(name)
+            signature[tap_of(name)] = self.writer.digest(name)
         return signature
 
     def _stored(self, sublayer: str) -> list[str]:
         """The tensors that the run file holds of a sublayer."""
-        return [name for name in self.writer.tensors if name.rpartition("/")[0] == sublayer]
+        return [name for name in self.writer.tensors if owner(name) == sublayer]
 
     def _noted(self, journal: Journal | None, before: int) -> Finished:
         """Note each sublayer that finishes: in the journal, and for the one who watches."""

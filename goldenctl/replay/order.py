@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from goldenctl.golden.composed import plain_tap
 from goldenctl.golden.determinism import Finding
 
 NOISE = "run-to-run noise"
@@ -114,7 +115,8 @@ def findings(evidence: Evidence, *, isolated_ops: bool) -> list[tuple[int, Findi
         longest = max((p[sublayer] for p in passes), key=len)
         taps = dict.fromkeys([*longest, *(tap for p in passes for tap in p[sublayer])])
         named = [f for tap in taps if (f := _finding(evidence, plain, sublayer, tap)) is not None]
-        found += [(sublayer, finding) for finding in (named if isolated_ops else named[:1])]
+        apart = [finding for finding in named if finding.tap == plain_tap(finding.tap)]
+        found += [(sublayer, finding) for finding in (isolated_ops and apart) or named[:1]]
     return found
 
 

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from goldenctl.errors import DamagedError, UsageError, require_torch
+from goldenctl.golden.composed import BOTH, default_mode, plain_tap
 from goldenctl.golden.determinism import Determinism
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
@@ -45,7 +46,8 @@ PATCHES = "goldenctl.patches"
 
 @dataclass(frozen=True)
 class Options:
-    """How a golden is replayed. ``dtype`` None means the golden's own.
+    """How a golden is replayed. ``mode`` is by default the golden's own (golden/composed.py),
+    and so is the ``dtype`` None.
 
     With ``shuffle``, ``repeat`` counts rounds of passes instead of launches (replay/order.py).
     ``debug`` names sublayers whose plan is kept for a debugger, though they do not fail.
@@ -53,7 +55,7 @@ class Options:
     ``resume`` goes on from what an interrupted replay left, and leaves such a thing.
     """
 
-    mode: str = "sublayer"
+    mode: str = ""
     dtype: str | None = None
     device: str = "cpu"
     layers: frozenset[int] | None = None
@@ -69,6 +71,10 @@ class Options:
     faults: tuple[Injection, ...] = ()
     grafts: frozenset[str] = frozenset()
     debug: frozenset[str] = frozenset()
+
+    def for_golden(self, golden: GoldenFile) -> Options:
+        """Return the options with the mode that this golden is replayed in."""
+        return replace(self, mode=self.mode or default_mode(golden.recipe))
 
 
 @dataclass(frozen=True)
@@ -97,9 +103,10 @@ def replay(
     Raises DamagedError when the checkpoint is not the one recorded, MissingError or
     UsageError as the backend does. Sublayers that fail are in the run file, marked so.
     """
+    options = options.for_golden(golden)
     source = open_source(golden, checkpoint_path, options)
     dtype = options.dtype or golden.recipe["dtype"]
-    layout = run_layout(source, dtype)
+    layout = run_layout(source, dtype, options.mode)
     _refuse_unknown(options.debug, layout.groups)
     recipe = _recipe(source, backend.description, options, dtype)
     with (
@@ -144,7 +151,7 @@ def _execute(
     passes in other orders showed."""
     if options.shuffle:
         execution, determinism = launcher.shuffled(
-            rounds=options.repeat, seed=options.seed, isolated_ops=options.mode == "op"
+            rounds=options.repeat, seed=options.seed, isolated_ops=options.mode in ("op", BOTH)
         )
         return execution, {}, determinism
     execution, digests = launcher.once(
@@ -208,12 +215,13 @@ def replay_simulated(
     seed: int = 0,
 ) -> Summary:
     """Write a run of the simulated backend; ``noise`` defaults to the dtype's epsilon."""
+    options = options.for_golden(golden)
     config = golden.config
     chosen = choose_sublayers(golden, config, options.layers, fused=False)
     dtype = options.dtype or golden.recipe["dtype"]
     noise = DTYPES[dtype].eps if noise is None else noise
     source = Source(golden, config, None, chosen)
-    layout = run_layout(source, dtype)
+    layout = run_layout(source, dtype, options.mode)
     with GoldenWriter(
         run_path,
         kind="run",
@@ -351,6 +359,7 @@ def _times(groups: list[str], outcomes: list[Outcome]) -> dict[str, int]:
         f"{group}/{tap}": ns
         for group, outcome in zip(groups, outcomes, strict=True)
         for tap, ns in outcome.op_ns.items()
+        if tap == plain_tap(tap)
     }
 
 
@@ -360,10 +369,13 @@ def _spreads(groups: list[str], outcomes: list[Outcome]) -> dict[str, int]:
             f"{group}/{tap}": ns
             for group, outcome in zip(groups, outcomes, strict=True)
             for tap, ns in outcome.iqr_ns.items()
+            if tap == plain_tap(tap)
         }
     )
 
 
 def _sublayer_info(name: str, outcome: Outcome) -> SublayerInfo:
     status = "failed" if outcome.failure else "ok"
-    return SublayerInfo(name, outcome.ns, status, outcome.failure)
+    # What the golden's time is of: each op once.
+    twice_ns = sum(ns for tap, ns in outcome.op_ns.items() if tap != plain_tap(tap))
+    return SublayerInfo(name, max(0, outcome.ns - twice_ns), status, outcome.failure)

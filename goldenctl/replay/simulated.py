@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from goldenctl.golden.composed import plain_name
 from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.writer import GoldenWriter
@@ -21,7 +22,7 @@ def simulate(golden: GoldenFile, writer: GoldenWriter, *, noise: float, seed: in
     an embedding has none, being a copy.
     """
     for order, (name, spec) in enumerate(writer.tensors.items()):
-        expected = golden.verify(name).astype(np.float64)
+        expected = golden.verify(plain_name(name)).astype(np.float64)
         generator = np.random.Generator(np.random.PCG64([seed, order]))
         relative = 0.0 if spec.op == "embedding" else noise
         noisy = expected * (1.0 + relative * generator.standard_normal(expected.shape))

@@ -134,7 +134,9 @@ def _tree(golden: GoldenFile) -> Table:
         group = info.name.rpartition("/")[0]
         if info.role in _BESIDE:
             owner = group.rpartition("/")[0]
-            beside[owner if owner in golden.sublayers else owner.rpartition("/")[0]] += 1
+            while owner and owner not in golden.sublayers:
+                owner = owner.rpartition("/")[0]
+            beside[owner] += 1
         else:
             taps.setdefault(group, []).append(info)
     case = ""

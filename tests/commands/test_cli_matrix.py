@@ -40,11 +40,11 @@ def test_side_by_side(call: Call, golden: Path, tmp_path: Path) -> None:
     ran = call("diff", golden, *runs, "--json", out)
     assert ran.code == 1
     lines = [line.rstrip() for line in ran.out.splitlines()]
-    assert lines[0].startswith("✓ bfloat16: 79 tensors, at most ")
+    assert lines[0].startswith("✓ bfloat16: 99 tensors, at most ")
     assert lines[2] == (
-        "✓ float32: 79 tensors, at most 0% of tolerance used (mode sublayer, by default)"
+        "✓ float32: 99 tensors, at most 0% of tolerance used (mode op+sublayer, by default)"
     )
-    wrong = "78 of 79 tensors are wrong, first layers.00.attention.input_layernorm"
+    wrong = "98 of 99 tensors are wrong, first layers.00.attention.input_layernorm"
     assert lines[4].startswith(f"✗ float16: {wrong}")
     assert lines[7].split() == ["sublayer", "bfloat16", "rel", "L2", "float32", "rel", "L2",
                                 "float16", "rel", "L2"]  # fmt: skip

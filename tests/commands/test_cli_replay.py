@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from ran import Call
 
+from goldenctl.golden.composed import is_composed, plain_name
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.schema import short_name
 
@@ -40,10 +41,12 @@ def test_infinicore_run_names_its_origin(golden: Path, replayed: Path) -> None:
     }
     assert len(recipe["backend"]["harness_sha256"]) == 64
     assert recipe["backend"]["program"].startswith("goldenctl-harness ")
-    assert (recipe["device"], recipe["mode"], recipe["dtype"]) == ("cpu", "sublayer", "float32")
+    assert (recipe["device"], recipe["mode"], recipe["dtype"]) == ("cpu", "op+sublayer", "float32")
     assert not run.simulated
     taps = {n for n, i in source.tensors.items() if i.role in ("tap", "output")}
-    assert set(run.tensors) == taps
+    assert {n for n in run.tensors if not is_composed(n)} == taps
+    ends = {name.rpartition("/")[2] for name in run.tensors if is_composed(name)}
+    assert ends == {"k_rope", "v_proj", "context", "output"}
 
 
 def test_repeated_replay_gives_the_same_bits(
@@ -55,18 +58,22 @@ def test_repeated_replay_gives_the_same_bits(
     assert digests(tmp_path / "r.h5") == digests(replayed)
 
 
-@pytest.mark.parametrize("mode", ["op", "chain"])
+@pytest.mark.parametrize("mode", ["op", "sublayer", "chain"])
 def test_mode(call: Call, golden: Path, replayed: Path, tmp_path: Path, mode: str) -> None:
-    """Modes agree bit for bit where their inputs do, and to rounding elsewhere."""
+    """Modes agree bit for bit where their inputs do, and to rounding elsewhere; the default
+    holds what the modes op and sublayer do."""
     out = tmp_path / "r.h5"
     assert call("replay", golden, out, "--mode", mode).code == 0
     run, other = open_golden(out), open_golden(replayed)
     assert run.recipe["mode"] == mode
     first = f"{LAYER}/attention/input_layernorm"
     assert run.info(first).sha256 == other.info(first).sha256
-    assert set(run.tensors) == set(other.tensors)
+    assert set(run.tensors) == {n for n in other.tensors if not is_composed(n)}
     assert max(relative(run, other, name) for name in run.tensors) < 1e-5
-    assert digests(out) != digests(replayed)  # else the modes were one
+    own, default = digests(out), digests(replayed)
+    composed = {plain_name(n): digest for n, digest in default.items() if is_composed(n)}
+    assert (own.items() <= default.items()) == (mode == "op")
+    assert (composed.items() <= own.items()) == (mode == "sublayer")
     assert call("diff", golden, out).code == 0
 
 
@@ -113,7 +120,7 @@ def test_torch_reproduces_the_golden_and_sdpa_nearly(
     torch = ("--backend", "torch", "--layers", "0")
     assert call("replay", golden, eager, *torch).code == 0
     source = digests(golden)
-    assert all(source[name] == digest for name, digest in digests(eager).items())
+    assert all(source[plain_name(name)] == digest for name, digest in digests(eager).items())
     assert call("replay", golden, fused, *torch, "--attention", "sdpa").code == 0
     run = open_golden(fused)
     assert f"{LAYER}/attention/probs" not in run.tensors
@@ -160,7 +167,8 @@ def test_noise_and_seed_of_simulated(call: Call, golden: Path, tmp_path: Path) -
         return out
 
     exact = simulated("0.h5", "--noise", "0")
-    assert digests(exact).items() <= digests(golden).items()
+    source = digests(golden)
+    assert all(source[plain_name(name)] == digest for name, digest in digests(exact).items())
     loud = simulated("1.h5", "--noise", "0.1")
     name = f"{LAYER}/mlp/output"
     assert 0.05 < relative(open_golden(loud), open_golden(golden), name) < 0.2
@@ -268,7 +276,7 @@ def test_debug_gives_a_command_that_runs_one_sublayer_alone(
     command = shlex.split(line.partition(" alone: ")[2])
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     events = [json.loads(text) for text in done.stdout.splitlines()]
-    assert [e["tap"] for e in events if e["event"] == "op_done"][-1] == "output"
+    assert [e["tap"] for e in events if e["event"] == "op_done"][-1] == "composed/output"
     assert {e["sublayer"] for e in events if e["event"] == "op_done"} == {0}
     assert out.read_bytes() == before
 

@@ -176,7 +176,7 @@ def test_another_recipe_is_refused(
     assert half("--mode", "op") == 2
     folder = tmp_path / "r.h5.resume"
     assert capsys.readouterr().err == (
-        f"goldenctl: {folder}: was begun with mode 'sublayer', now it is 'op'; "
+        f"goldenctl: {folder}: was begun with mode 'op+sublayer', now it is 'op'; "
         f"give the same options, or delete {folder} to start again\n"
     )
     assert (folder / "journal").read_bytes() == before

@@ -51,6 +51,8 @@ FITS: dict[str, set[str]] = {
     "rope_position_plus_1": ROPES,
     "rope_position_minus_1": ROPES,
     "rope_half": ROPES,
+    "rope_float64": ROPES,
+    "rope_angles_float64": ROPES,
     "rope_restarts": ROPES,
     "no_scale": {"scores"},
     "scale_twice": {"scores"},

@@ -1,0 +1,69 @@
+"""The default replay mode, and the names of what it adds to a run.
+
+In mode ``op+sublayer`` a run holds each op's result from recorded inputs and, in a folder
+``composed``, what leaves a sublayer whose ops were fed by each other. Where a sublayer is a
+single op the two are the same, and there is no such folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from goldenctl.golden.schema import TensorInfo
+from goldenctl.model.graph import CACHE_LINKS
+
+BOTH = "op+sublayer"
+MODES = (BOTH, "sublayer", "op", "chain")
+FOLDER = "composed"
+ROLE = "composed"
+# What later steps, the next sublayer and, beside its residual, the projection read.
+_LEAVING = (*CACHE_LINKS.values(), "context", "output")
+
+
+def default_mode(recipe: Mapping[str, Any]) -> str:
+    """Return how a golden is replayed unless told otherwise: each op from its own recorded
+    inputs and each sublayer from its own, where every tap was recorded."""
+    return BOTH if recipe.get("taps", "op") == "op" else "sublayer"
+
+
+def composed_name(name: str) -> str:
+    """Return the name of the composed twin of a tensor: ``.../attention/composed/output``."""
+    folder, _, tap = name.rpartition("/")
+    return f"{folder}/{FOLDER}/{tap}"
+
+
+def is_composed(name: str) -> bool:
+    return f"/{FOLDER}/" in name
+
+
+def plain_name(name: str) -> str:
+    """Return the name that a tensor has in the golden."""
+    return name.replace(f"/{FOLDER}/", "/", 1)
+
+
+def plain_tap(tap: str) -> str:
+    """Return ``output`` for ``composed/output``."""
+    return tap.removeprefix(f"{FOLDER}/")
+
+
+def owner(name: str) -> str:
+    """Return the path of the sublayer that a tap, an output or a composed twin belongs to."""
+    return plain_name(name).rpartition("/")[0]
+
+
+def tap_of(name: str) -> str:
+    """Return a tensor's name within its sublayer: ``q_proj``, or ``composed/output``."""
+    return name.removeprefix(f"{owner(name)}/")
+
+
+def leaving(sublayer: Sequence[TensorInfo]) -> list[TensorInfo]:
+    """Return, of a sublayer's taps and output, those that have a composed twin."""
+    return [info for info in sublayer if info.tap in _LEAVING] if len(sublayer) > 1 else []
+
+
+def scope_of(mode: str, name: str) -> str:
+    """Return what a run's tensor was computed from, as the scopes of budgets name it."""
+    if mode != BOTH:
+        return mode
+    return "sublayer" if is_composed(name) else "op"
