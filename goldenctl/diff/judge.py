@@ -14,6 +14,7 @@ from goldenctl.diff._partial import RowErrors
 from goldenctl.diff.budget import Budget, check_budget
 from goldenctl.diff.metrics import Metrics, score, score_logits
 from goldenctl.diff.padding import Padding, padding_of
+from goldenctl.diff.pair import check_pair
 from goldenctl.diff.report import (
     PASSED,
     Provenance,
@@ -35,7 +36,7 @@ from goldenctl.diff.scopes import (
 from goldenctl.diff.timing import step_times
 from goldenctl.diff.tolerance import Check, Policy, Scores, check_limits, limits_for
 from goldenctl.diff.traced import computed_rows, for_report, trace_of, with_local
-from goldenctl.errors import DamagedError, UsageError
+from goldenctl.errors import DamagedError
 from goldenctl.golden.composed import (
     BOTH,
     composed_name,
@@ -81,7 +82,7 @@ def compare(
     Raises DamagedError when the run belongs to another golden or its bytes do not match
     their digests, UsageError when the files are not a pair of this kind.
     """
-    _check_pair(golden, run)
+    check_pair(golden, run)
     mode = mode or str(run.recipe.get("mode", "chain" if run.kind == "golden" else "sublayer"))
     judge = _Judge(golden, run, policy, mode=budget_mode(mode), scorer=scorer)
     names = _replayed(golden, run)
@@ -303,33 +304,6 @@ class _Judge:
             message = f"{self._golden.path}: {name}: {expected}"
             raise DamagedError(message, hint="record it again with --oracle")
         return self._golden.verify(name)
-
-
-def _check_pair(golden: GoldenFile, run: GoldenFile) -> None:
-    if golden.kind == run.kind == "run":
-        return _check_runs(golden, run)
-    if golden.kind != "golden":
-        message = f"{golden.path}: expected a golden as the first file, got a {golden.kind} file"
-        raise UsageError(message, hint="goldenctl diff GOLDEN RUN")
-    recorded = run.recipe.get("golden") or {}
-    if run.kind == "run" and recorded.get("content_sha256") != golden.content_sha256:
-        message = f"{run.path}: was replayed from another golden ({recorded.get('path')})"
-        raise DamagedError(message, hint=f"replay {golden.path} again")
-
-
-def _check_runs(first: GoldenFile, second: GoldenFile) -> None:
-    """Two runs are a pair when they were replayed from the same inputs."""
-    origins = [(file.recipe.get("golden") or {}).get("content_sha256") for file in (first, second)]
-    if origins[0] != origins[1]:
-        message = f"{second.path}: was replayed from another golden than {first.path}"
-        raise DamagedError(message, hint="replay both from the same golden")
-    modes = [file.recipe.get("mode") for file in (first, second)]
-    if modes[0] != modes[1]:
-        message = f"{second.path}: was replayed in mode {modes[1]}, {first.path} in {modes[0]}"
-        raise UsageError(message, hint="replay both in the same mode")
-    if any(case.get("padding") for case in first.recipe.get("cases") or ()):
-        message = f"{first.path}: a run does not tell which rows are padding"
-        raise UsageError(message, hint="diff each run with the golden")
 
 
 def _stated_dtype(run: GoldenFile) -> str:
