@@ -24,7 +24,9 @@ from goldenctl.diff.by_sketch import SketchScorer
 from goldenctl.diff.judge import compare
 from goldenctl.diff.padding import padding_by_recipe, recipe_masks
 from goldenctl.diff.report import Report
+from goldenctl.diff.scopes import budget_mode
 from goldenctl.diff.sketches import sketch_values
+from goldenctl.diff.traced import for_report, trace_of
 from goldenctl.errors import DamagedError, UsageError, why_no_file
 from goldenctl.golden.composed import plain_name
 from goldenctl.golden.dtypes import DTYPES
@@ -80,14 +82,17 @@ class AttestedGolden(_Record, frozen=True, kw_only=True):
 
 
 class AttestedRecipe(_Record, frozen=True, kw_only=True):
-    """What of the run's recipe tells the engine apart, and how it was asked."""
+    """What of the run's recipe tells the engine apart, and how it was asked; ``trace`` is what a
+    traced engine's calls prove. Tensors of which it computed a part have no sketch, and count as
+    not computed."""
 
     backend: dict[str, Any] = {}
     device: Word = ""
-    mode: Annotated[str, Meta(pattern=r"^(op\+sublayer|sublayer|op|chain)$")] = "sublayer"
+    mode: Annotated[str, Meta(pattern=r"^(op\+sublayer|sublayer|op|chain|trace)$")] = "sublayer"
     dtype: Word = ""
     attention: Word = ""
-    not_computed: tuple[Word, ...] = ()
+    not_computed: tuple[Name, ...] = ()
+    trace: dict[str, Any] | None = None
     faults: tuple[Annotated[str, Meta(max_length=256)], ...] = ()
 
 
@@ -127,7 +132,7 @@ def attest(
     if golden is not None:
         report = compare(golden, run, policy)
     else:
-        report = compare_with_manifest(manifest, where, run, policy, mode=mode)
+        report = compare_with_manifest(manifest, where, run, policy, mode=budget_mode(mode))
     attestation = Attestation(
         created_utc=now_utc(),
         tool_version=__version__,
@@ -158,7 +163,7 @@ def judge_again(attestation: Attestation, manifest: Manifest, where: Path, file:
             raise DamagedError(message)
         return attested[info.name]
 
-    scorer = SketchScorer(sketches(manifest.tensors), observe, policy, mode)
+    scorer = SketchScorer(sketches(manifest.tensors), observe, policy, budget_mode(mode))
     report = compare(described(manifest, where), run, policy, mode=mode, scorer=scorer)
     _check_claims(attestation, report, file)
     return report
@@ -206,12 +211,13 @@ def _golden(manifest: Manifest) -> AttestedGolden:
 
 
 def _run(run: GoldenFile) -> AttestedRun:
+    said = {key: run.recipe[key] for key in AttestedRecipe.__struct_fields__ if key in run.recipe}
+    if (trace := trace_of(run)) is not None:
+        said["trace"] = msgspec.to_builtins(for_report(trace))
+        said["not_computed"] = [*said["not_computed"], *sorted(trace.rows)]
     return AttestedRun(
         content_sha256=sha256_text(run.content_sha256),
-        recipe=msgspec.convert(
-            {key: run.recipe[key] for key in AttestedRecipe.__struct_fields__ if key in run.recipe},
-            AttestedRecipe,
-        ),
+        recipe=msgspec.convert(said, AttestedRecipe),
         sublayers=tuple(run.recipe.get("sublayers") or run.sublayers),
         failures={
             name: sublayer.failure
@@ -230,7 +236,8 @@ def _attested(
         info = run.tensors.get(result.name)
         if info is None:
             continue
-        floats = DTYPES[info.dtype].is_float and info.nbytes > 0
+        whole = result.absent_rows == 0
+        floats = DTYPES[info.dtype].is_float and info.nbytes > 0 and whole
         values = run.verify(info.name)
         found.append(
             AttestedTensor(
@@ -238,7 +245,7 @@ def _attested(
                 dtype=info.dtype,
                 shape=info.shape,
                 sha256=sha256_text(info.sha256),
-                state=result.state,
+                state=result.state if whole or not result.ok else "not_computed",
                 rule=result.rule,
                 share=result.share if math.isfinite(result.share) else None,
                 sketch=sketch_values(values, info, padding_by_recipe(masks, info))

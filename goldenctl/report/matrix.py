@@ -13,6 +13,7 @@ from goldenctl.diff.report import PASSED, Report, SublayerResult, worst_share
 from goldenctl.errors import printable
 from goldenctl.report.console_parts import make_console
 from goldenctl.report.console_table import Row, SublayerTable
+from goldenctl.report.structure import structure
 from goldenctl.report.uncompared import not_compared
 from goldenctl.report.words import (
     Places,
@@ -118,6 +119,8 @@ def _said(report: Report) -> str:
         wrong = sum(not tensor.ok for tensor in compared)
         where = printable(Places(report).tensor(first.name))
         said = f"{wrong} of {len(compared)} tensors are wrong, first {where}"
+    if report.structure:
+        said = printable(f"{structure(report)[0]}; {said}")
     rules = ", ".join(dict.fromkeys(t.rule for t in compared if t.rule))
     more = [f"mode {report.mode}", f"by {rules}"]
     if report.left_out:
