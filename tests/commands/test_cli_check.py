@@ -57,7 +57,7 @@ def test_a_golden_that_is_here_is_hashed_and_replayed(call: Call, place: Path) -
     ran = call("check", "--json", "out.json")
     assert ran.code == 0
     assert "✓ PASS  2 steps of 1 golden set" in ran.out
-    assert "infinicore cpu, sublayer" in ran.out
+    assert "infinicore cpu, op+sublayer" in ran.out
     assert steps(place / "out.json") == [("integrity", "passed"), ("replay", "passed")]
 
 
