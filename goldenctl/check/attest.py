@@ -23,7 +23,7 @@ from goldenctl.diff.against_manifest import compare_with_manifest, described, sk
 from goldenctl.diff.by_sketch import SketchScorer
 from goldenctl.diff.judge import compare
 from goldenctl.diff.padding import padding_by_recipe, recipe_masks
-from goldenctl.diff.report import Report
+from goldenctl.diff.report import NEUTRAL, PASSED, Report
 from goldenctl.diff.scopes import budget_mode
 from goldenctl.diff.sketches import sketch_values
 from goldenctl.diff.traced import for_report, trace_of
@@ -49,7 +49,9 @@ from goldenctl.golden.times import now_utc
 from goldenctl.model.jsonfile import read_object
 
 FORMAT = "goldenctl-attestation"
-_STATES = "passed|failed|missing|extra|shape_mismatch|dtype_mismatch|crashed|not_computed|unsure"
+_STATES = "|".join(
+    (PASSED, "failed|missing|extra|shape_mismatch|dtype_mismatch|crashed|unsure", *NEUTRAL)
+)
 Word = Annotated[str, Meta(max_length=64)]
 
 
@@ -320,7 +322,7 @@ def _check_claims(attestation: Attestation, report: Report, file: Path) -> None:
                 f"{file}: claims that {result.name} passed, but by its sketch: {result.message}"
             )
             raise DamagedError(message, hint="it was edited, or made with another tolerance")
-    claimed = all(state in ("passed", "not_computed") for state in claims.values())
+    claimed = all(state in (PASSED, *NEUTRAL) for state in claims.values())
     if attestation.ok and not (claimed and claims):
         message = f"{file}: claims that all passed, but not for each tensor"
         raise DamagedError(message, hint="it was edited")

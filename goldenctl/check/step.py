@@ -20,7 +20,7 @@ from goldenctl.errors import (
 from goldenctl.golden.schema import short_name
 from goldenctl.report.structure import structure
 from goldenctl.report.uncompared import not_compared
-from goldenctl.report.words import times
+from goldenctl.report.words import not_judged, times
 
 INTEGRITY, RECORD, REPLAY = "integrity", "record", "replay"
 PASSED, FAILED, MISSING, DAMAGED, ERROR = "passed", "failed", "missing", "damaged", "error"
@@ -69,7 +69,7 @@ def of_report(golden: str, step: str, report: Report, *, said: str = "") -> Step
     share = worst_share(report.compared)
     if report.ok:
         lacking = not_compared(report)
-        found = "; ".join(filter(None, [said, lacking]))
+        found = "; ".join(filter(None, [said, lacking, not_judged(report)]))
         return Step(golden, step, PASSED, judged_by, share, found, lacking, report)
     return Step(golden, step, FAILED, judged_by, share, _first_wrong(report), report=report)
 

@@ -345,7 +345,9 @@ def run_recording(recording: Recording, golden: Path, *, resume: bool = False) -
         )
     started = time.monotonic()
     with progress_bar("recording") as progress:
-        record(recording, golden, progress, resume=resume)
+        found = record(recording, golden, progress, resume=resume)
+    if found:
+        click.echo(f"warning: {found}", err=True)
     return _summary(golden, time.monotonic() - started)
 
 

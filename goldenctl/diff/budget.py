@@ -38,6 +38,11 @@ class Budget:
         rows = np.asarray(stored[scope], np.float64).reshape(-1, stored.shape[-1])
         return Budget(*(rows if counted is None else rows[counted]).T)
 
+    def where_finite(self) -> Budget:
+        """Return the budget with zero in rows that have none, since the reference overflowed."""
+        kept = (self.l2, self.max, self.floor_l2, self.floor_max)
+        return Budget(*(np.where(np.isfinite(rows), rows, 0.0) for rows in kept))
+
 
 def check_budget(rows: RowErrors, budget: Budget, *, from_truth: bool) -> tuple[list[Check], int]:
     """Judge every row; return the worst row's checks and that row's number.

@@ -9,8 +9,9 @@ from msgspec.structs import replace
 
 from goldenctl.diff._partial import RowErrors
 from goldenctl.diff.budget import Budget, expected_error, row_limits, row_shares
+from goldenctl.diff.finite import finite_rows
 from goldenctl.diff.metrics import score
-from goldenctl.diff.padding import padding_of
+from goldenctl.diff.padding import Padding, padding_of
 from goldenctl.diff.pictures import Picture, Scale, picture
 from goldenctl.diff.report import BY_BUDGET, Report, TensorResult
 from goldenctl.diff.scopes import is_fused, stored_budget
@@ -55,7 +56,10 @@ def _picture(tensor: TensorResult, mode: str, golden: GoldenFile, run: GoldenFil
         scale = _by_budget(tensor, mode, golden, run, rows)
     else:
         scale = _by_tolerance(tensor, rows)
+    finite = finite_rows(expected, Padding()).rows
     scale.shares[_unlike(actual, expected)] = np.inf
+    if finite is not None and tensor.ok:
+        scale.shares[~finite] = 0.0  # no row is wrong where there is nothing to judge by
     return picture(
         tensor.name,
         actual,
@@ -74,7 +78,7 @@ def _by_budget(
     fused, scope = is_fused(run, info), scope_of(mode, tensor.name)
     stored = stored_budget(golden, info, tensor.actual_dtype, scope=scope, fused=fused)
     assert stored is not None, f"{tensor.name}: judged by a budget that is not there"
-    budget = Budget.of(golden.map(stored.name), stored.scope)
+    budget = Budget.of(golden.map(stored.name), stored.scope).where_finite()
     norms = np.sqrt(rows.expected_squared)
     judged, from_truth = rows, tensor.rule == "truth"
     if from_truth:

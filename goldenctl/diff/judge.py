@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -12,10 +13,12 @@ from numpy.typing import NDArray
 
 from goldenctl.diff._partial import RowErrors
 from goldenctl.diff.budget import Budget, check_budget
+from goldenctl.diff.finite import NO_REFERENCE, compared
 from goldenctl.diff.metrics import Metrics, score, score_logits
 from goldenctl.diff.padding import Padding, padding_of
 from goldenctl.diff.pair import check_pair
 from goldenctl.diff.report import (
+    NOT_JUDGED,
     PASSED,
     Provenance,
     Report,
@@ -54,6 +57,7 @@ from goldenctl.golden.schema import (
     BUDGET_SCOPES,
     BUDGET_STATISTICS,
     TensorInfo,
+    budget_path,
     short_name,
 )
 
@@ -219,17 +223,26 @@ class _Judge:
         hidden = padding = padding_of(self._golden, info)
         for trace in self._traces:
             padding = computed_rows(trace, info, padding)
-        got = padding.without(self._run.verify(actual.name))
-        expected = padding.without(self._golden.verify(info.name))
-        rows = RowErrors.of(expected) if expected.size else None
-        metrics = score(got, expected, atol=0.0, rtol=_rtol(info, actual), rows=rows)
-        rule, checks, worst_row = self._checks(info, actual, metrics, rows, padding)
+        whole = self._run.verify(actual.name), self._golden.verify(info.name)
+        sound = partial(self._sound, info)
+        pair = compared(*whole, padding, rtol=_rtol(info, actual), op=info.op, sound=sound)
+        metrics = pair.metrics
+        left_out = {
+            "padding_rows": hidden.count,
+            "absent_rows": padding.count - hidden.count,
+            "not_judged_rows": pair.not_judged,
+            "only_reference_rows": pair.only_reference,
+        }
+        if pair.unjudged:
+            said = {"message": NO_REFERENCE, "metrics": metrics}
+            return result_of(info, NOT_JUDGED, actual, **said, **left_out)
+        rule, checks, worst_row = self._checks(info, actual, metrics, pair.rows, pair.counted)
         if info.op == "matmul_qk":
             folder = info.name.rpartition("/")[0]
             self._scores[folder] = Scores(metrics.max_expected, info.shape[-1])
         share = max((check.share for check in checks), default=float("inf"))
         stored = self._stored(info, actual) if rule == "budget" else None
-        finite = metrics.mismatches == 0 and metrics.nan_actual == 0 and metrics.compared > 0
+        finite = pair.finite
         ok = finite and all(check.share <= 1.0 for check in checks) and bool(checks)
         is_logits = info.sublayer == "lm_head"
         return result_of(
@@ -240,11 +253,10 @@ class _Judge:
             share=share if finite else float("inf"),
             checks=tuple(checks),
             metrics=metrics,
-            logits=score_logits(got, expected) if is_logits else None,
-            worst=_place(info, metrics, worst_row, padding),
-            padding_rows=hidden.count,
-            absent_rows=padding.count - hidden.count,
+            logits=score_logits(pair.actual, pair.expected) if is_logits else None,
+            worst=_place(info, metrics, worst_row, pair.counted if finite else padding),
             message=self._said(info, actual, stored, ok=ok) if finite else _non_finite(metrics),
+            **left_out,
         )
 
     def _said(
@@ -295,6 +307,18 @@ class _Judge:
     def _stored(self, info: TensorInfo, actual: TensorInfo) -> Stored | None:
         fused, scope = is_fused(self._run, info), scope_of(self._mode, actual.name)
         return stored_budget(self._golden, info, actual.dtype, scope=scope, fused=fused)
+
+    def _sound(self, info: TensorInfo) -> NDArray[np.bool_] | None:
+        """Which rows have a finite truth, wherever it starts: rounding does something finite
+        to it. None without a budget."""
+        name = budget_path(info.name, recorded=info.dtype, actual=info.dtype)
+        if name not in self._golden.tensors:
+            return None
+        shape = (len(BUDGET_SCOPES), *info.shape[:-1], len(BUDGET_STATISTICS))
+        stored = self._beside(name, shape)
+        budgets = [Budget.of(stored, scope) for scope in range(len(BUDGET_SCOPES))]
+        sound: NDArray[np.bool_] = np.any([np.isfinite(b.floor_l2) for b in budgets], axis=0)
+        return sound
 
     def _beside(self, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
         """Return a budget or a truth of the golden; DamagedError when it does not fit."""
@@ -367,10 +391,16 @@ def _place(info: TensorInfo, metrics: Metrics, worst_row: int | None, padding: P
 
 
 def _non_finite(metrics: Metrics) -> str:
-    return (
+    said = (
         f"{metrics.nan_actual} NaN and {metrics.inf_actual} Inf, expected "
         f"{metrics.nan_expected} and {metrics.inf_expected}"
     )
+    if not metrics.nan_expected + metrics.inf_expected:
+        return said
+    said += f"; {metrics.mismatches} of them elsewhere or of another kind"
+    if metrics.nan_actual + metrics.inf_actual < metrics.nan_expected + metrics.inf_expected:
+        said += "; where the reference alone overflowed, record --oracle or a wider dtype tells"
+    return said
 
 
 def provenance(file: GoldenFile) -> Provenance:

@@ -6,7 +6,15 @@ import math
 from collections.abc import Mapping
 
 from goldenctl.diff.findings import Depth
-from goldenctl.diff.report import PASSED, Report, SublayerResult, TensorResult, first_wrong
+from goldenctl.diff.report import (
+    NEUTRAL,
+    NOT_JUDGED,
+    PASSED,
+    Report,
+    SublayerResult,
+    TensorResult,
+    first_wrong,
+)
 from goldenctl.golden.composed import BOTH, is_composed
 from goldenctl.model.graph import CACHE_LINKS, Sublayer, own_name
 
@@ -44,7 +52,7 @@ def _culprits_of(sublayer: SublayerResult, ops: Sublayer, *, every: bool) -> lis
 
 
 def _is_wrong(tensor: TensorResult) -> bool:
-    return not tensor.ok and tensor.state != "not_computed"
+    return not tensor.ok and tensor.state not in NEUTRAL
 
 
 def depths(local: Report, chain: Report, culprit_sublayers: set[str]) -> list[Depth]:
@@ -72,6 +80,8 @@ def depths(local: Report, chain: Report, culprit_sublayers: set[str]) -> list[De
 
 def _output_error(sublayer: SublayerResult) -> tuple[float, bool]:
     last = sublayer.tensors[-1] if sublayer.tensors else None
+    if last is not None and last.state == NOT_JUDGED:
+        return math.nan, True
     if last is None or last.metrics is None or last.metrics.mismatches:
         return float("inf"), False
     return last.metrics.rel_l2, last.state == PASSED

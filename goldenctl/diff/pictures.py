@@ -149,7 +149,7 @@ def _standardised(a: Values, e: Values, index: NDArray[np.int64], unit: Rows) ->
     x = a.reshape(-1)[index].astype(np.float64)
     y = e.reshape(-1)[index].astype(np.float64)
     finite = np.isfinite(x) & np.isfinite(y)
-    error = (x - y)[finite]
+    error = x[finite] - y[finite]
     deviation = unit[index[finite] // width] / np.sqrt(width)
     with np.errstate(divide="ignore", invalid="ignore"):
         return error, np.where(error == 0.0, 0.0, error / deviation)

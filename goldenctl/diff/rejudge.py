@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from goldenctl.diff.report import (
     BY_BUDGET,
+    NOT_JUDGED,
     PASSED,
     Report,
     SublayerResult,
@@ -56,13 +57,17 @@ def _sublayer(sublayer: SublayerResult, policy: Policy, mode: str) -> SublayerRe
 
 
 def _tensor(tensor: TensorResult, policy: Policy, mode: str, scores: Scores | None) -> TensorResult:
-    if tensor.metrics is None or (policy.budget and tensor.rule in BY_BUDGET):
+    if (
+        tensor.metrics is None
+        or tensor.state == NOT_JUDGED
+        or (policy.budget and tensor.rule in BY_BUDGET)
+    ):
         return tensor
     dtypes = (tensor.dtype, tensor.actual_dtype or tensor.dtype)
     limits = limits_for(policy, tensor.op, dtypes, mode, shape=tensor.shape, scores=scores)
     checks = tuple(check_limits(tensor.metrics, limits))
     m = tensor.metrics
-    finite = m.mismatches == 0 and m.nan_actual == 0 and m.compared > 0
+    finite = m.mismatches == 0 and m.compared > 0
     share = max((check.share for check in checks), default=float("inf"))
     ok = finite and bool(checks) and all(check.share <= 1.0 for check in checks)
     return replace(

@@ -27,9 +27,10 @@ from goldenctl.golden.schema import TensorInfo
 REPORT_VERSION = 1
 PASSED = "passed"
 CRASHED = "crashed"
+NOT_JUDGED = "not_judged"
 # States that are neither a pass nor a failure: the backend said beforehand that it has not
-# computed the tensor.
-NEUTRAL = ("not_computed",)
+# computed the tensor, or no row of the reference is finite.
+NEUTRAL = ("not_computed", NOT_JUDGED)
 WARN_SHARE = 0.8
 Nanoseconds = Annotated[int, Meta(ge=0)]
 BY_BUDGET = ("budget", "truth")
@@ -42,11 +43,14 @@ class TensorResult(
     """One tensor's scores and verdict.
 
     ``state`` is passed, failed, missing, extra, shape_mismatch, dtype_mismatch, crashed,
-    not_computed or unsure (a sketch cannot tell). ``rule`` names what judged it (``budget``,
+    not_computed, not_judged (no row of the reference is finite, and NaN and Inf are where it has
+    them) or unsure (a sketch cannot tell). ``rule`` names what judged it (``budget``,
     ``truth``, ``sketch``, ``digest`` or the policy), ``share`` is the part of its tolerance
     used, over 1 when it fails. ``padding_rows`` rows are of padding tokens and were left out,
-    ``absent_rows`` are of tokens that the engine did not compute this tensor for. ``local`` is
-    how a traced op was by itself, from the inputs that the engine gave it.
+    ``absent_rows`` are of tokens that the engine did not compute this tensor for,
+    ``not_judged_rows`` those of which the reference is not finite; in ``only_reference_rows`` of
+    these the truth and the run are. ``local`` is how a traced op was by itself, from the inputs
+    that the engine gave it.
     """
 
     name: str
@@ -67,6 +71,8 @@ class TensorResult(
     message: str = ""
     padding_rows: int = 0
     absent_rows: int = 0
+    not_judged_rows: int = 0
+    only_reference_rows: int = 0
     local: Local | None = None
     expected_ns: Nanoseconds = 0
     actual_ns: Nanoseconds = 0
@@ -164,6 +170,11 @@ class Report(
         return [t for t in self.tensors if t.state not in NEUTRAL]
 
     @property
+    def not_judged(self) -> list[TensorResult]:
+        """Tensors of which the reference is not finite in some row, or in any."""
+        return [t for t in self.tensors if t.not_judged_rows or t.state == NOT_JUDGED]
+
+    @property
     def culprits(self) -> tuple[Culprit, ...]:
         return self.findings.culprits if self.findings is not None else ()
 
@@ -174,15 +185,15 @@ class Report(
 
     @property
     def ok(self) -> bool:
-        """Every tensor passed, there was at least one, no sublayer crashed, and there is no
-        culprit and no finding about the structure. A selftest: it kept its rates. A check:
-        every step passed."""
+        """Every tensor passed, there was at least one (or the reference of none is finite), no
+        sublayer crashed, and there is no culprit and no finding about the structure. A
+        selftest: it kept its rates. A check: every step passed."""
         if self.selftest is not None:
             return self.selftest.ok
         if self.command == "check":
             return bool(self.checks) and all(step.ok for step in self.checks)
         crashed = any(sublayer.state == CRASHED for sublayer in self.sublayers)
-        right = bool(self.compared) and all(t.ok for t in self.compared)
+        right = bool(self.compared or self.not_judged) and all(t.ok for t in self.compared)
         return right and not crashed and not self.culprits and not self.structure
 
     @property

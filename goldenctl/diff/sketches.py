@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from goldenctl.diff._partial import RowErrors
 from goldenctl.diff.budget import Budget, row_limits
+from goldenctl.diff.finite import finite_rows
 from goldenctl.diff.metrics import score
 from goldenctl.diff.padding import Padding, padding_of
 from goldenctl.golden.dtypes import DTYPES
@@ -52,14 +53,18 @@ def sketch_values(
 
 def granted(values: NDArray[Any], stored: NDArray[Any], padding: Padding) -> NDArray[np.float64]:
     """Return the L2 error that a stored budget grants each row, ``[scope, row]``; rows of
-    padding, which are zeros in a sketch, are granted nothing."""
-    kept = padding.without(values)
+    padding, which are zeros in a sketch, are granted nothing, and there is no limit for rows that
+    are not finite."""
+    counted_rows = finite_rows(values, padding)
+    kept = counted_rows.without(values)
     rows = RowErrors.of(kept)
     score(kept, kept, atol=0.0, rtol=0.0, rows=rows)
     norms = np.sqrt(rows.expected_squared)
     limits = np.zeros((len(BUDGET_SCOPES), values.size // values.shape[-1]))
-    counted = slice(None) if padding.rows is None else padding.rows
+    if counted_rows.count > padding.count:
+        limits[:, slice(None) if padding.rows is None else padding.rows] = np.inf
+    counted = slice(None) if counted_rows.rows is None else counted_rows.rows
     for scope in range(len(BUDGET_SCOPES)):
-        budget = Budget.of(stored, scope, padding.rows)
+        budget = Budget.of(stored, scope, counted_rows.rows)
         limits[scope, counted] = row_limits(budget, norms, from_truth=False)[0]
     return limits

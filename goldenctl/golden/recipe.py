@@ -82,6 +82,7 @@ class Recipe(_Record, frozen=True, omit_defaults=False):
     oracle: Word = "none"
     budget_dtypes: tuple[Word, ...] = ()
     fused_budget: bool = False
+    not_finite: Text = ""  # what is to be said of the first op whose result was NaN or Inf
     reference: Environment | None = None
     part_of: Digest | None = None  # the content of the golden that an export cut it from
 

@@ -60,6 +60,7 @@ class _Known(msgspec.Struct):
     oracle: Annotated[str, Meta(pattern="^(none|budget|keep)$")] = "none"
     budget_dtypes: list[_Dtype] = []
     fused_budget: bool = False
+    not_finite: Annotated[str, Meta(max_length=4096)] = ""
     reference: dict[str, Any] | None = None
     golden: _Source | None = None
     backend: dict[str, Any] | None = None

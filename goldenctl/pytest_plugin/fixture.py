@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from goldenctl.diff.by_sketch import SketchScorer
+from goldenctl.diff.report import NEUTRAL
 from goldenctl.errors import DamagedError
 from goldenctl.golden.schema import TensorInfo
 from goldenctl.golden.sketch import sketch_of
@@ -201,7 +202,7 @@ def _problem_by_sketch(stored: Stored, array: Array, allowed: Allowed) -> str:
         {"it": stored.sketch}, lambda _: sketch_of(array), allowed.policy(dtype), "sublayer"
     )
     result = scorer(*infos)
-    if result.ok:
+    if result.ok or result.state in NEUTRAL:
         return ""
     worst = f"\nworst rows: {result.worst}" if result.worst else ""
     note = "only a sketch of it is kept; store='values' would tell which element"

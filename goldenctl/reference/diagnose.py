@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from goldenctl.diff._partial import RowErrors
 from goldenctl.diff.budget import Budget, row_limits
 from goldenctl.diff.findings import EXPLAINS, Cause, explanation
+from goldenctl.diff.finite import finite_rows
 from goldenctl.diff.metrics import score
 from goldenctl.diff.padding import padding_of
 from goldenctl.diff.signature import describe_error
@@ -132,8 +133,9 @@ class _Case:
         self._context = Context(owner.emulator.config, sublayer)
         self._name = f"{path}/{tap}"
         self._shown = owner.golden.map(self._name)
-        self._padding = padding_of(owner.golden, owner.golden.info(self._name))
-        self._shown_actual = self._padding.equalised(actual, self._shown)
+        padded = padding_of(owner.golden, owner.golden.info(self._name))
+        self._padding = finite_rows(self._shown, padded)
+        self._shown_actual = padded.equalised(actual, self._shown)
         self._actual = self._padding.without(actual)
         self._expected = self._padding.without(self._shown)
         stored = f"{path}/budget/{tap}"
@@ -147,7 +149,11 @@ class _Case:
         self.skipped: list[str] = []
 
     def reproduced(self) -> Iterator[Hypothesis]:
-        """Yield the faults that reproduce the output, best first, all that tie with it."""
+        """Yield the faults that reproduce the output, best first, all that tie with it; none
+        where it differs only in rows of which the reference is not finite."""
+        before = score(self._actual, self._expected, atol=0.0, rtol=0.0)
+        if not before.mismatches and not before.max_abs_error:
+            return
         singles = [h for fault in self._owner.faults if (h := self._test((fault,)))]
         found = [h for h in singles if h.reproduced] or list(self._pairs(singles))
         found.sort(key=lambda h: h.residual)

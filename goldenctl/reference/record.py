@@ -37,6 +37,7 @@ from goldenctl.reference.keep import Keeper, Kept
 from goldenctl.reference.memory import kept_memory
 from goldenctl.reference.oracle import Oracle
 from goldenctl.reference.sink import TensorSink
+from goldenctl.reference.watch import Watch
 from goldenctl.reference.weights import TORCH_DTYPES, WeightLoader
 
 # Receives (sublayers finished, sublayers in all, name of the one just finished).
@@ -71,8 +72,8 @@ def record(
     progress: Progress = lambda *_: None,
     *,
     resume: bool = False,
-) -> None:
-    """Run the reference and write the golden ``path``.
+) -> str:
+    """Run the reference and write the golden ``path``; return what the ``Watch`` found.
 
     With ``resume`` go on from what an interrupted recording left, and leave such a thing.
     Raises UsageError when the disk or folder does not allow it, MissingError when the
@@ -96,8 +97,11 @@ def record(
         clock = Clock(recording.repeat)
         with TensorSink(open_writer, layout.tensors) as sink:
             keeper = Keeper(journal, sink, clock) if journal is not None else None
-            Forward(recording, keeper.put if keeper else sink.put, clock).run(progress, keeper)
+            forward = Forward(recording, keeper.put if keeper else sink.put, clock)
+            forward.run(progress, keeper)
+            found = forward.watch.found
             sink.finish().seal(
+                recipe={**made, "not_finite": found} if found else None,
                 digests=sink.digests,
                 times_ns=clock.times_ns,
                 iqr_ns=with_groups(clock.iqr_ns),
@@ -106,6 +110,7 @@ def record(
                     for group, ns in _sums(layout.groups, clock.times_ns).items()
                 ],
             )
+    return found
 
 
 class Forward:
@@ -122,6 +127,7 @@ class Forward:
         self._loader = WeightLoader(recording.checkpoint, recording.dtype, recording.device)
         self._constants = _constants(recording)
         self._oracles = _oracles(recording, sink)
+        self.watch = Watch(recording.checkpoint, recording.dtype, recording.device)
         self._caches: dict[str, Cache] = {case.name: {} for case in recording.cases}
         self._tokens: dict[str, torch.Tensor] = {}  # by case, the most likely next ones [B]
 
@@ -142,7 +148,8 @@ class Forward:
                 continue
             states = self._start(wave, kept if done > first else None)
             for place in range(max(0, done - first), len(places)):
-                run_sublayer(place, states, self._loader, self._sink, Observers(self._oracles))
+                observers = Observers((self.watch, *self._oracles))
+                run_sublayer(place, states, self._loader, self._sink, observers)
                 self._choose_tokens(states)
                 count = first + place + 1
                 if keeper is not None and keeper.due():
@@ -193,6 +200,7 @@ class Forward:
         tensors = {
             **{f"token//{case}": value for case, value in self._tokens.items()},
             **{f"cache//{key}": value for key, value in caches.items()},
+            **{f"watch//{name}": value for name, value in self.watch.state().items()},
             **{
                 f"oracle//{number}//{name}": value
                 for number, oracle in enumerate(self._oracles)
@@ -215,6 +223,8 @@ class Forward:
                 self._tokens[keys[0]] = value.to(device)
             elif kind == "cache":
                 self._caches[keys[0]][keys[1]] = value.to(device)
+            elif kind == "watch":
+                self.watch.restore({keys[0]: value})
         for number, oracle in enumerate(self._oracles):
             prefix = f"oracle//{number}//"
             mine = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}

@@ -17,8 +17,10 @@ import numpy as np
 
 from goldenctl import __version__
 from goldenctl.diff.budget import Budget
+from goldenctl.diff.finite import finite_rows
 from goldenctl.diff.judge import compare, provenance
 from goldenctl.diff.localize import culprits
+from goldenctl.diff.padding import Padding
 from goldenctl.diff.report import Provenance, Report
 from goldenctl.diff.scopes import is_fused
 from goldenctl.diff.selftest import Selftest, Trial, Verdict
@@ -79,6 +81,21 @@ class Tester:
         self._diagnoser = Diagnoser(golden, self._emulator)
         self._tried_without: set[tuple[str, str]] = set()
         self._truths: dict[str, np.ndarray[Any, Any]] = {}
+        self._finite = self._judgeable()
+
+    def _judgeable(self) -> frozenset[str]:
+        """Tensors whose every recorded value is finite: others tell nothing of a verdict.
+
+        Raises UsageError when there are none.
+        """
+        names = [f"{path}/{op.output}" for path, s in self._graph.items() for op in s.ops]
+        finite = [n for n in names if finite_rows(self._golden.map(n), Padding()).rows is None]
+        if not finite:
+            message = f"{self._golden.path}: selftest needs a golden with ops that are finite"
+            raise UsageError(message, hint=self._golden.recipe.get("not_finite") or "")
+        if left_out := len(names) - len(finite):
+            self._notify(f"left out: {left_out} of {len(names)} ops, whose results are not finite")
+        return frozenset(finite)
 
     def report(self) -> Report:
         """Run the selftest; return it as a report that every renderer can read."""
@@ -135,6 +152,8 @@ class Tester:
         for path, sublayer in self._graph.items():
             for op in sublayer.ops:
                 name = f"{path}/{op.output}"
+                if name not in self._finite:
+                    continue
                 context = Context(self._config, sublayer)
                 fitting = [f for f in FAULTS.values() if faulty_op(f, op, context)]
                 queues[name] = [Injection(f, name) for f in fitting]
@@ -275,7 +294,8 @@ class Tester:
         nothing."""
         for tensor in report.compared:
             actual, name = run.tensors.get(tensor.name), plain_name(tensor.name)
-            if actual is not None and actual.sha256 == self._golden.info(name).sha256:
+            same = actual is not None and actual.sha256 == self._golden.info(name).sha256
+            if same or name not in self._finite:
                 continue
             result.correct.append(Verdict(label, tensor.name, tensor.ok))
             by_op = scope_of(report.mode, tensor.name) == "op" and report.mode == BOTH

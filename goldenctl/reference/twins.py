@@ -25,12 +25,17 @@ Draw = Callable[[Tensor], Tensor]
 
 def with_noise(exact: Tensor, noise: Noise, draw: Draw) -> Tensor:
     """Add an op's own rounding noise to the twins in ``exact``, ``[truths, 1 + TWINS, B, ...]``;
-    the truths stay."""
-    added = draw(exact) * noise.own
+    the truths stay. Where the recorded operands are not finite, the noise is none."""
+    added = draw(exact) * _finite(noise.own)
     if noise.shared is not None:  # one error of exactly one deviation for the whole row
-        added += draw(exact[..., :1]).sign() * noise.shared
+        added += draw(exact[..., :1]).sign() * _finite(noise.shared)
     added[:, 0] = 0.0
     return exact + added
+
+
+def _finite(noise: Tensor) -> Tensor:
+    """Zero in place of NaN and Inf: twins of a finite truth stay finite."""
+    return noise.nan_to_num(0.0, 0.0, 0.0)
 
 
 def floors(errors: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,10 +67,11 @@ def own_budget(recorded: Tensor, truth: Tensor, sigma: Tensor) -> Tensor:
 
 def twin_budget(recorded: Tensor, passes: Tensor, own: Tensor) -> Tensor:
     """Return the same from the truth and its twins, ``[1 + TWINS, B, ..., n]``: the op's own
-    floor, that of ``own``, always holds, whatever the twins drew."""
+    floor, that of ``own``, always holds, whatever the twins drew. The floor is finite where
+    the truth is, though the recorded operands, and so ``own``, may not be."""
     upstream = torch.stack(floors(passes[1:] - passes[0]), dim=-1)
     distance = torch.stack(l2_max(recorded - passes[0]), dim=-1)
-    return torch.cat([distance, upstream.maximum(own[..., 2:])], dim=-1)
+    return torch.cat([distance, upstream.maximum(_finite(own[..., 2:]))], dim=-1)
 
 
 def l2_max(error: Tensor) -> tuple[Tensor, Tensor]:

@@ -45,6 +45,7 @@ from goldenctl.report.words import (
     groups_of,
     left_out,
     matcher,
+    not_judged,
     numbers,
     percent,
     plural,
@@ -178,6 +179,8 @@ def _verdict(report: Report) -> list[str]:
     if skipped:
         taps = ", ".join(skipped)
         lines.append(f"  not computed by this backend, so not judged: {clean(taps)}")
+    if unjudged := not_judged(report):
+        lines.append(f"  [yellow]{clean(unjudged)}[/]")
     said = dict.fromkeys(t.message for t in compared if t.ok and t.message)
     lines += [f"  {clean(line)}" for line in said]
     absent = sum(tensor.absent_rows for tensor in report.tensors)
@@ -279,7 +282,7 @@ def _table(report: Report, sublayers: list[SublayerResult]) -> SublayerTable:
             duration(sublayer.actual_ns),
             ratio(sublayer.actual_ns, sublayer.expected_ns),
         )
-        name, mark = places.sublayer(sublayer.name), _state_mark(sublayer.state == PASSED)
+        name, mark = places.sublayer(sublayer.name), _sublayer_mark(sublayer)
         rows.append(Row(mark, name, sublayer.first_wrong, cells))
     titles = ("used", "rel L2", "cosine", *sides, "ratio")
     return SublayerTable(titles, rows, spare=(sides, ("ratio",), ("cosine",)))
@@ -317,6 +320,12 @@ def _tensor_table(report: Report, sublayer: SublayerResult, matches: Matcher) ->
 
 def _mark(tensor: TensorResult) -> Text:
     return Text("-", "dim") if tensor.state in NEUTRAL else _state_mark(tensor.ok)
+
+
+def _sublayer_mark(sublayer: SublayerResult) -> Text:
+    nothing = sublayer.tensors and all(t.state in NEUTRAL for t in sublayer.tensors)
+    passed = sublayer.state == PASSED
+    return Text("-", "dim") if nothing and passed else _state_mark(passed)
 
 
 def _state_mark(ok: bool) -> Text:

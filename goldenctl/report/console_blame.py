@@ -16,7 +16,14 @@ from goldenctl.report.answers import main_group
 from goldenctl.report.console_parts import clean, indented
 from goldenctl.report.uncompared import not_compared
 from goldenctl.report.units import factor
-from goldenctl.report.words import Matcher, Places, group_of, merged_culprits, plural
+from goldenctl.report.words import (
+    Matcher,
+    Places,
+    group_of,
+    merged_culprits,
+    not_judged,
+    plural,
+)
 
 _COLOURS = {"culprit": "bold red", "amplifier": "yellow", "victim": "dim", "healed": "green"}
 
@@ -54,6 +61,8 @@ def _culprits(report: Report, places: Places, matches: Matcher, *, verbose: bool
         head = "[bold green]✓ no culprit[/]: every op is right, given right inputs"
         silent = not_compared(report)
         yield f"{head}; [bold yellow]{clean(silent)}[/]" if silent else head
+    if unjudged := not_judged(report):
+        yield f"[yellow]{clean(unjudged)}[/]"
     for culprit, groups in merged_culprits(report):
         if matches(culprit.name):
             place = clean(places.culprit(culprit, groups))

@@ -26,7 +26,7 @@ from goldenctl.report.commands import commands
 from goldenctl.report.html_parts import Section, command, escape, facts
 from goldenctl.report.palette import figure_css, variables
 from goldenctl.report.provenance import both_sides
-from goldenctl.report.words import banners, dtypes, left_out, rules
+from goldenctl.report.words import banners, dtypes, left_out, not_judged, rules
 
 _ANSWERS = (("where", "Where first"), ("kind", "What kind of bug"), ("sure", "How sure"))
 
@@ -110,6 +110,8 @@ def _header(report: Report, said: Answers) -> Iterator[str]:
         listed = escape("; ".join(report.differs))
         yield f'<p class="banner">The two goldens also differ in: {listed}</p>\n'
     yield _verdict(said.ok, said.verdict)
+    if unjudged := not_judged(report):
+        yield f'<p class="banner">{escape(unjudged[:1].upper() + unjudged[1:])}</p>\n'
     told = [(label, getattr(said, name)) for name, label in _ANSWERS]
     if any(text for _, text in told):
         yield '<dl class="answers">'

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree as ET
 
 from goldenctl.diff.checks import CheckStep
+from goldenctl.diff.finite import NO_REFERENCE
 from goldenctl.diff.report import NEUTRAL, Report, SublayerResult, TensorResult
 from goldenctl.diff.selftest import Selftest
 from goldenctl.report.answers import answers
 from goldenctl.report.uncompared import uncompared
-from goldenctl.report.words import Places, banners, labels_of, numbers, times
+from goldenctl.report.words import Places, banners, labels_of, numbers, plural, times
 
 # What XML 1.0 can hold; anything else is written as an escape.
 _FORBIDDEN = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -103,6 +104,9 @@ def _case(places: Places, tensor: TensorResult) -> ET.Element:
     case = _element(places.sublayer(tensor.sublayer), tensor.tap, tensor.actual_ns / 1e9)
     if tensor.state in NEUTRAL:
         ET.SubElement(case, "skipped", {"message": clean(tensor.message)})
+    elif tensor.ok and tensor.not_judged_rows:
+        said = f"{plural(tensor.not_judged_rows, 'row')} not judged: {NO_REFERENCE}"
+        ET.SubElement(case, "system-out").text = said
     elif not tensor.ok:
         kind = "error" if tensor.state in _ERRORS else "failure"
         message = tensor.message or times(tensor.share)

@@ -28,6 +28,7 @@ from goldenctl.report.words import (
     duration,
     groups_of,
     left_out,
+    not_judged,
     numbers,
     percent,
     ratio,
@@ -122,7 +123,7 @@ def _head(report: Report, said: Answers) -> Iterator[str]:
     if report.trace is not None:
         for line in filter(None, (by_themselves(report), *report.trace.lines())):
             yield f"- {_text(line)}"
-    for line in (*step_lines(report), *_determinism(report)):
+    for line in filter(None, (not_judged(report), *step_lines(report), *_determinism(report))):
         yield f"- {_text(line.strip())}"
     yield ""
 

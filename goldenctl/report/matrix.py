@@ -19,6 +19,7 @@ from goldenctl.report.words import (
     Places,
     banners,
     labels_of,
+    not_judged,
     numbers,
     percent,
     plural,
@@ -112,6 +113,8 @@ def _said(report: Report) -> str:
     compared = report.compared
     said = f"{plural(len(compared), 'tensor')}, at most {percent(worst_share(compared))} "
     said += "of tolerance used"
+    if unjudged := not_judged(report):
+        said += f"; {unjudged}"
     first = report.first_wrong
     if report.ok and (silent := not_compared(report)):
         said += f"; {silent}"

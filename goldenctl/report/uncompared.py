@@ -49,8 +49,8 @@ def uncompared(report: Report) -> list[str]:
     if report.selftest is not None or not report.sublayers:
         return []
     lacking: dict[str, list[str]] = {}
-    for name in _outputs(report):
-        lacking.setdefault(_short(name), []).append(group_of(name))
+    for name, part in _outputs(report):
+        lacking.setdefault(_short(name) + part, []).append(group_of(name))
     groups = list(dict.fromkeys([*groups_of(report), *map(group_of, report.not_run)]))
     compared = {group_of(tensor.name) for tensor in report.compared}
     gone = [group for group in groups if group not in compared]
@@ -66,12 +66,14 @@ def uncompared(report: Report) -> list[str]:
     return sorted([*said, *_not_recorded(report)], key=lambda item: "logits" not in item)
 
 
-def _outputs(report: Report) -> Iterator[str]:
+def _outputs(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield outputs that were not compared, and which of them were so in part."""
     for tensor in report.tensors:
-        if tensor.state in NEUTRAL and tensor.tap == OUTPUT:
-            yield tensor.name
+        part = tensor.not_judged_rows > 0  # the reference is not finite there
+        if tensor.tap == OUTPUT and (part or tensor.state in NEUTRAL):
+            yield tensor.name, "" if tensor.state in NEUTRAL else " in part"
     for sublayer in report.not_run:
-        yield f"{sublayer}/{OUTPUT}"
+        yield f"{sublayer}/{OUTPUT}", ""
 
 
 def _short(name: str) -> str:
@@ -80,7 +82,7 @@ def _short(name: str) -> str:
 
 
 def _named(short: str) -> str:
-    return f"the logits ({LOGITS})" if short == LOGITS else short
+    return short.replace(LOGITS, f"the logits ({LOGITS})")
 
 
 def _together(found: Mapping[str, str]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from goldenctl.diff.findings import Culprit
 from goldenctl.diff.metrics import Metrics
-from goldenctl.diff.report import Report, SublayerResult, TensorResult
+from goldenctl.diff.report import NEUTRAL, NOT_JUDGED, Report, SublayerResult, TensorResult
 from goldenctl.errors import printable
 from goldenctl.golden.schema import short_name
 from goldenctl.report.units import factor, human_ns
@@ -53,6 +53,27 @@ def left_out(report: Report) -> str:
     return f"not in the {second}: {count} of the {first}" if report.left_out else ""
 
 
+def not_judged(report: Report) -> str:
+    """Say of how much the reference is not finite, so that nothing can be judged by it; empty
+    where it is everywhere."""
+    found = report.not_judged
+    if not found:
+        return ""
+    whole = sum(tensor.state == NOT_JUDGED for tensor in found)
+    rows = sum(tensor.not_judged_rows for tensor in found if tensor.state != NOT_JUDGED)
+    parts = [plural(whole, "tensor")] if whole else []
+    parts += [f"{plural(rows, 'row')} of {len(found) - whole} more"] if rows and whole else []
+    parts += [f"{plural(rows, 'row')} of {plural(len(found), 'tensor')}"] if not whole else []
+    first, (side, other) = Places(report).tensor(found[0].name), sides_of(report)
+    said = f"not judged: {' and '.join(parts)}, where the {side} itself is NaN or Inf"
+    if alone := sum(tensor.only_reference_rows for tensor in found):
+        said += f" (in {plural(alone, 'row')} the {other} is not)"
+    why = report.golden.recipe.get("not_finite")
+    if isinstance(why, str) and why:
+        return printable(f"{said}: {why}")
+    return f"{said}, first in {first}; record in a wider dtype"
+
+
 def _object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
@@ -81,6 +102,7 @@ _UNSCORED = {
     "extra": "extra",
     "shape_mismatch": "shape",
     "dtype_mismatch": "dtype",
+    "not_judged": "not judged",
 }
 Matcher = Callable[[str], bool]
 
@@ -109,7 +131,8 @@ def stands_for(sublayer: SublayerResult) -> TensorResult | None:
     """Return the tensor whose numbers stand for a sublayer: the first wrong, else the worst."""
     wrong = [t for t in sublayer.tensors if t.tap == sublayer.first_wrong]
     scored = [t for t in sublayer.tensors if t.metrics is not None]
-    return next(iter(wrong), None) or max(scored, key=lambda t: t.share, default=None)
+    judged = [t for t in scored if t.state not in NEUTRAL]
+    return next(iter(wrong), None) or max(judged or scored, key=lambda t: t.share, default=None)
 
 
 class Places:
