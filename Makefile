@@ -11,7 +11,7 @@ CPP := goldenctl/harness/*.cpp goldenctl/harness/*.h goldenctl/shim/*.cpp golden
 	goldenctl/include/*.h tests/fuzz/*.cpp tests/trace/*.cpp \
 	docs/examples/engine/*.cpp docs/examples/engine/*.h
 
-.PHONY: help setup demo demo-real check check-real goldens test lint format benchmark fuzz integrity \
+.PHONY: help setup demo demo-real demo-trace check check-real goldens test lint format benchmark fuzz integrity \
 	clean
 
 help:  ## Show this list
@@ -42,6 +42,9 @@ demo: $(VENV)/.usable  ## Record a small random Qwen3, replay it on InfiniCore, 
 
 demo-real: setup  ## The same with real trained weights (SmolLM2-135M, an 89 MiB download)
 	@sh docs/demo.sh $(BIN) $(DEMO)/smollm2 real
+
+demo-trace: $(VENV)/.usable  ## Build a C++ engine on InfiniCore, trace it, and find a mistake in it
+	@sh docs/demo-trace.sh $(BIN) $(DEMO)/trace
 
 check: setup  ## Check the golden sets of random models on InfiniCore
 	@$(BIN)/goldenctl infinicore status >/dev/null 2>&1 || $(BIN)/goldenctl infinicore install

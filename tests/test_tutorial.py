@@ -66,6 +66,7 @@ def test_page_runs_as_written(page: Path, tmp_path: Path, harness: Path) -> None
     if any("h5dump" in example.command for example in found) and not shutil.which("h5dump"):
         pytest.skip("needs h5dump (Debian: hdf5-tools)")
     assert found
+    (tmp_path / "docs").symlink_to(DOCS)  # the pages are read in a clone
     env = {**os.environ, "PATH": PATH, "COLUMNS": "80"}
     for example in found:
         done = subprocess.run(
