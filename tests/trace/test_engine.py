@@ -114,7 +114,7 @@ EXPECTED = [
     Expect("no_q_norm", ATTENTION, "q_norm", "missing", "q_norm is never called"),
     Expect("no_final_norm", "final_norm", "output", "missing", "is never called"),
     Expect("interleaved_rope", ATTENTION, "q_rope", "scalar", "pairs of neighbours"),
-    Expect("rope_twice", ATTENTION, "q_rope", "doubled", "rope twice"),
+    Expect("rope_twice", ATTENTION, "q_rope", "doubled", "applied twice"),
     Expect("keys_before_rope", ATTENTION, "scores", "input", "k_norm in place of k_rope"),
     Expect("position_restart", ATTENTION, "q_rope", "positions", "start again at 0", 1),
     Expect("cache_one_early", ATTENTION, "scores", "cache", "slot 4 of the cache holds", 1),
@@ -125,7 +125,7 @@ EXPECTED = [
     Expect("head_repeat", ATTENTION, "scores", "heads", "reads key head"),
     Expect("values_from_keys", ATTENTION, "context", "input", "reads k_rope in place of v_proj"),
     Expect("residual_from_normed", ATTENTION, "output", "input", "adds input_layernorm"),
-    Expect("stale_buffer", MLP, "gate_proj", "input", "reads layers.00.attention.input_layernorm"),
+    Expect("stale_buffer", MLP, "gate_proj", "input", "reads attention.input_layernorm"),
     Expect("first_token_logits", "lm_head", "output", "input", "of token 0, expected the last"),
 ]
 
