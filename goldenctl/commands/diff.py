@@ -43,6 +43,7 @@ _DESCRIBED = 4 << 20
     metavar="NAME|FILE",
     help="default, classic, or a TOML file.",
 )
+@click.option("--strict", is_flag=True, help="Fail what is noted, such as truncated results.")
 @report_outputs
 @report_shown
 @goldens_option()
@@ -57,6 +58,11 @@ def diff_command(golden: Path, runs: tuple[Path, ...], **options: object) -> int
     Ends with exit code 1 beyond tolerance.
     """
     if not runs:
+        if options.pop("strict"):
+            message = (
+                "--strict: a report alone does not have what is noted; it needs GOLDEN and RUN"
+            )
+            raise UsageError(message)
         source = click.get_current_context().get_parameter_source("tolerance")
         other = source is ParameterSource.COMMANDLINE
         return run_again(golden, other=other, **options)  # type: ignore[arg-type]
@@ -110,6 +116,7 @@ def run_matrix(
     runs: Sequence[Path],
     *,
     tolerance: str = "default",
+    strict: bool = False,
     outputs: Outputs = NOWHERE,
     shown: Shown = EVERYTHING,
 ) -> int:
@@ -125,7 +132,9 @@ def run_matrix(
     refuse_of_one(shown, len(runs))
     files = open_golden(golden), [open_golden(run) for run in runs]
     with progress_bar("comparing") as progress:
-        reports = [compare(files[0], run, policy, progress=progress) for run in files[1]]
+        reports = [
+            compare(files[0], run, policy, strict=strict, progress=progress) for run in files[1]
+        ]
     return deliver_matrix([replace(report, command="diff") for report in reports], outputs, shown)
 
 
@@ -134,6 +143,7 @@ def run_diff(
     run: Path,
     *,
     tolerance: str = "default",
+    strict: bool = False,
     outputs: Outputs = NOWHERE,
     shown: Shown = EVERYTHING,
     command: str = "diff",
@@ -152,7 +162,7 @@ def run_diff(
     with progress_bar("comparing") as progress:
         files = open_golden(golden), open_golden(run)
         refuse_unmatched(shown.only, files[0].tensors)
-        report = compare(*files, policy, progress=progress)
+        report = compare(*files, policy, strict=strict, progress=progress)
         if outputs.pictures:
             report = illustrate(report, *files)
         elif (first := report.first_wrong) and math.prod(first.shape) <= _DESCRIBED:

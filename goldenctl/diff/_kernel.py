@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from goldenctl.diff._partial import DTYPE_CODES, Array, Job, Partial, RowErrors
+from goldenctl.diff._partial import DTYPE_CODES, ROW_SUMS, Array, Job, Partial, RowErrors
 
 _FLOATS = ("actual_squared", "expected_squared", "dot", "error_squared", "error_sum",
            "max_error", "max_expected")  # fmt: skip
@@ -22,6 +22,12 @@ class _Partial(ctypes.Structure):
     )
 
 
+class _Rows(ctypes.Structure):
+    """``rows_t`` of kernel.c."""
+
+    _fields_ = tuple((name, ctypes.c_void_p) for name in ROW_SUMS)
+
+
 def _load() -> ctypes.CDLL | None:
     """Load the library that ``pip install`` built beside this file, None when there is none."""
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
@@ -30,8 +36,8 @@ def _load() -> ctypes.CDLL | None:
             continue
         try:
             library = ctypes.CDLL(str(path))
-            library.goldenctl_partial_bytes.restype = ctypes.c_int64
-            if library.goldenctl_partial_bytes() != ctypes.sizeof(_Partial):
+            library.goldenctl_struct_bytes.restype = ctypes.c_int64
+            if library.goldenctl_struct_bytes() != ctypes.sizeof(_Partial) + ctypes.sizeof(_Rows):
                 continue  # built from another version of kernel.c
         except (OSError, AttributeError):
             continue
@@ -45,7 +51,7 @@ def _declare(library: ctypes.CDLL) -> None:
     library.goldenctl_score.restype = None
     library.goldenctl_score.argtypes = [
         ctypes.c_int, ctypes.c_int, pointer, pointer, whole, whole, real, real, whole,
-        pointer, pointer, pointer, ctypes.POINTER(_Partial),
+        _Rows, ctypes.POINTER(_Partial),
     ]  # fmt: skip
     library.goldenctl_read_sum.restype = ctypes.c_uint64
     library.goldenctl_read_sum.argtypes = [pointer, whole]
@@ -61,19 +67,15 @@ def score_range(job: Job, start: int, end: int) -> Partial:
     LIBRARY.goldenctl_score(
         DTYPE_CODES[job.actual.dtype.name], DTYPE_CODES[job.expected.dtype.name],
         job.actual.ctypes.data, job.expected.ctypes.data, start, end, job.atol, job.rtol,
-        job.rows.row_length if job.rows else 0, *_row_pointers(job.rows), ctypes.byref(part),
+        job.rows.row_length if job.rows else 0, _row_pointers(job.rows), ctypes.byref(part),
     )  # fmt: skip
     ulp = int(np.uint64(part.max_ulp & 0xFFFFFFFFFFFFFFFF))
     values = {name: getattr(part, name) for name in Partial.__slots__}
     return Partial(**values | {"max_ulp": ulp})
 
 
-def _row_pointers(rows: RowErrors | None) -> tuple[int | None, int | None, int | None]:
-    if rows is None:
-        return None, None, None
-    arrays: tuple[Array, ...] = (rows.error_squared, rows.max_error, rows.expected_squared)
-    first, second, third = (array.ctypes.data for array in arrays)
-    return first, second, third
+def _row_pointers(rows: RowErrors | None) -> _Rows:
+    return _Rows() if rows is None else _Rows(*(array.ctypes.data for array in rows.sums))
 
 
 def read_sum(words: Array) -> int:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from goldenctl.diff._partial import Array, Job, Partial
 
+_EXPONENT = 0x7FF << 52  # of a float64: what is left of a magnitude is a power of two
 _Doubles = NDArray[np.float64]
 
 
@@ -63,6 +64,11 @@ def _add_sums(job: Job, x: _Doubles, y: _Doubles, start: int, part: Partial) -> 
         job.rows.error_squared[rows] = squared.reshape(-1, length).sum(axis=1)
         job.rows.max_error[rows] = error.reshape(-1, length).max(axis=1)
         job.rows.expected_squared[rows] = (y * y).reshape(-1, length).sum(axis=1)
+        away = np.copysign(1.0, y) * difference
+        units = (y.view(np.int64) & _EXPONENT).view(np.float64)
+        job.rows.signed_error[rows] = away.reshape(-1, length).sum(axis=1)
+        job.rows.units[rows] = units.reshape(-1, length).sum(axis=1)
+        job.rows.units_squared[rows] = (units * units).reshape(-1, length).sum(axis=1)
 
 
 def _max_ulp(actual: Array, expected: Array) -> int:

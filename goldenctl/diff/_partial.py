@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -62,19 +63,35 @@ def join(partials: Iterable[Partial]) -> Partial:
     return total
 
 
+ROW_SUMS = (
+    "error_squared", "max_error", "expected_squared", "signed_error", "units", "units_squared",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class RowErrors:
     """Errors per row of ``row_length`` consecutive elements, filled by ``metrics.score``.
 
     ``error_squared`` is each row's sum of squared errors, ``max_error`` its largest absolute
     error, ``expected_squared`` its sum of squared expected values; float64, one per row.
-    Positions that are not finite on both sides count as zero in all three.
+    ``signed_error`` is the sum of errors away from zero less those toward it, ``units`` the sum
+    of the powers of two at or below each expected value's magnitude (times a type's epsilon that
+    is its unit in the last place), ``units_squared`` that of their squares.
+    Positions that are not finite on both sides count as zero in all of them.
     """
 
     row_length: int
     error_squared: NDArray[np.float64]
     max_error: NDArray[np.float64]
     expected_squared: NDArray[np.float64]
+    signed_error: NDArray[np.float64] = field(default_factory=partial(np.zeros, 1))
+    units: NDArray[np.float64] = field(default_factory=partial(np.zeros, 1))
+    units_squared: NDArray[np.float64] = field(default_factory=partial(np.zeros, 1))
+
+    @property
+    def sums(self) -> tuple[Array, ...]:
+        """The sums in the order of ``ROW_SUMS``."""
+        return tuple(getattr(self, name) for name in ROW_SUMS)
 
     @classmethod
     def of(cls, expected: Array, row_length: int | None = None) -> RowErrors:
@@ -87,7 +104,7 @@ class RowErrors:
             message = f"rows of {length} do not divide a tensor of {expected.size} elements"
             raise ValueError(message)
         rows = expected.size // length
-        return cls(length, np.zeros(rows), np.zeros(rows), np.zeros(rows))
+        return cls(length, *(np.zeros(rows) for _ in ROW_SUMS))
 
 
 @dataclass(frozen=True)

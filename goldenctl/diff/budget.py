@@ -9,14 +9,16 @@ carries. Only e is at hand, so by the triangle inequality the test is ||a - e|| 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from goldenctl.diff._partial import RowErrors
+from goldenctl.diff.pooled import BEHIND_FLOAT16, USUAL, check_pooled
 from goldenctl.diff.tolerance import Check
+from goldenctl.golden.schema import BUDGET_SCOPES
 
 L2_FACTOR = 2.0
 MAX_FACTOR = 4.0
@@ -31,21 +33,35 @@ class Budget:
     max: Rows
     floor_l2: Rows
     floor_max: Rows
+    pooled_factor: float = USUAL
 
     @staticmethod
-    def of(stored: NDArray[Any], scope: int, counted: NDArray[np.bool_] | None = None) -> Budget:
-        """Take one scope of the stored ``[scope, ..., statistic]``, of the rows that count."""
+    def of(
+        stored: NDArray[Any],
+        scope: int,
+        counted: NDArray[np.bool_] | None = None,
+        *,
+        dtype: str = "",
+    ) -> Budget:
+        """Take one scope of the stored ``[scope, ..., statistic]``, of the rows that count.
+
+        ``dtype`` is the type of what is judged.
+        """
         rows = np.asarray(stored[scope], np.float64).reshape(-1, stored.shape[-1])
-        return Budget(*(rows if counted is None else rows[counted]).T)
+        kept = rows if counted is None else rows[counted]
+        behind = dtype == "float16" and BUDGET_SCOPES[scope] != "op"
+        l2, largest, floor_l2, floor_largest = kept.T
+        return Budget(l2, largest, floor_l2, floor_largest, BEHIND_FLOAT16 if behind else USUAL)
 
     def where_finite(self) -> Budget:
         """Return the budget with zero in rows that have none, since the reference overflowed."""
-        kept = (self.l2, self.max, self.floor_l2, self.floor_max)
-        return Budget(*(np.where(np.isfinite(rows), rows, 0.0) for rows in kept))
+        names = ("l2", "max", "floor_l2", "floor_max")
+        rows = {name: getattr(self, name) for name in names}
+        return replace(self, **{n: np.where(np.isfinite(r), r, 0.0) for n, r in rows.items()})
 
 
 def check_budget(rows: RowErrors, budget: Budget, *, from_truth: bool) -> tuple[list[Check], int]:
-    """Judge every row; return the worst row's checks and that row's number.
+    """Judge every row, and all together; return the worst row's checks and that row's number.
 
     ``rows`` are errors from the truth when ``from_truth``, else from the recorded result.
     """
@@ -54,6 +70,7 @@ def check_budget(rows: RowErrors, budget: Budget, *, from_truth: bool) -> tuple[
     l2_limit, max_limit = row_limits(budget, norms, from_truth=from_truth)
     l2_share, max_share = _shares(l2, l2_limit), _shares(rows.max_error, max_limit)
     worst = int(np.argmax(np.maximum(l2_share, max_share)))
+    pooled = _check_pooled(rows, budget, norms, from_truth=from_truth)
     checks = [
         Check("row_l2", float(l2.max()), float(l2_limit[l2_share.argmax()]), float(l2_share.max())),
         Check(
@@ -62,8 +79,18 @@ def check_budget(rows: RowErrors, budget: Budget, *, from_truth: bool) -> tuple[
             float(max_limit[max_share.argmax()]),
             float(max_share.max()),
         ),
+        *([] if pooled is None else [pooled]),
     ]
     return checks, worst
+
+
+def _check_pooled(
+    rows: RowErrors, budget: Budget, norms: Rows, *, from_truth: bool
+) -> Check | None:
+    l2, largest = _typical(budget, norms)
+    typical = l2 if from_truth else np.hypot(budget.l2, l2)
+    concentration = _concentration(largest, l2)
+    return check_pooled(rows, typical, concentration, factor=budget.pooled_factor)
 
 
 def row_shares(rows: RowErrors, budget: Budget, *, from_truth: bool) -> Rows:
@@ -76,19 +103,24 @@ def row_shares(rows: RowErrors, budget: Budget, *, from_truth: bool) -> Rows:
 
 def expected_error(budget: Budget, norms: Rows) -> Rows:
     """Return how far two correct results are apart in each row, as a rule: sqrt(b² + B²)."""
-    return np.hypot(budget.l2, _widened(np.maximum(budget.l2, budget.floor_l2), norms))
+    return np.hypot(budget.l2, _typical(budget, norms)[0])
 
 
 def row_limits(budget: Budget, norms: Rows, *, from_truth: bool) -> tuple[Rows, Rows]:
     """Return each row's limits of L2 and of the largest error; ``norms`` are of the expected
     rows."""
-    typical_l2 = _widened(np.maximum(budget.l2, budget.floor_l2), norms)
-    typical_max = _widened(np.maximum(budget.max, budget.floor_max), norms)
+    typical_l2, typical_max = _typical(budget, norms)
     l2_limit = L2_FACTOR * (1.0 + _concentration(typical_max, typical_l2)) * typical_l2
     max_limit = MAX_FACTOR * typical_max
     if from_truth:
         return l2_limit, max_limit
     return l2_limit + budget.l2, max_limit + budget.max
+
+
+def _typical(budget: Budget, norms: Rows) -> tuple[Rows, Rows]:
+    """Return B and B_max of each row."""
+    l2 = _widened(np.maximum(budget.l2, budget.floor_l2), norms)
+    return l2, _widened(np.maximum(budget.max, budget.floor_max), norms)
 
 
 def _concentration(largest: Rows, l2: Rows) -> Rows:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from goldenctl.diff._partial import RowErrors
 from goldenctl.diff.budget import Budget, check_budget
 from goldenctl.diff.finite import NO_REFERENCE, compared
+from goldenctl.diff.further import Sides, further_checks
 from goldenctl.diff.metrics import Metrics, score, score_logits
 from goldenctl.diff.padding import Padding, padding_of
 from goldenctl.diff.pair import check_pair
@@ -75,20 +76,21 @@ def compare(
     *,
     mode: str | None = None,
     scorer: Scorer | None = None,
+    strict: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Report:
     """Score and judge every tensor that the run should hold.
 
     ``mode`` is by default the one that the run was replayed in, ``chain`` for a second golden:
     it was computed from the token ids. ``scorer`` judges two tensors of one shape in place of
-    their bytes, such as by their sketches.
+    their bytes, such as by their sketches. ``strict`` fails what is only noted otherwise.
 
     Raises DamagedError when the run belongs to another golden or its bytes do not match
     their digests, UsageError when the files are not a pair of this kind.
     """
     check_pair(golden, run)
     mode = mode or str(run.recipe.get("mode", "chain" if run.kind == "golden" else "sublayer"))
-    judge = _Judge(golden, run, policy, mode=budget_mode(mode), scorer=scorer)
+    judge = _Judge(golden, run, policy, mode=budget_mode(mode), scorer=scorer, strict=strict)
     names = _replayed(golden, run)
     if scorer is None:
         _verify_inputs(golden, names)
@@ -131,11 +133,13 @@ class _Judge:
         *,
         mode: str,
         scorer: Scorer | None,
+        strict: bool = False,
     ) -> None:
         self._golden = golden
         self._run = run
         self._policy = policy
         self._mode = mode
+        self._strict = strict
         self._score = scorer or self._scored
         sides = (golden, run)
         self.trace = trace_of(run)
@@ -240,10 +244,15 @@ class _Judge:
         if info.op == "matmul_qk":
             folder = info.name.rpartition("/")[0]
             self._scores[folder] = Scores(metrics.max_expected, info.shape[-1])
+        sides = Sides(self._golden, self._run, info, actual)
+        scope = scope_of(self._mode, actual.name)
+        further = further_checks(sides, pair.rows, pair.counted, scope=scope)
+        checks += further.checks
         share = max((check.share for check in checks), default=float("inf"))
         stored = self._stored(info, actual) if rule == "budget" else None
         finite = pair.finite
         ok = finite and all(check.share <= 1.0 for check in checks) and bool(checks)
+        ok = ok and not (self._strict and further.note)
         is_logits = info.sublayer == "lm_head"
         return result_of(
             info,
@@ -255,7 +264,10 @@ class _Judge:
             metrics=metrics,
             logits=score_logits(pair.actual, pair.expected) if is_logits else None,
             worst=_place(info, metrics, worst_row, pair.counted if finite else padding),
-            message=self._said(info, actual, stored, ok=ok) if finite else _non_finite(metrics),
+            message=(further.message or self._said(info, actual, stored, ok=ok))
+            if finite
+            else _non_finite(metrics),
+            note=further.note if finite else "",
             **left_out,
         )
 
@@ -281,7 +293,8 @@ class _Judge:
         stored = self._stored(info, actual)
         if self._policy.budget and stored is not None and rows is not None:
             shape = (stored.scopes, *info.shape[:-1], len(BUDGET_STATISTICS))
-            budget = Budget.of(self._beside(stored.name, shape), stored.scope, padding.rows)
+            recorded = self._beside(stored.name, shape)
+            budget = Budget.of(recorded, stored.scope, padding.rows, dtype=actual.dtype)
             truth = f"{folder}/oracle/{tap}"
             kept = stored.truth and truth in self._golden.tensors
             if not kept or actual.dtype != info.dtype:

@@ -41,6 +41,7 @@ typedef struct {
 typedef struct {
     double actual_squared, expected_squared, dot, error_squared, error_sum;
     double max_error, max_expected;
+    double signed_error, units, units_squared; /* as RowErrors has them, in powers of two */
     int64_t inside;
 } sums_t;
 
@@ -155,6 +156,7 @@ static uint64_t bits_at(int type, const void *data, int i) {
 /* Macros, since passing 32-byte vectors between functions depends on the instruction set. */
 #define LARGER(x, y) \
     ((f64x4)((((x) > (y)) & (i64x4)(x)) | (~((x) > (y)) & (i64x4)(y))))
+#define EXPONENT 0x7ff0000000000000 /* of a float64: what is left of |y| is a power of two */
 #define LANE_SUM(v) (((v)[0] + (v)[1]) + ((v)[2] + (v)[3]))
 
 static double largest(const double *lanes) {
@@ -170,6 +172,10 @@ static double largest(const double *lanes) {
         f64x4 d = x - y;                                                                   \
         f64x4 error = (f64x4)((i64x4)d & magnitude);                                       \
         f64x4 size = (f64x4)((i64x4)y & magnitude);                                        \
+        f64x4 unit = (f64x4)((i64x4)y & exponent);                                         \
+        away += (f64x4)((i64x4)d ^ ((i64x4)y & ~magnitude));                               \
+        units += unit;                                                                     \
+        uu += unit * unit;                                                                 \
         aa += x * x;                                                                       \
         ee += y * y;                                                                       \
         ae += x * y;                                                                       \
@@ -186,6 +192,8 @@ static double largest(const double *lanes) {
     CLONES static void name(const real *a, const real *e, int n, double atol, double rtol, \
                             sums_t *out) {                                                 \
         const i64x4 magnitude = {INT64_MAX, INT64_MAX, INT64_MAX, INT64_MAX};              \
+        const i64x4 exponent = {EXPONENT, EXPONENT, EXPONENT, EXPONENT};                   \
+        f64x4 away = {0}, units = {0}, uu = {0};                                           \
         const f64x4 at = {atol, atol, atol, atol}, rt = {rtol, rtol, rtol, rtol};          \
         f64x4 aa = {0}, ee = {0}, ae = {0}, dd = {0}, sum = {0}, top = {0}, scale = {0};   \
         i64x4 inside = {0};                                                                \
@@ -205,6 +213,9 @@ static double largest(const double *lanes) {
         out->dot = LANE_SUM(ae);                                                           \
         out->error_squared = LANE_SUM(dd);                                                 \
         out->error_sum = LANE_SUM(sum);                                                    \
+        out->signed_error = LANE_SUM(away);                                                \
+        out->units = LANE_SUM(units);                                                      \
+        out->units_squared = LANE_SUM(uu);                                                 \
         out->max_error = largest(tops);                                                    \
         out->max_expected = largest(scales);                                               \
         out->inside = LANE_SUM(inside) - (rest ? LANES - rest : 0);                        \
@@ -337,19 +348,22 @@ static void score_block(int ta, int te, const void *a, const void *e, int n, int
 
 /* ---- entry points --------------------------------------------------------------------- */
 
+/* Where the sums of each row go, by row of the whole array; mirrored by RowErrors. */
+typedef struct {
+    double *error_squared, *max_error, *expected_squared, *signed_error, *units, *units_squared;
+} rows_t;
+
 /* Score elements [start, end) of two arrays. With row_length > 0, start is a row's first
- * element and the three row arrays (indexed by row of the whole array) are filled. Positions
+ * element and the arrays of `rows` are filled. Positions
  * that are not finite on both sides count as zero error and zero size there. */
 EXPORT void goldenctl_score(int ta, int te, const void *actual, const void *expected,
                             int64_t start, int64_t end, double atol, double rtol,
-                            int64_t row_length, double *row_error_squared,
-                            double *row_max_error, double *row_expected_squared,
-                            partial_t *out) {
+                            int64_t row_length, rows_t rows, partial_t *out) {
     scratch_t scratch;
     memset(out, 0, sizeof *out);
     out->worst_index = out->first_mismatch = -1;
     int64_t row_end = row_length > 0 ? start + row_length : end;
-    double error = 0, top = 0, size = 0;
+    double error = 0, top = 0, size = 0, away = 0, units = 0, squares = 0;
     for (int64_t at = start; at < end;) {
         int64_t left = row_end - at;
         int n = left < BLOCK ? (int)left : BLOCK;
@@ -361,13 +375,19 @@ EXPORT void goldenctl_score(int ta, int te, const void *actual, const void *expe
         if (row_length <= 0) continue;
         error += sums.error_squared;
         size += sums.expected_squared;
+        away += sums.signed_error;
+        units += sums.units;
+        squares += sums.units_squared;
         top = sums.max_error > top ? sums.max_error : top;
         if (at < row_end) continue;
         int64_t row = row_end / row_length - 1;
-        row_error_squared[row] = error;
-        row_max_error[row] = top;
-        row_expected_squared[row] = size;
-        error = top = size = 0;
+        rows.error_squared[row] = error;
+        rows.max_error[row] = top;
+        rows.expected_squared[row] = size;
+        rows.signed_error[row] = away;
+        rows.units[row] = units;
+        rows.units_squared[row] = squares;
+        error = top = size = away = units = squares = 0;
         row_end += row_length;
     }
 }
@@ -379,4 +399,7 @@ CLONES EXPORT uint64_t goldenctl_read_sum(const uint64_t *data, int64_t words) {
     return sum;
 }
 
-EXPORT int64_t goldenctl_partial_bytes(void) { return (int64_t)sizeof(partial_t); }
+/* Tells a library of another version, whose structures differ. */
+EXPORT int64_t goldenctl_struct_bytes(void) {
+    return (int64_t)(sizeof(partial_t) + sizeof(rows_t));
+}

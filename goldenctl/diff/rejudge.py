@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from goldenctl.diff.further import WHATEVER_THE_TOLERANCE
 from goldenctl.diff.report import (
     BY_BUDGET,
     NOT_JUDGED,
@@ -65,7 +66,10 @@ def _tensor(tensor: TensorResult, policy: Policy, mode: str, scores: Scores | No
         return tensor
     dtypes = (tensor.dtype, tensor.actual_dtype or tensor.dtype)
     limits = limits_for(policy, tensor.op, dtypes, mode, shape=tensor.shape, scores=scores)
-    checks = tuple(check_limits(tensor.metrics, limits))
+    checks = (
+        *check_limits(tensor.metrics, limits),
+        *(check for check in tensor.checks if check.metric in WHATEVER_THE_TOLERANCE),
+    )
     m = tensor.metrics
     finite = m.mismatches == 0 and m.compared > 0
     share = max((check.share for check in checks), default=float("inf"))

@@ -46,7 +46,8 @@ class TensorResult(
     not_computed, not_judged (no row of the reference is finite, and NaN and Inf are where it has
     them) or unsure (a sketch cannot tell). ``rule`` names what judged it (``budget``,
     ``truth``, ``sketch``, ``digest`` or the policy), ``share`` is the part of its tolerance
-    used, over 1 when it fails. ``padding_rows`` rows are of padding tokens and were left out,
+    used, over 1 when it fails. ``note`` says what is odd and within tolerance, such as a
+    bias. ``padding_rows`` rows are of padding tokens and were left out,
     ``absent_rows`` are of tokens that the engine did not compute this tensor for,
     ``not_judged_rows`` those of which the reference is not finite; in ``only_reference_rows`` of
     these the truth and the run are. ``local`` is how a traced op was by itself, from the inputs
@@ -69,6 +70,7 @@ class TensorResult(
     logits: LogitMetrics | None = None
     worst: str = ""
     message: str = ""
+    note: str = ""
     padding_rows: int = 0
     absent_rows: int = 0
     not_judged_rows: int = 0
@@ -199,6 +201,11 @@ class Report(
     @property
     def exit_code(self) -> int:
         return 0 if self.ok else 1
+
+    @property
+    def noted(self) -> list[TensorResult]:
+        """The tensors of which something is to be noted, though they are within tolerance."""
+        return [tensor for tensor in self.tensors if tensor.note]
 
     @property
     def padding_rows(self) -> int:

@@ -53,9 +53,6 @@ def allocate(
         libver=LIBVER,
         alignment_threshold=1,
         alignment_interval=schema.ALIGNMENT_BYTES,
-        # Without free-space managers: an aligned tensor leaves a gap, and looking through all
-        # gaps for each new tensor grows with the square of their number.
-        fs_strategy="aggregate",
         meta_block_size=metadata_bytes(root, tensors, groups),
     ) as file:
         set_attributes(file.id, root)

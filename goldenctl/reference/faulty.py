@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from goldenctl.reference.ops import KERNELS, rms_norm, rope, wide
+from goldenctl.reference.quantized import SCHEMES, Scheme
 
 Tensors = tuple[Tensor, ...]
 
@@ -231,6 +232,21 @@ def _truncated(call: Call) -> Tensor:
     return (exact.view(bits) & ~((1 << dropped) - 1)).view(exact_dtype).to(dtype)
 
 
+def _two_units_larger(value: Tensor) -> Tensor:
+    """Every element two representable values further from zero."""
+    away = torch.full_like(value, torch.inf).copysign(value)
+    return torch.nextafter(torch.nextafter(value, away), away)
+
+
+def _quantised(scheme: Scheme) -> Emulation:
+    def emulate(call: Call) -> Tensor:
+        (x,), (weight, *bias) = call.inputs, call.weights
+        x, weight = scheme.operands(x, weight)
+        return call.run(x, weights=(weight, *bias))
+
+    return emulate
+
+
 # For each type: the wider one, its bits as an integer, and how many bits it has more.
 _WIDER = {
     torch.bfloat16: (torch.float32, torch.int32, 16),
@@ -300,6 +316,8 @@ EMULATIONS: dict[str, Emulation] = {
     "scale_1.02": _after(lambda value: value * 1.02),
     "scale_2": _after(lambda value: value * 2),
     "truncated": _truncated,
+    "biased_2_units": _after(_two_units_larger),
+    **{name: _quantised(scheme) for name, scheme in SCHEMES.items()},
     "bf16_accumulation": _bf16_accumulation,
     "fp16_overflow": _after(_fp16_overflow),
     "one_nan": _after(_set_middle(torch.nan)),

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from goldenctl.diff._partial import RowErrors
 from goldenctl.diff.budget import Budget, check_budget
+from goldenctl.diff.pooled import BEHIND_FLOAT16
 from goldenctl.diff.structure import Local
 from goldenctl.golden.layout import oracle_dtype
 from goldenctl.golden.schema import sublayer_path
@@ -207,7 +208,9 @@ def _judged_fused(
 def _local(errors: RowErrors, floor_l2: np.ndarray, floor_max: np.ndarray) -> Local:
     """Judge rows by what rounding may do to them alone."""
     zeros = np.zeros(len(floor_l2))
-    checks, _ = check_budget(errors, Budget(zeros, zeros, floor_l2, floor_max), from_truth=True)
+    # What one call truncates is not told apart here, as rows of a golden's tensor are.
+    budget = Budget(zeros, zeros, floor_l2, floor_max, BEHIND_FLOAT16)
+    checks, _ = check_budget(errors, budget, from_truth=True)
     norm = float(np.sqrt(errors.expected_squared.sum()))
     rel_l2 = float(np.sqrt(errors.error_squared.sum())) / norm if norm else 0.0
     return Local(share=max(check.share for check in checks), rel_l2=rel_l2)

@@ -9,13 +9,14 @@ where not, the op's ``fault`` attribute names the emulation in ``goldenctl.refer
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from goldenctl.errors import UsageError
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Op, Sublayer, own_name
 from goldenctl.replay.derived import derived
+from goldenctl.replay.few_bits import FEW_BITS
 
 # Turns an op into the faulty one, or None where the fault makes no sense.
 Change = Callable[[Op, "Context"], Op | None]
@@ -301,6 +302,18 @@ def _linear_inputs(op: Op, config: ModelConfig) -> int:
     return special.get(op.output, config.hidden_size)
 
 
+def _in_groups(name: str, size: int) -> Change:
+    """A fault that only a sum of whole groups can have."""
+    return lambda op, context: (
+        _emulated(name)(op, context) if _linear_inputs(op, context.config) % size == 0 else None
+    )
+
+
+def _few_bits() -> Iterator[Fault]:
+    for name, title, size in FEW_BITS:
+        yield Fault(name, title, _LINEAR, _in_groups(name, size))
+
+
 _NORM = ("rms_norm",)
 _LINEAR = ("linear",)
 _OVER_KEYS = ("matmul_qk", "matmul_pv")
@@ -418,6 +431,8 @@ FAULTS: dict[str, Fault] = {
         Fault("scale_1.02", "output scaled by 1.02", _FLOAT, _emulated("scale_1.02")),
         Fault("scale_2", "output scaled by 2", _FLOAT, _emulated("scale_2")),
         Fault("truncated", "truncated instead of rounded", _FLOAT, _emulated("truncated")),
+        Fault("biased_2_units", "two units too large", _FLOAT, _emulated("biased_2_units")),
+        *_few_bits(),
         Fault(
             "bf16_accumulation", "sums made in bfloat16", _MATMULS, _emulated("bf16_accumulation")
         ),

@@ -32,6 +32,7 @@ from goldenctl.report.console_parts import clean, indented, make_console, unbrok
 from goldenctl.report.console_selftest import selftest_view
 from goldenctl.report.console_table import Row, SublayerTable
 from goldenctl.report.determinism import lines as determinism_lines
+from goldenctl.report.notes import note_lines
 from goldenctl.report.structure import by_themselves, headline, structure
 from goldenctl.report.timing import step_lines
 from goldenctl.report.uncompared import not_compared
@@ -183,6 +184,7 @@ def _verdict(report: Report) -> list[str]:
         lines.append(f"  [yellow]{clean(unjudged)}[/]")
     said = dict.fromkeys(t.message for t in compared if t.ok and t.message)
     lines += [f"  {clean(line)}" for line in said]
+    lines += [f"  [yellow]{clean(line)}[/]" for line in note_lines(report)]
     absent = sum(tensor.absent_rows for tensor in report.tensors)
     if absent:
         lines.append(f"  not computed by the engine, so not judged: {plural(absent, 'row')}")

@@ -16,7 +16,7 @@ from goldenctl.report.words import labels_of
 
 _TENSOR = (
     "name", "sublayer", "tap", "op", "state", "rule", "share", "dtype", "actual_dtype", "shape",
-    "worst", "message", "expected_ns", "actual_ns", "padding_rows", "not_judged_rows",
+    "worst", "message", "note", "expected_ns", "actual_ns", "padding_rows", "not_judged_rows",
 )  # fmt: skip
 _METRICS = Metrics.__struct_fields__
 _LOGITS = LogitMetrics.__struct_fields__

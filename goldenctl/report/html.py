@@ -24,6 +24,7 @@ from goldenctl.report import (
 from goldenctl.report.answers import Answers, answers
 from goldenctl.report.commands import commands
 from goldenctl.report.html_parts import Section, command, escape, facts
+from goldenctl.report.notes import note_lines
 from goldenctl.report.palette import figure_css, variables
 from goldenctl.report.provenance import both_sides
 from goldenctl.report.words import banners, dtypes, left_out, not_judged, rules
@@ -112,6 +113,8 @@ def _header(report: Report, said: Answers) -> Iterator[str]:
     yield _verdict(said.ok, said.verdict)
     if unjudged := not_judged(report):
         yield f'<p class="banner">{escape(unjudged[:1].upper() + unjudged[1:])}</p>\n'
+    for line in note_lines(report):
+        yield f'<p class="banner">{escape(line)}</p>\n'
     told = [(label, getattr(said, name)) for name, label in _ANSWERS]
     if any(text for _, text in told):
         yield '<dl class="answers">'

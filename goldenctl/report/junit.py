@@ -11,6 +11,7 @@ from goldenctl.diff.finite import NO_REFERENCE
 from goldenctl.diff.report import NEUTRAL, Report, SublayerResult, TensorResult
 from goldenctl.diff.selftest import Selftest
 from goldenctl.report.answers import answers
+from goldenctl.report.notes import note_lines
 from goldenctl.report.uncompared import uncompared
 from goldenctl.report.words import Places, banners, labels_of, numbers, plural, times
 
@@ -91,6 +92,7 @@ def _suite(report: Report, places: Places, sublayer: SublayerResult) -> ET.Eleme
         ("tolerance", report.policy),
         ("mode", report.mode),
         *(banner.split(": ", 1) for banner in banners(report)),
+        *(line.split(": ", 1) for line in note_lines(report)),
     ):
         ET.SubElement(properties, "property", {"name": name, "value": clean(value)})
     suite.insert(0, properties)

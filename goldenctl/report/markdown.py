@@ -18,6 +18,7 @@ from goldenctl.report.commands import commands
 from goldenctl.report.determinism import lines
 from goldenctl.report.matrix import HINT, Cell, matrix_rows, verdict
 from goldenctl.report.matrix import lines as run_lines
+from goldenctl.report.notes import note_lines
 from goldenctl.report.structure import by_themselves, structure
 from goldenctl.report.timing import step_lines
 from goldenctl.report.uncompared import silence
@@ -123,7 +124,8 @@ def _head(report: Report, said: Answers) -> Iterator[str]:
     if report.trace is not None:
         for line in filter(None, (by_themselves(report), *report.trace.lines())):
             yield f"- {_text(line)}"
-    for line in filter(None, (not_judged(report), *step_lines(report), *_determinism(report))):
+    lines = (not_judged(report), *note_lines(report), *step_lines(report), *_determinism(report))
+    for line in filter(None, lines):
         yield f"- {_text(line.strip())}"
     yield ""
 

@@ -35,7 +35,7 @@ def shares(errors: Rows, budget: Budget, *, from_truth: bool) -> list[float]:
 
 @pytest.mark.parametrize("from_truth", [True, False])
 def test_no_error_uses_nothing(from_truth: bool) -> None:
-    assert shares(np.zeros((3, WIDTH)), flat_budget(3, 0.01), from_truth=from_truth) == [0, 0]
+    assert shares(np.zeros((3, WIDTH)), flat_budget(3, 0.01), from_truth=from_truth) == [0, 0, 0]
 
 
 @pytest.mark.parametrize("from_truth", [True, False])

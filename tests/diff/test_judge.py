@@ -109,7 +109,12 @@ BAD = {
     "NaN in the golden": Bad(nan_in_golden, Q_PROJ, "failed", "0 NaN and 0 Inf, expected 1 and 0"),
     "all NaN": Bad(all_nan, EMBEDDING, "failed", "32 NaN and 0 Inf, expected 0 and 0"),
     "an all-zero golden": Bad(zero_golden, Q_PROJ, "failed", ""),
-    "an embedding that is no copy": Bad(off_by_one, EMBEDDING, "failed", ""),
+    "an embedding that is no copy": Bad(
+        off_by_one,
+        EMBEDDING,
+        "failed",
+        "a lookup is exact, and batch 0, token 0 is not the table's row (1 elements)",
+    ),
     "missing": Bad(missing, Q_PROJ, "missing", "not in the run"),
     "no outputs": Bad(no_outputs, EMBEDDING, "missing", "not in the run"),
     "extra": Bad(extra, f"{ATTENTION}/unheard_of", "extra", "not in the golden"),

@@ -1,0 +1,66 @@
+"""What a tensor is held to beside its tolerance: exact facts, and errors that go one way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from goldenctl.diff._partial import RowErrors
+from goldenctl.diff.bias import measure_bias
+from goldenctl.diff.facts import Broken, broken_fact
+from goldenctl.diff.padding import Padding
+from goldenctl.diff.tolerance import Check
+from goldenctl.golden.dtypes import DTYPES
+from goldenctl.golden.file import GoldenFile
+from goldenctl.golden.schema import TensorInfo
+from goldenctl.model.graph import recorded_path
+
+_EXACT = ("embedding", "copy")
+# The checks that are made here: they fail under any tolerance.
+WHATEVER_THE_TOLERANCE = ("masked", "probability", "sum", "exact", "bias")
+
+
+@dataclass(frozen=True)
+class Sides:
+    """A tensor of a golden and what a run has of it."""
+
+    golden: GoldenFile
+    run: GoldenFile
+    info: TensorInfo
+    actual: TensorInfo
+
+
+@dataclass(frozen=True)
+class Further:
+    """Checks that failed, the sentence that says how, and what is odd but no failure."""
+
+    checks: tuple[Check, ...] = ()
+    message: str = ""
+    note: str = ""
+
+
+def further_checks(
+    sides: Sides, rows: RowErrors | None, padding: Padding, *, scope: str
+) -> Further:
+    """Hold a tensor to what is exact, and measure its bias where all of it is the op's own."""
+    info = sides.info
+    checks = []
+    broken = _broken(sides, padding)
+    if broken is not None:
+        checks.append(broken.check)
+    bias = None
+    if rows is not None and scope == "op" and info.op not in _EXACT:
+        eps = max(DTYPES[side.dtype].eps for side in (info, sides.actual))
+        bias = measure_bias(rows, eps)
+    failed = bias.check(info.op) if bias is not None else None
+    if failed is not None:
+        checks.append(failed)
+    message = broken.message if broken else bias.note if bias and failed else ""
+    return Further(tuple(checks), message, bias.note if bias and not failed else "")
+
+
+def _broken(sides: Sides, padding: Padding) -> Broken | None:
+    folder = sides.info.name.rpartition("/")[0]
+    mask = recorded_path(folder, "attention_mask")
+    keys = sides.golden.map(mask) != 0 if mask in sides.golden.tensors else None
+    values = sides.run.map(sides.actual.name), sides.golden.map(sides.info.name)
+    return broken_fact(sides.info.op, *values, rows=padding.rows, keys=keys)
