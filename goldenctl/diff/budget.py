@@ -56,7 +56,7 @@ class Budget:
     def where_finite(self) -> Budget:
         """Return the budget with zero in rows that have none, since the reference overflowed."""
         names = ("l2", "max", "floor_l2", "floor_max")
-        rows = {name: getattr(self, name) for name in names}
+        rows: dict[str, Any] = {name: getattr(self, name) for name in names}
         return replace(self, **{n: np.where(np.isfinite(r), r, 0.0) for n, r in rows.items()})
 
 
