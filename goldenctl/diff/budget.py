@@ -9,7 +9,7 @@ carries. Only e is at hand, so by the triangle inequality the test is ||a - e|| 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -55,9 +55,9 @@ class Budget:
 
     def where_finite(self) -> Budget:
         """Return the budget with zero in rows that have none, since the reference overflowed."""
-        names = ("l2", "max", "floor_l2", "floor_max")
-        rows: dict[str, Any] = {name: getattr(self, name) for name in names}
-        return replace(self, **{n: np.where(np.isfinite(r), r, 0.0) for n, r in rows.items()})
+        kept = (self.l2, self.max, self.floor_l2, self.floor_max)
+        l2, largest, floor_l2, floor_max = (np.where(np.isfinite(r), r, 0.0) for r in kept)
+        return Budget(l2, largest, floor_l2, floor_max, self.pooled_factor)
 
 
 def check_budget(rows: RowErrors, budget: Budget, *, from_truth: bool) -> tuple[list[Check], int]:
