@@ -41,7 +41,7 @@ def find_program(name: str) -> Path:
     found = shutil.which(name)
     if found is None:
         raise MissingError(_why_not(name))
-    path = Path(found)
+    path = Path(found).absolute()  # as a Path "./engine" is "engine", which is looked up in PATH
     if _changes_user(path.stat()):
         message = f"{path}: is setuid or setgid, so nothing can be preloaded into it"
         raise MissingError(message, hint="trace a copy without these bits")

@@ -44,6 +44,13 @@ def test_a_program_that_fails_is_told_in_a_line_and_its_calls_are_kept(
     assert traced.calls.ended == (how == "fail")
 
 
+def test_a_program_of_this_folder_is_found_as_in_a_shell(
+    trace: Trace, engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(engine.parent)
+    assert trace(f"./{engine.name}").code == 0
+
+
 def test_a_program_that_hangs_is_ended_when_its_time_is_over(trace: Trace, engine: Path) -> None:
     traced = trace(engine, "hang", options=("--timeout", "6"))
     assert (traced.code, last_line(traced.stderr)) == (
