@@ -14,6 +14,8 @@ from goldenctl.replay.bind import choose_sublayers
 from goldenctl.replay.faults import Context, Injection, injected_into
 from goldenctl.replay.replay import Options, open_source, replay
 
+_FAILED = "failed"
+
 
 def refuse_without_effect(
     golden: GoldenFile, checkpoint_path: Path, *, backend: Backend, options: Options
@@ -37,15 +39,22 @@ def refuse_without_effect(
             some = replace(tried, only=frozenset(paths), faults=tuple(faults))
             failed = replay(golden, checkpoint_path, run, backend=backend, options=some).failed
             tensors = open_golden(run).tensors.values()
-            return {(t.name, t.sha256) for t in tensors} | {(name, "failed") for name in failed}
+            return {(t.name, t.sha256) for t in tensors} | {(name, _FAILED) for name in failed}
 
     for injection in options.faults:
         others = [other for other in options.faults if other != injection]
         first, *rest = _hit(golden, injection, options)
         parts = [part for part in ([first], rest) if part]
-        if not any(outputs(part, options.faults) != outputs(part, others) for part in parts):
+        if not any(
+            _may_differ(outputs(part, options.faults), outputs(part, others)) for part in parts
+        ):
             msg = f"--inject {injection}: changes no bit of what it is put into, with this input"
             raise UsageError(msg, hint="record other or more tokens, or put it in elsewhere")
+
+
+def _may_differ(with_fault: set[tuple[str, str]], without: set[tuple[str, str]]) -> bool:
+    """Whether a replay was changed, or did not run to the end and so shows nothing."""
+    return with_fault != without or any(what == _FAILED for _, what in with_fault)
 
 
 def _hit(golden: GoldenFile, injection: Injection, options: Options) -> list[str]:
