@@ -15,8 +15,8 @@ from goldenctl.golden.schema import TensorInfo
 from goldenctl.model.graph import recorded_path
 
 _EXACT = ("embedding", "copy")
-# The checks that are made here: they fail under any tolerance.
-WHATEVER_THE_TOLERANCE = ("masked", "probability", "sum", "exact", "bias")
+# The checks that are made here, beside those of limits.
+NOT_OF_TOLERANCE = ("masked", "probability", "sum", "exact", "bias")
 
 
 @dataclass(frozen=True)

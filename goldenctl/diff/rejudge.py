@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from goldenctl.diff.further import WHATEVER_THE_TOLERANCE
+from goldenctl.diff.further import NOT_OF_TOLERANCE
 from goldenctl.diff.report import (
     BY_BUDGET,
     NOT_JUDGED,
@@ -68,7 +68,7 @@ def _tensor(tensor: TensorResult, policy: Policy, mode: str, scores: Scores | No
     limits = limits_for(policy, tensor.op, dtypes, mode, shape=tensor.shape, scores=scores)
     checks = (
         *check_limits(tensor.metrics, limits),
-        *(check for check in tensor.checks if check.metric in WHATEVER_THE_TOLERANCE),
+        *(check for check in tensor.checks if policy.budget and check.metric in NOT_OF_TOLERANCE),
     )
     m = tensor.metrics
     finite = m.mismatches == 0 and m.compared > 0

@@ -30,7 +30,6 @@ static inline void goldenctl_tap(const char* name, const void* data, const char*
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #define GOLDENCTL_TAP_MAX_DIMS_ 8
@@ -220,6 +219,16 @@ static inline int goldenctl_tap_elements_(const char* data, size_t item, int ndi
     return 1;
 }
 
+/* Take or give the file's lock among processes: flock's would be one for parent and child. */
+static inline void goldenctl_tap_lock_(int fd, short kind) {
+    struct flock lock;
+    memset(&lock, 0, sizeof lock);
+    lock.l_type = kind;
+    lock.l_whence = SEEK_SET;
+    while (fcntl(fd, F_SETLKW, &lock) == -1 && errno == EINTR) {
+    }
+}
+
 /* Append one record; a record that cannot be written whole is taken back. Lock held. */
 static inline void goldenctl_tap_append_(const char* name, const void* data, const char* dtype,
                                          int ndim, const int64_t* shape, const int64_t* strides) {
@@ -238,7 +247,7 @@ static inline void goldenctl_tap_append_(const char* name, const void* data, con
         count *= shape[axis] < 0 ? 0 : (uint64_t)shape[axis];
     }
     bytes = count * item;
-    flock(fd, LOCK_EX); /* against a child of fork, which has the file too */
+    goldenctl_tap_lock_(fd, F_WRLCK); /* against a child of fork, which has the file too */
     start = lseek(fd, 0, SEEK_END);
     if (!goldenctl_tap_header_(name, dtype, ndim, shape, bytes) ||
         !goldenctl_tap_elements_((const char*)data, item, ndim, shape, strides, count) ||
@@ -249,7 +258,7 @@ static inline void goldenctl_tap_append_(const char* name, const void* data, con
         }
         goldenctl_tap_stop_(name, strerror(failed));
     }
-    flock(fd, LOCK_UN);
+    goldenctl_tap_lock_(fd, F_UNLCK);
 }
 
 /* Append one tensor to the file that $GOLDENCTL_TAPS names.

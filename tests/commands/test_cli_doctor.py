@@ -188,6 +188,6 @@ def test_a_cache_that_cannot_be_written_is_found(
     assert ran.code == 3
     cache, harness = judged(ran, "✗")
     folder = tmp_path / "file" / "harness"
-    why = "cannot be written: Not a directory; set GOLDENCTL_CACHE to a folder that can be"
+    why = "cannot be written: File exists; set GOLDENCTL_CACHE to a folder that can be"
     assert cache == f"cache: {folder}: {why}"
     assert harness.startswith(f"harness: {folder}")

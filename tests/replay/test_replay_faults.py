@@ -74,7 +74,7 @@ def test_place_limits_a_fault(
     faulty, right = open_golden(out), open_golden(runs("tiny"))
     changed = [n for n, i in faulty.tensors.items() if right.info(n).sha256 != i.sha256]
     folder = "cases/random-0/steps/00/layers/02/mlp"
-    assert changed == [f"{folder}/down_proj", f"{folder}/output"]
+    assert changed == [f"{folder}/down_proj", f"{folder}/composed/output"]
 
 
 @pytest.mark.parametrize(
