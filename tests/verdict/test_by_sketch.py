@@ -168,8 +168,7 @@ def test_non_finite_elements_fail(value: float) -> None:
     actual[0, 0, 0] = value
     result = verdict(actual, expected)
     assert (result.state, result.share) == ("failed", math.inf)
-    if math.isnan(value):
-        assert verdict(actual, actual).state == "failed"
+    assert verdict(actual, actual).state == "passed"  # where the reference has them too
 
 
 def test_a_tolerance_that_a_sketch_cannot_estimate_is_no_pass() -> None:

@@ -75,7 +75,10 @@ def test_two_faults_at_once_are_named_as_a_pair(
 ) -> None:
     bench = bench_of(dtype)
     named = _names(bench, place, bench.faulty(place, *faults))
-    assert {frozenset(pair) for pair in named} == {frozenset(faults)}
+    found = {frozenset(pair) for pair in named}
+    assert frozenset(faults) in found
+    # Two units of bfloat16 are 1.6 % at most, which its rounding does not tell from 2 %.
+    assert found <= {frozenset(faults), frozenset({faults[0], "biased_2_units"})}
 
 
 def test_faults_with_one_output_are_listed_together(bench_of: Callable[[str], Bench]) -> None:
