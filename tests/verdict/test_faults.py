@@ -89,6 +89,19 @@ FITS: dict[str, set[str]] = {
     "scale_1.02": FLOAT,
     "scale_2": FLOAT,
     "truncated": FLOAT,
+    "biased_2_units": FLOAT,
+    "w_int8_channel": LINEAR,
+    "w_int8_zero_point": LINEAR,
+    "w_int8_tensor": LINEAR,
+    "w_fp8_channel": LINEAR,
+    "w_fp8_tensor": LINEAR,
+    "w_int4_group_32": LINEAR,
+    "w_int4_group_128": {"o_proj"},
+    "a_int8": LINEAR,
+    "a_fp8": LINEAR,
+    "w_a_int8": LINEAR,
+    "w_zero_point_a_int8": LINEAR,
+    "w_a_fp8": LINEAR,
     "bf16_accumulation": LINEAR | {"scores", "context"},
     "fp16_overflow": FLOAT,
     "one_nan": FLOAT,
@@ -117,7 +130,8 @@ def test_taps_that_a_fault_fits(fault: str) -> None:
 
 @pytest.mark.parametrize("fault", FITS)
 def test_a_fault_fits_some_family(fault: str) -> None:
-    assert any(_fitting(fault, preset_config(family)) for family in FAMILIES)
+    models = (*FAMILIES, "qwen3-0.6b")  # groups of 128 weights need wider sums
+    assert any(_fitting(fault, preset_config(model)) for model in models)
 
 
 @pytest.mark.parametrize(
