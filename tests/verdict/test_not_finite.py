@@ -128,7 +128,8 @@ def test_no_right_engine_is_blamed(
         assert run(["diff", str(golden), str(out), "--json", str(report)]) == 0
         first, *rest = capsys.readouterr().out.splitlines()
         assert "not compared: the logits (lm_head.output)" in first
-        (said,) = [line for line in rest if line.startswith("  not judged: ")]
+        said = " ".join(line.strip() for line in rest)  # long lines are broken
+        assert "not judged: " in said
         assert WARNINGS[kind][0] in said
         tensors = [t for s in json.loads(report.read_text())["sublayers"] for t in s["tensors"]]
         states = {t["name"]: t["state"] for t in tensors}

@@ -93,6 +93,7 @@ def test_loosened_tolerances_are_noticed(
     """The bar of caught faults must break when a verdict allows 50 times as much."""
     monkeypatch.setattr(budget, "L2_FACTOR", looser * budget.L2_FACTOR)
     monkeypatch.setattr(budget, "MAX_FACTOR", looser * budget.MAX_FACTOR)
+    monkeypatch.setattr(budget, "USUAL", looser * budget.USUAL)
     monkeypatch.setattr(selftest, "FAULTS", {n: FAULTS[n] for n in ("scale_1.02", "zero_row")})
     monkeypatch.setattr(selftest, "SUBLAYER_ROUNDS", 1)
     golden = golden_of("bfloat16")
