@@ -275,3 +275,15 @@ def test_rows_of_devices(infini_install: Install) -> None:
     assert rows["devices"] == "cpu (1)"
     assert rows["rope"] == "neox, gptj"
     assert rows["quirks"] == "cpu float32: gemm_reads_output; cpu float16: rounds_to_zero"
+
+
+def test_what_is_built_under_a_group_umask_is_run(tiny: Path, home: Path) -> None:
+    """Where a user's group may write new files by default, what is built is still ours alone."""
+    install = find_install(pretend_install(home / "root"))
+    before = os.umask(0o002)
+    try:
+        program = harness.build_harness(install)
+    finally:
+        os.umask(before)
+    assert harness.build_harness(install) == program
+    assert program.stat().st_mode & 0o777 == 0o700
