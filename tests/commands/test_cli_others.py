@@ -161,6 +161,13 @@ def test_inspect_tensor(call: Call, golden: Path, name: str) -> None:
         assert said in shown.out
 
 
+def test_inspect_prints_all_token_ids_for_another_engine(call: Call, golden: Path) -> None:
+    source = open_golden(golden)
+    (name,) = [name for name in source.tensors if name.endswith("/token_ids")]
+    ids = ",".join(map(str, source.map(name)[0].tolist()))
+    assert f"ids      {ids}\n" in call("inspect", golden, "token_ids").out
+
+
 def test_inspect_of_a_damaged_tensor(call: Call, golden: Path, tmp_path: Path) -> None:
     damaged = Path(shutil.copy(golden, tmp_path / "g.h5"))
     info = open_golden(damaged).info("cases/random-0/steps/00/layers/03/attention/q_rope")
