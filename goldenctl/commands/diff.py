@@ -59,10 +59,8 @@ def diff_command(golden: Path, runs: tuple[Path, ...], **options: object) -> int
     """
     if not runs:
         if options.pop("strict"):
-            message = (
-                "--strict: a report alone does not have what is noted; it needs GOLDEN and RUN"
-            )
-            raise UsageError(message)
+            message = "--strict: a stored report stands as it was judged"
+            raise UsageError(message, hint="goldenctl diff --strict GOLDEN RUN")
         source = click.get_current_context().get_parameter_source("tolerance")
         other = source is ParameterSource.COMMANDLINE
         return run_again(golden, other=other, **options)  # type: ignore[arg-type]

@@ -92,6 +92,7 @@ def compare(
     mode = mode or str(run.recipe.get("mode", "chain" if run.kind == "golden" else "sublayer"))
     judge = _Judge(golden, run, policy, mode=budget_mode(mode), scorer=scorer, strict=strict)
     names = _replayed(golden, run)
+    ran = set(names)
     if scorer is None:
         _verify_inputs(golden, names)
     sublayers = []
@@ -111,7 +112,7 @@ def compare(
         faults=tuple(str(f) for side in (golden, run) for f in side.recipe.get("faults", ())),
         steps=step_times(sublayers, golden.decode_steps),
         left_out=len(golden.sublayers) - len(names),
-        not_run=tuple(name for name in golden.sublayers if name not in set(names)),
+        not_run=tuple(name for name in golden.sublayers if name not in ran),
         determinism=_determinism(run),
         trace=for_report(judge.trace),
     )
@@ -254,7 +255,8 @@ class _Judge:
         stored = self._stored(info, actual) if rule == "budget" else None
         finite = pair.finite
         ok = finite and all(check.share <= 1.0 for check in checks) and bool(checks)
-        ok = ok and not (self._strict and further.note)
+        noted = further.note if self._strict else ""
+        ok = ok and not noted
         is_logits = info.sublayer == "lm_head"
         return result_of(
             info,
@@ -266,7 +268,7 @@ class _Judge:
             metrics=metrics,
             logits=score_logits(pair.actual, pair.expected) if is_logits else None,
             worst=_place(info, metrics, worst_row, pair.counted if finite else padding),
-            message=(further.message or self._said(info, actual, stored, ok=ok))
+            message=(further.message or noted or self._said(info, actual, stored, ok=ok))
             if finite
             else _non_finite(metrics),
             note=further.note if finite else "",
