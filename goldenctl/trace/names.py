@@ -106,22 +106,27 @@ def _name(tracing: Tracing, call: Call) -> None:
         if call.op in ("Rearrange", "Cast"):
             move(tracing, call)
         else:
-            for arg in outputs(call):
-                tracing.forget(arg)
+            _forget_outputs(tracing, call)
         return
     handler = HANDLERS.get(call.op)
     if handler is None:
         tracing.unexplained[call.function] += 1
-        for arg in outputs(call):
-            tracing.forget(arg)
+        _forget_outputs(tracing, call)
         return
     try:
         handler(tracing, call)
-    except (ValueError, IndexError, KeyError):
+    except (ValueError, IndexError, KeyError) as error:
         # Tensors of other shapes than this op has here: an op of something else.
+        if not tracing.unexplained[call.function]:
+            what = f"call {call.number}, {call.function}, fits no op here"
+            tracing.notes[f"{what} ({type(error).__name__}: {error})"] = None
         tracing.unexplained[call.function] += 1
-        for arg in outputs(call):
-            tracing.forget(arg)
+        _forget_outputs(tracing, call)
+
+
+def _forget_outputs(tracing: Tracing, call: Call) -> None:
+    for arg in outputs(call):
+        tracing.forget(arg)
 
 
 def _finish(tracing: Tracing) -> None:
