@@ -8,7 +8,7 @@ import msgspec
 
 VISIBLE = 8.0
 """A fault is visible when it moves some row by this many times what rounding does."""
-LEAST_CAUGHT = 0.99
+LEAST_CAUGHT = 0.998
 LEAST_LOCATED = 0.98
 LEAST_NAMED = 0.95
 

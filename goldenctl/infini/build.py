@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -99,8 +100,13 @@ def _interrupt(process: subprocess.Popen[str]) -> None:
         os.killpg(process.pid, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
         process.wait(_GRACE_S)
+    # A linker may hold no end of our pipe, and a killed process may still finish a system call
+    # that makes a file: only an empty group writes no more.
+    until = time.monotonic() + _GRACE_S
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+        while time.monotonic() < until:
+            os.killpg(process.pid, signal.SIGKILL)
+            time.sleep(0.01)
     assert process.stdout is not None
     process.stdout.read()
 
