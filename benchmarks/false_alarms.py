@@ -14,7 +14,6 @@ from pathlib import Path
 import click
 
 from goldenctl.diff.judge import compare
-from goldenctl.diff.report import TensorResult
 from goldenctl.diff.tolerance import load_policy
 from goldenctl.golden.file import open_golden
 from goldenctl.golden.layout import Selection
@@ -23,9 +22,10 @@ from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import load_config
 from goldenctl.model.synth import synth
 from goldenctl.model.tokens import Inputs, make_cases
+from goldenctl.records.report import TensorResult
 from goldenctl.reference.record import Recording, record
 from goldenctl.replay.backend import open_backend
-from goldenctl.replay.replay import Options, replay
+from goldenctl.replay.run import Options, replay
 
 PRESETS = ("tiny", "qwen2-tiny", "llama-tiny", "mistral-tiny")
 

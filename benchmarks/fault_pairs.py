@@ -24,13 +24,13 @@ from goldenctl.model.config import load_config
 from goldenctl.model.graph import Sublayer
 from goldenctl.model.synth import synth
 from goldenctl.model.tokens import Inputs, make_cases
-from goldenctl.reference.diagnose import Diagnoser
+from goldenctl.ops.faults import FAULTS, Context, Injection, combined, faulty_op
 from goldenctl.reference.patch import Emulator
 from goldenctl.reference.record import Recording, record
 from goldenctl.replay.backend import open_backend
 from goldenctl.replay.bind import choose_sublayers
-from goldenctl.replay.faults import FAULTS, Context, Injection, combined, faulty_op
-from goldenctl.replay.replay import Options, replay
+from goldenctl.replay.run import Options, replay
+from goldenctl.studies.diagnose import Diagnoser
 
 Pair = tuple[Injection, Injection]
 

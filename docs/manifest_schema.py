@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from goldenctl.golden.manifest import FORMAT_VERSION, json_schema
+from goldenctl.sets.manifest import FORMAT_VERSION, json_schema
 
 TARGET = Path(__file__).with_name("manifest.schema.json")
 

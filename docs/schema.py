@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from goldenctl.diff.report import REPORT_VERSION, Report
+from goldenctl.records.report import REPORT_VERSION, Report
 
 TARGET = Path(__file__).with_name("report.schema.json")
 _NUMBER = {"anyOf": [{"type": "number"}, {"enum": ["NaN", "Inf", "-Inf"]}]}

@@ -26,7 +26,7 @@ from gguf import GGUFReader, dequantize
 from numpy.typing import NDArray
 
 from goldenctl.atomic import whole_folder
-from goldenctl.golden.dtypes import DTYPES
+from goldenctl.dtypes import DTYPES
 from goldenctl.model.config import ModelConfig, parse_config
 from goldenctl.model.names import parameter_shapes
 from goldenctl.model.safetensors_write import write_checkpoint

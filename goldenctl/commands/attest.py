@@ -13,10 +13,10 @@ from goldenctl.commands.targets import refuse_other
 from goldenctl.errors import DamagedError, UsageError, printable
 
 if TYPE_CHECKING:
-    from goldenctl.check.attest import Attestation
     from goldenctl.golden.file import GoldenFile
-    from goldenctl.golden.manifest import Manifest
     from goldenctl.golden.store import GoldenSet
+    from goldenctl.sets.manifest import Manifest
+    from goldenctl.studies.attestation import Attestation
 
 
 @click.command("attest", short_help="Write what this machine found, for others")
@@ -34,9 +34,9 @@ def attest_command(run: Path, output: Path | None, name: str | None, goldens: Pa
     exit code 1 when RUN is beyond tolerance; the file says so too.
     """
     from goldenctl.atomic import write_whole
-    from goldenctl.check.attest import attest, dump
     from goldenctl.golden.file import open_golden
     from goldenctl.report.console import print_report
+    from goldenctl.studies.attestation import attest, dump
 
     output = output or run.with_name(f"{run.name}.attestation.json")
     refuse_other(output, "attestation")
@@ -56,10 +56,10 @@ def attest_command(run: Path, output: Path | None, name: str | None, goldens: Pa
 
 def run_attestation(file: Path, names: tuple[str, ...], options: dict[str, Any]) -> int:
     """Judge an attestation again and print the report; return the exit code."""
-    from goldenctl.check.attest import judge_again, load
-    from goldenctl.diff.against_manifest import described
-    from goldenctl.golden.manifest import load_manifest
     from goldenctl.golden.store import open_set
+    from goldenctl.sets.against_manifest import described
+    from goldenctl.sets.manifest import load_manifest
+    from goldenctl.studies.attestation import judge_again, load
 
     attestation = load(file)
     name = attestation.golden.name
@@ -94,8 +94,8 @@ def _manifest_of(
     run: GoldenFile, name: str | None, goldens: Path | None
 ) -> tuple[GoldenSet, Manifest]:
     """Return the set whose manifest describes the golden that ``run`` was replayed from."""
-    from goldenctl.golden.manifest import load_manifest
     from goldenctl.golden.store import existing_set, goldens_folder, list_sets
+    from goldenctl.sets.manifest import load_manifest
 
     content = f"sha256:{run.recipe.get('golden', {}).get('content_sha256')}"
     candidates = [existing_set(name, goldens)] if name else list_sets(goldens)

@@ -22,7 +22,7 @@ from goldenctl.commands.targets import refuse_other
 from goldenctl.errors import EXIT_BEYOND_TOLERANCE, UsageError
 
 if TYPE_CHECKING:
-    from goldenctl.replay.bench import Bench, Entrant
+    from goldenctl.studies.bench import Bench, Entrant
 
 
 @click.command("bench", short_help="Time backends side by side")
@@ -80,9 +80,9 @@ def bench_command(
     """
     from goldenctl.golden.file import open_golden
     from goldenctl.replay.backend import check_dtype
-    from goldenctl.replay.bench import Settings, bench
-    from goldenctl.replay.replay import Options, open_source
+    from goldenctl.replay.run import Options, open_source
     from goldenctl.report.bench import print_bench
+    from goldenctl.studies.bench import Settings, bench
 
     if json_path is not None:
         refuse_other(json_path, "bench")
@@ -111,7 +111,7 @@ def bench_command(
 
 def _entrants(specs: Sequence[str], device: str, infini_root: Path | None) -> list[Entrant]:
     from goldenctl.replay.backend import open_backend, parse_device
-    from goldenctl.replay.bench import Entrant
+    from goldenctl.studies.bench import Entrant
 
     entrants: list[Entrant] = []
     for spec in specs:

@@ -56,11 +56,11 @@ def blame_command(
     """
     from goldenctl.diff.tolerance import load_policy
     from goldenctl.golden.file import open_golden
+    from goldenctl.ops.faults import parse_injection
     from goldenctl.replay.backend import open_backend, parse_device
-    from goldenctl.replay.blame import Investigation
     from goldenctl.replay.effect import refuse_without_effect
-    from goldenctl.replay.faults import parse_injection
-    from goldenctl.replay.replay import Options
+    from goldenctl.replay.run import Options
+    from goldenctl.studies.blame import Investigation
 
     if backend == "simulated":
         message = "blame: a simulated backend has no culprits"
@@ -108,7 +108,7 @@ def _of_trace(
     from goldenctl.diff.structure import MODE
     from goldenctl.diff.tolerance import load_policy
     from goldenctl.golden.file import open_golden
-    from goldenctl.trace.blame import blame_run
+    from goldenctl.studies.trace_blame import blame_run
 
     file = open_golden(run, kind="run")
     if file.recipe.get("mode") != MODE:

@@ -20,9 +20,9 @@ from goldenctl.commands.reporting import Outputs, Shown, deliver, report_outputs
 from goldenctl.errors import MissingError, UsageError
 
 if TYPE_CHECKING:
-    from goldenctl.check.check import Wanted
-    from goldenctl.check.step import Step
     from goldenctl.golden.store import GoldenSet
+    from goldenctl.studies.regression import Wanted
+    from goldenctl.studies.regression_step import Step
 
 
 @click.command("check", short_help="Hold sets against what computes them today")
@@ -90,8 +90,8 @@ def run_check(
     **options: Any,
 ) -> int:
     """Check, print, write; return the exit code."""
-    from goldenctl.check.check import check_set
-    from goldenctl.check.step import exit_code, report_of
+    from goldenctl.studies.regression import check_set
+    from goldenctl.studies.regression_step import exit_code, report_of
 
     outputs.check()
     if options["integrity"] and (options["record"] or options["against"] == "manifest"):
@@ -108,10 +108,10 @@ def run_check(
 
 
 def _wanted(options: dict[str, Any], progress: Any, *, pictures: bool) -> Wanted:
-    from goldenctl.check.check import Wanted
     from goldenctl.diff.tolerance import load_policy
     from goldenctl.replay.backend import parse_device
-    from goldenctl.replay.replay import Options
+    from goldenctl.replay.run import Options
+    from goldenctl.studies.regression import Wanted
 
     parse_device(options["device"])
     keep = options["keep"]

@@ -27,7 +27,7 @@ from goldenctl.commands.reporting import (
 from goldenctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from goldenctl.diff.report import Report
+    from goldenctl.records.report import Report
 
 # Elements of a tensor whose error is described on the console without being asked for.
 _DESCRIBED = 4 << 20

@@ -214,7 +214,7 @@ def _only_golden(
 
 
 def _record_again(golden: Path | None, goldens: Path | None, options: dict[str, Any]) -> int:
-    from goldenctl.golden.manifest import find_manifest
+    from goldenctl.sets.manifest import find_manifest
 
     found, path = find_manifest(options["manifest"], goldens)
     name = options["name"]

@@ -29,7 +29,7 @@ from goldenctl.errors import EXIT_BEYOND_TOLERANCE, UsageError
 if TYPE_CHECKING:
     from goldenctl.golden.file import GoldenFile
     from goldenctl.replay.backend import Backend
-    from goldenctl.replay.replay import Options
+    from goldenctl.replay.run import Options
 
 
 @click.command("replay", short_help="Run a golden's inputs through another engine")
@@ -142,6 +142,7 @@ def run_replay(
 ) -> int:
     """Replay and print what happened; return the exit code."""
     from goldenctl.golden.file import open_golden
+    from goldenctl.ops.faults import parse_injection
     from goldenctl.replay.backend import (
         check_attention,
         check_dtype,
@@ -149,8 +150,7 @@ def run_replay(
         parse_device,
     )
     from goldenctl.replay.effect import refuse_without_effect
-    from goldenctl.replay.faults import parse_injection
-    from goldenctl.replay.replay import Options, replay, replay_simulated
+    from goldenctl.replay.run import Options, replay, replay_simulated
 
     source = open_golden(golden, kind="golden")
     refuse_other(run, "run")
@@ -178,7 +178,7 @@ def run_replay(
         msg = "--alone-vs-batched: the simulated backend computes nothing"
         raise UsageError(msg, hint="use --backend infinicore or torch")
     if alone_vs_batched:
-        from goldenctl.replay.alone import rows_of
+        from goldenctl.studies.alone import rows_of
 
         rows_of(source)
     started = time.monotonic()
@@ -228,8 +228,8 @@ def _compare_rows(
     """Replay the rows of batches alone and print where they are not what they are in RUN."""
     from goldenctl.diff.tolerance import default_policy
     from goldenctl.golden.file import open_golden
-    from goldenctl.replay.alone import alone_vs_batched
     from goldenctl.report.console import print_report
+    from goldenctl.studies.alone import alone_vs_batched
 
     with (
         tempfile.TemporaryDirectory(prefix="goldenctl-") as scratch,

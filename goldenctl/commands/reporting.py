@@ -16,7 +16,7 @@ from goldenctl.commands.targets import refuse_other
 from goldenctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from goldenctl.diff.report import Report
+    from goldenctl.records.report import Report
 
 Function = Callable[..., Any]
 

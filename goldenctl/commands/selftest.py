@@ -46,7 +46,7 @@ def selftest_command(
     count = source.config.num_hidden_layers
     kept = source.recipe.get("layers") or range(count)
     require_torch("selftest")
-    from goldenctl.reference.selftest import Tester, spread
+    from goldenctl.studies.selftest import Tester, spread
 
     tester = Tester(
         source,

@@ -15,8 +15,8 @@ from goldenctl.commands.targets import refuse_existing
 from goldenctl.errors import EXIT_BEYOND_TOLERANCE, UsageError
 
 if TYPE_CHECKING:
-    from goldenctl.golden.policy import Policy
     from goldenctl.golden.store import GoldenSet
+    from goldenctl.records.policy import Policy
 
 # Prints what was done. Printing may fail, so it comes when all that belongs together is written.
 Tell = Callable[[], None]

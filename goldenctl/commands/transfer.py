@@ -13,9 +13,9 @@ from goldenctl.commands.options import BYTES, TEXT, goldens_option, human_bytes,
 from goldenctl.errors import DamagedError, MissingError, UsageError
 
 if TYPE_CHECKING:
-    from goldenctl.golden.manifest import VersionEntry
     from goldenctl.golden.store import GoldenSet
     from goldenctl.remote.stores import Store
+    from goldenctl.sets.manifest import VersionEntry
 
 Wanted = list[tuple["GoldenSet", "VersionEntry"]]
 
@@ -105,7 +105,7 @@ def _sets(names: tuple[str, ...], goldens: Path | None) -> list[tuple[GoldenSet,
 
 def _to_push(names: tuple[str, ...], goldens: Path | None) -> tuple[Wanted, Wanted]:
     """Return the versions to send, and those that only the store may have."""
-    from goldenctl.golden.manifest import load_manifest
+    from goldenctl.sets.manifest import load_manifest
 
     here, absent = [], []
     for golden_set, version in _sets(names, goldens):
@@ -121,7 +121,7 @@ def _to_push(names: tuple[str, ...], goldens: Path | None) -> tuple[Wanted, Want
 
 
 def _to_pull(names: tuple[str, ...], goldens: Path | None, *, every: bool) -> Wanted:
-    from goldenctl.golden.manifest import load_manifest
+    from goldenctl.sets.manifest import load_manifest
 
     wanted = []
     for golden_set, version in _sets(names, goldens):

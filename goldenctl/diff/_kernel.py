@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from goldenctl.diff._partial import DTYPE_CODES, ROW_SUMS, Array, Job, Partial, RowErrors
+from goldenctl.diff.sums import DTYPE_CODES, ROW_SUMS, Array, Job, Partial, RowErrors
 
 _FLOATS = ("actual_squared", "expected_squared", "dot", "error_squared", "error_sum",
            "max_error", "max_expected")  # fmt: skip

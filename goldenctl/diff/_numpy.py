@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from goldenctl.diff._partial import Array, Job, Partial
+from goldenctl.diff.sums import Array, Job, Partial
 
 _EXPONENT = 0x7FF << 52  # of a float64: what is left of a magnitude is a power of two
 _Doubles = NDArray[np.float64]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from goldenctl.diff._partial import RowErrors
+from goldenctl.diff.sums import RowErrors
 from goldenctl.diff.tolerance import Check
 
 LEAST_ROWS = 8

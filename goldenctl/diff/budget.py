@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from goldenctl.diff._partial import RowErrors
 from goldenctl.diff.pooled import BEHIND_FLOAT16, USUAL, check_pooled
+from goldenctl.diff.sums import RowErrors
 from goldenctl.diff.tolerance import Check
 from goldenctl.golden.schema import BUDGET_SCOPES
 

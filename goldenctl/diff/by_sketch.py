@@ -17,7 +17,6 @@ import numpy as np
 from msgspec import structs
 
 from goldenctl.diff.finite import NO_REFERENCE
-from goldenctl.diff.report import NOT_JUDGED, PASSED, TensorResult, result_of
 from goldenctl.diff.tolerance import Check, Limits, Policy, limits_for
 from goldenctl.errors import DamagedError
 from goldenctl.golden.composed import scope_of
@@ -32,6 +31,7 @@ from goldenctl.golden.sketch import (
     group_rows,
     row_budget,
 )
+from goldenctl.records.report import NOT_JUDGED, PASSED, TensorResult, result_of
 
 UNSURE = "unsure"
 RULE = "sketch"

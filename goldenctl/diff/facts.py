@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from goldenctl.diff.tolerance import Check
-from goldenctl.golden.dtypes import DTYPES
+from goldenctl.dtypes import DTYPES
 
 _BLOCK_ELEMENTS = 1 << 18
 Values = NDArray[Any]

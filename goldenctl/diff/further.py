@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from goldenctl.diff._partial import RowErrors
 from goldenctl.diff.bias import measure_bias
 from goldenctl.diff.facts import Broken, broken_fact
 from goldenctl.diff.padding import Padding
+from goldenctl.diff.sums import RowErrors
 from goldenctl.diff.tolerance import Check
-from goldenctl.golden.dtypes import DTYPES
+from goldenctl.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import TensorInfo
 from goldenctl.model.graph import recorded_path

@@ -11,24 +11,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from goldenctl.diff._partial import RowErrors
 from goldenctl.diff.budget import Budget, check_budget
 from goldenctl.diff.finite import NO_REFERENCE, compared
 from goldenctl.diff.further import Further, Sides, further_checks
 from goldenctl.diff.metrics import Metrics, score, score_logits
 from goldenctl.diff.padding import Padding, padding_of
 from goldenctl.diff.pair import check_pair
-from goldenctl.diff.report import (
-    NOT_JUDGED,
-    PASSED,
-    Provenance,
-    Report,
-    SublayerResult,
-    TensorResult,
-    first_wrong,
-    result_of,
-    worst_share,
-)
 from goldenctl.diff.rope_tables import exact_tables
 from goldenctl.diff.scopes import (
     Stored,
@@ -37,9 +25,11 @@ from goldenctl.diff.scopes import (
     recorded_scores,
     stored_budget,
 )
-from goldenctl.diff.timing import step_times
+from goldenctl.diff.step_times import step_times
+from goldenctl.diff.sums import RowErrors
 from goldenctl.diff.tolerance import Check, Policy, Scores, check_limits, limits_for
 from goldenctl.diff.traced import computed_rows, for_report, trace_of, with_local
+from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError
 from goldenctl.golden.composed import (
     BOTH,
@@ -51,8 +41,6 @@ from goldenctl.golden.composed import (
     tap_of,
 )
 from goldenctl.golden.composed import ROLE as COMPOSED
-from goldenctl.golden.determinism import Determinism
-from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import (
     BUDGET_SCOPES,
@@ -60,6 +48,18 @@ from goldenctl.golden.schema import (
     TensorInfo,
     budget_path,
     short_name,
+)
+from goldenctl.records.determinism import Determinism
+from goldenctl.records.report import (
+    NOT_JUDGED,
+    PASSED,
+    Provenance,
+    Report,
+    SublayerResult,
+    TensorResult,
+    first_wrong,
+    result_of,
+    worst_share,
 )
 
 Progress = Callable[[int, int, str], None]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from goldenctl.diff.findings import Depth
-from goldenctl.diff.report import (
+from goldenctl.golden.composed import BOTH, is_composed
+from goldenctl.model.graph import CACHE_LINKS, Sublayer, own_name
+from goldenctl.records.findings import Depth
+from goldenctl.records.report import (
     NEUTRAL,
     NOT_JUDGED,
     PASSED,
@@ -15,8 +17,6 @@ from goldenctl.diff.report import (
     TensorResult,
     first_wrong,
 )
-from goldenctl.golden.composed import BOTH, is_composed
-from goldenctl.model.graph import CACHE_LINKS, Sublayer, own_name
 
 AMPLIFIES = 2.0
 """A sublayer that makes an inherited error at least this many times larger amplifies it."""

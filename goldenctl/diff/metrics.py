@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from goldenctl.diff import _kernel, _numpy
-from goldenctl.diff._partial import DTYPE_CODES, Array, Job, Partial, RowErrors, join
+from goldenctl.diff.sums import DTYPE_CODES, Array, Job, Partial, RowErrors, join
 
 __all__ = ["LogitMetrics", "Metrics", "RowErrors", "compiled", "score", "score_logits"]
 

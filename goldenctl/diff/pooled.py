@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from goldenctl.diff._partial import RowErrors
+from goldenctl.diff.sums import RowErrors
 from goldenctl.diff.tolerance import Check
 
 # What correct engines and alternatives used at most, over four families and three dtypes: 0.91,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from goldenctl.diff.further import NOT_OF_TOLERANCE
-from goldenctl.diff.report import (
+from goldenctl.diff.tolerance import Policy, Scores, check_limits, limits_for
+from goldenctl.golden.composed import scope_of
+from goldenctl.records.report import (
     BY_BUDGET,
     NOT_JUDGED,
     PASSED,
@@ -15,8 +17,6 @@ from goldenctl.diff.report import (
     first_wrong,
     worst_share,
 )
-from goldenctl.diff.tolerance import Policy, Scores, check_limits, limits_for
-from goldenctl.golden.composed import scope_of
 
 FINAL = ("check", "selftest")
 """Commands whose verdict is of more than the tensors that their report holds."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from goldenctl.golden.dtypes import DTYPES
+from goldenctl.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import TensorInfo
 from goldenctl.model.graph import recorded_path

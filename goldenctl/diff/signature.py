@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from goldenctl.golden.dtypes import DTYPES
+from goldenctl.dtypes import DTYPES
 
 Values = NDArray[np.float64]
 Test = Callable[[Values, Values, float, tuple[str, ...]], str]

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from goldenctl.diff._partial import RowErrors
 from goldenctl.diff.budget import Budget, row_limits
 from goldenctl.diff.finite import finite_rows
 from goldenctl.diff.metrics import score
 from goldenctl.diff.padding import Padding, padding_of
-from goldenctl.golden.dtypes import DTYPES
+from goldenctl.diff.sums import RowErrors
+from goldenctl.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import BUDGET_SCOPES, TensorInfo, budget_path
 from goldenctl.golden.sketch import Sketch, sketch_of

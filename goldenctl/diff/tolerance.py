@@ -12,9 +12,9 @@ from typing import NamedTuple
 import msgspec
 
 from goldenctl.diff.metrics import Metrics
+from goldenctl.dtypes import DTYPES
 from goldenctl.errors import UsageError, why_no_file
-from goldenctl.golden.dtypes import DTYPES
-from goldenctl.golden.policy import Limits, Policy
+from goldenctl.records.policy import Limits, Policy
 
 __all__ = [
     "CLASSIC",

@@ -18,11 +18,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError
 from goldenctl.exchange import catalog as catalogs
 from goldenctl.exchange.catalog import Catalog, Tensor
 from goldenctl.golden.allocate import LIBVER, hdf5_type, set_attributes
-from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.isolate import Refused, Worker, isolated
 from goldenctl.golden.schema import ARCHIVE_FORMAT

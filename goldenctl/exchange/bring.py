@@ -12,13 +12,13 @@ import msgspec
 import numpy as np
 
 from goldenctl.atomic import write_whole
+from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError
 from goldenctl.exchange.assign import Assignment
 from goldenctl.exchange.catalog import Catalog, sublayer_infos
 from goldenctl.exchange.catalog import Tensor as CatalogTensor
 from goldenctl.exchange.fit import Fit, convert
 from goldenctl.exchange.namemap import NameMap, encode
-from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import SublayerInfo, TensorSpec
 from goldenctl.golden.times import Times, times_path

@@ -14,10 +14,9 @@ from typing import Any
 
 import msgspec
 
+from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError
-from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
-from goldenctl.golden.recipe_keys import read_recipe
 from goldenctl.golden.schema import (
     KINDS,
     ROLES,
@@ -26,6 +25,7 @@ from goldenctl.golden.schema import (
     TensorSpec,
     content_digest,
 )
+from goldenctl.golden.untrusted_recipe import read_recipe
 
 CATALOG_VERSION = 1
 LIMIT_BYTES = 64 << 20

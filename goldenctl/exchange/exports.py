@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError
 from goldenctl.exchange import archive, npz, safetensors
 from goldenctl.exchange import catalog as catalogs
 from goldenctl.exchange.catalog import Catalog, Tensor
 from goldenctl.exchange.dump import read_dump
 from goldenctl.exchange.dump_numpy import npz_member
-from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.schema import HDF5_MAGIC
 from goldenctl.model.safetensors_header import read_metadata
 

@@ -10,10 +10,10 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError, UsageError
 from goldenctl.exchange.dump_tensor import DumpTensor
 from goldenctl.exchange.namemap import Entry, product
-from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.schema import TensorInfo
 
 Sizes = Mapping[str, int]

@@ -21,18 +21,18 @@ from numpy.typing import NDArray
 from goldenctl.diff.budget import Budget, row_limits
 from goldenctl.diff.judge import compare
 from goldenctl.diff.tolerance import default_policy, limits_for
+from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError, MissingError, UsageError
 from goldenctl.exchange.gguf import UInt64, Value
-from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.schema import BUDGET_SCOPES, TensorInfo, paths_so_far, short_name
 from goldenctl.model import graph
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Op, Sublayer
+from goldenctl.ops.launches import LOWERINGS
+from goldenctl.ops.plan import PlanOp, View, contiguous
 from goldenctl.replay.bind import choose_sublayers
-from goldenctl.replay.lower import LOWERINGS
-from goldenctl.replay.plan import PlanOp, View, contiguous
 
 # What infiniop-test calls each launch, its arguments, and its output.
 _TESTS = {

@@ -17,9 +17,9 @@ from typing import Literal
 
 import msgspec
 
+from goldenctl.dtypes import FLOAT_DTYPES
 from goldenctl.errors import UsageError
 from goldenctl.exchange.select import dotted_name
-from goldenctl.golden.dtypes import FLOAT_DTYPES
 from goldenctl.golden.schema import TensorInfo
 
 MAP_VERSION = 1

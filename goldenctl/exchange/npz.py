@@ -14,9 +14,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from goldenctl.dtypes import DTYPES
 from goldenctl.exchange import catalog as catalogs
 from goldenctl.exchange.catalog import Catalog, Tensor
-from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 
 CATALOG = "goldenctl.json"

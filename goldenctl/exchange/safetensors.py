@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from goldenctl.dtypes import DTYPES
 from goldenctl.exchange import catalog as catalogs
 from goldenctl.exchange.catalog import Catalog, Tensor
-from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 
 CATALOG = "goldenctl.catalog"

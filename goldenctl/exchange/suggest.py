@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from msgspec.structs import replace
 
+from goldenctl.dtypes import DTYPES
 from goldenctl.errors import GoldenctlError, printable
 from goldenctl.exchange.assign import fits_of, names_of
 from goldenctl.exchange.candidates import Candidates
@@ -22,7 +23,6 @@ from goldenctl.exchange.fit import case_sizes
 from goldenctl.exchange.namemap import MAP_VERSION, Entry, NameMap, encode, quoted
 from goldenctl.exchange.near import likely_cause, shown
 from goldenctl.exchange.select import dotted_name
-from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import TensorInfo
 

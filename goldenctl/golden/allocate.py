@@ -14,9 +14,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError
 from goldenctl.golden import schema
-from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.schema import TensorSpec
 
 LIBVER = ("v110", "v110")

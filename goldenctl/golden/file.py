@@ -18,14 +18,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError, UsageError, why_no_file
 from goldenctl.golden import schema
-from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.hdf5 import Attributes, Dataset, Tree, read_root, read_tree
 from goldenctl.golden.isolate import Refused
-from goldenctl.golden.recipe_keys import RecipeObject, read_recipe
 from goldenctl.golden.schema import SublayerInfo, TensorInfo, content_digest, metadata_digest
 from goldenctl.golden.times import read_times
+from goldenctl.golden.untrusted_recipe import RecipeObject, read_recipe
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.jsonfile import parse_object
 from goldenctl.threads import map_in_order

@@ -16,8 +16,8 @@ import h5py
 import msgspec
 import numpy as np
 
+from goldenctl.dtypes import DTYPES
 from goldenctl.golden.allocate import hdf5_type
-from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.isolate import Worker, isolated
 
 Attributes = dict[str, str | int]

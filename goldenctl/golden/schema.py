@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError
-from goldenctl.golden.dtypes import DTYPES
 
 FORMAT = "goldenctl"
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"

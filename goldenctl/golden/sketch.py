@@ -24,8 +24,8 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
+from goldenctl.dtypes import DTYPES
 from goldenctl.golden.count_sketch import BUCKETS, Count, Doubles, NonFinite, fold
-from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.schema import BUDGET_SCOPES
 
 SKETCH_VERSION = 1

@@ -173,7 +173,7 @@ def current_version(golden_set: GoldenSet) -> int:
     Raises MissingError when the set is empty, DamagedError when its manifest is damaged.
     """
     if golden_set.manifest_path.is_file():
-        from goldenctl.golden.manifest import load_manifest
+        from goldenctl.sets.manifest import load_manifest
 
         return load_manifest(golden_set).version
     return newest_version(golden_set)

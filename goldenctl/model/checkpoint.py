@@ -11,8 +11,8 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError, MissingError, UsageError
-from goldenctl.golden.dtypes import DTYPES
 from goldenctl.model.config import ModelConfig, load_config
 from goldenctl.model.fields import show
 from goldenctl.model.fingerprint import fingerprint

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from goldenctl.golden.dtypes import DType
+from goldenctl.dtypes import DType
 
 SHARD_BYTES = 512 << 20
 ALIGNMENT_BYTES = 64

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from goldenctl.atomic import whole_folder
+from goldenctl.dtypes import DTYPES, DType
 from goldenctl.errors import UsageError
-from goldenctl.golden.dtypes import DTYPES, DType
 from goldenctl.model.byte_tokenizer import byte_tokenizer
 from goldenctl.model.config import WEIGHT_DTYPES, ModelConfig
 from goldenctl.model.names import parameter_shapes

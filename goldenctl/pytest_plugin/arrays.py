@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from goldenctl.golden.dtypes import DTYPES
+from goldenctl.dtypes import DTYPES
 
 Array = NDArray[Any]
 # torch's types that NumPy has not, by the integers whose bits they share.

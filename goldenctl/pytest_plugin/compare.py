@@ -9,7 +9,7 @@ import numpy as np
 
 from goldenctl.diff.metrics import Metrics, score
 from goldenctl.diff.tolerance import Check, check_limits
-from goldenctl.golden.dtypes import DTYPES
+from goldenctl.dtypes import DTYPES
 from goldenctl.pytest_plugin.arrays import Array
 from goldenctl.pytest_plugin.tolerance import Allowed
 

@@ -18,12 +18,12 @@ import numpy as np
 from goldenctl.atomic import cannot_write, write_whole
 from goldenctl.errors import DamagedError
 from goldenctl.golden.file import GoldenFile, open_golden
-from goldenctl.golden.manifest import Digest, Name, Shape
 from goldenctl.golden.schema import TensorSpec
 from goldenctl.golden.sketch import Sketch, sketch_of
 from goldenctl.golden.times import times_path
 from goldenctl.golden.writer import GoldenWriter
 from goldenctl.pytest_plugin.arrays import Array
+from goldenctl.sets.manifest import Digest, Name, Shape
 
 _FORMAT = "goldenctl-sketches"
 _LIMIT_BYTES = 64 << 20

@@ -11,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 
 from goldenctl.diff.by_sketch import SketchScorer
-from goldenctl.diff.report import NEUTRAL
 from goldenctl.errors import DamagedError
 from goldenctl.golden.schema import TensorInfo
 from goldenctl.golden.sketch import sketch_of
@@ -28,6 +27,7 @@ from goldenctl.pytest_plugin.files import (
 )
 from goldenctl.pytest_plugin.tally import Tally
 from goldenctl.pytest_plugin.tolerance import Allowed
+from goldenctl.records.report import NEUTRAL
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*")
 

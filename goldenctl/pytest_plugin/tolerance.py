@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from goldenctl.diff.tolerance import Limits, Policy, default_policy
-from goldenctl.golden.dtypes import DTYPES
+from goldenctl.dtypes import DTYPES
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from goldenctl.diff._partial import RowErrors
 from goldenctl.diff.budget import Budget, check_budget
 from goldenctl.diff.pooled import BEHIND_FLOAT16
 from goldenctl.diff.structure import Local
+from goldenctl.diff.sums import RowErrors
 from goldenctl.golden.layout import oracle_dtype
 from goldenctl.golden.schema import sublayer_path
 from goldenctl.golden.steps import Step, attention_mask, position_ids

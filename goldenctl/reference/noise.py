@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from goldenctl.golden.dtypes import DTYPES
+from goldenctl.dtypes import DTYPES
 from goldenctl.model.graph import Op
 
 # A uniform rounding error of one unit roundoff u has a standard deviation of u / sqrt(3).

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from goldenctl.dtypes import DTYPES
 from goldenctl.errors import GoldenctlError
-from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.steps import steps
 from goldenctl.model.case import Case

@@ -127,7 +127,7 @@ def _infinicore(root: Path | None, notify: Callable[[str], None]) -> Backend:
 
 def _torch() -> Backend:
     require_torch("backend torch")
-    command = (sys.executable, "-m", "goldenctl.replay.torch_backend")
+    command = (sys.executable, "-m", "goldenctl.reference.torch_backend")
     return Backend("torch", command, {"name": "torch"})
 
 

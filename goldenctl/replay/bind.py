@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from goldenctl.dtypes import DTYPES
 from goldenctl.errors import UsageError
 from goldenctl.golden.composed import BOTH, ROLE, composed_name, leaving
-from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.layout import Layout
 from goldenctl.golden.schema import (
@@ -27,9 +27,8 @@ from goldenctl.model import graph
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Op, Sublayer
-from goldenctl.replay.derived import derived_table, is_derived
-from goldenctl.replay.lower import LOWERINGS
-from goldenctl.replay.plan import (
+from goldenctl.ops.launches import LOWERINGS
+from goldenctl.ops.plan import (
     File,
     Load,
     Part,
@@ -39,6 +38,7 @@ from goldenctl.replay.plan import (
     SublayerBuilder,
     View,
 )
+from goldenctl.replay.derived import derived_table, is_derived
 from goldenctl.replay.walk import Walk
 
 # Computes a faulty op: (path of the sublayer, sublayer, op) -> its output.

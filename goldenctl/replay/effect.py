@@ -9,10 +9,10 @@ from pathlib import Path
 
 from goldenctl.errors import UsageError
 from goldenctl.golden.file import GoldenFile, open_golden
+from goldenctl.ops.faults import Context, Injection, injected_into
 from goldenctl.replay.backend import Backend
 from goldenctl.replay.bind import choose_sublayers
-from goldenctl.replay.faults import Context, Injection, injected_into
-from goldenctl.replay.replay import Options, open_source, replay
+from goldenctl.replay.run import Options, open_source, replay
 
 _FAILED = "failed"
 

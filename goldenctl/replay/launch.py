@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from goldenctl.golden.composed import owner, tap_of
-from goldenctl.golden.determinism import Determinism
 from goldenctl.golden.journal import Journal
 from goldenctl.golden.writer import GoldenWriter
+from goldenctl.ops.plan import Plan
+from goldenctl.records.determinism import Determinism
 from goldenctl.replay.backend import Backend
-from goldenctl.replay.order import (
+from goldenctl.replay.determinism import (
     COMPUTED,
     POISONS,
     Condition,
@@ -24,9 +25,8 @@ from goldenctl.replay.order import (
     failure_signature,
     findings,
 )
-from goldenctl.replay.plan import Plan
-from goldenctl.replay.runner import Execution, Finished, Outcome, accepts, execute
 from goldenctl.replay.share import shares_of, thread_share
+from goldenctl.replay.supervise import Execution, Finished, Outcome, accepts, execute
 
 Progress = Callable[[int, int, str], None]
 

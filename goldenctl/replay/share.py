@@ -8,10 +8,10 @@ import os
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
+from goldenctl.dtypes import DTYPES
 from goldenctl.errors import UsageError
-from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.schema import short_name
-from goldenctl.replay.plan import Plan, PlanOp, PlanSublayer
+from goldenctl.ops.plan import Plan, PlanOp, PlanSublayer
 
 # Guards around a tensor and what is staged between a file and the device (goldenctl-harness).
 _GUARD_BYTES = 512

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from goldenctl.dtypes import DTYPES
 from goldenctl.golden.composed import plain_name
-from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.writer import GoldenWriter
 

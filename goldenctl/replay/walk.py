@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from goldenctl.golden.composed import FOLDER
 from goldenctl.model.graph import Op, Sublayer
-from goldenctl.replay.plan import SublayerBuilder, View
+from goldenctl.ops.plan import SublayerBuilder, View
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from goldenctl.diff.findings import Culprit
-from goldenctl.diff.report import BY_BUDGET, CRASHED, WARN_SHARE, Report, TensorResult, worst_share
-from goldenctl.diff.selftest import LEAST_CAUGHT, LEAST_LOCATED, LEAST_NAMED, Selftest
+from goldenctl.records.findings import Culprit
+from goldenctl.records.report import (
+    BY_BUDGET,
+    CRASHED,
+    WARN_SHARE,
+    Report,
+    TensorResult,
+    worst_share,
+)
+from goldenctl.records.trials import LEAST_CAUGHT, LEAST_LOCATED, LEAST_NAMED, Selftest
 from goldenctl.report.structure import headline, structure
 from goldenctl.report.uncompared import silence
 from goldenctl.report.words import (

@@ -8,10 +8,10 @@ from rich.table import Table
 
 from goldenctl.errors import printable
 from goldenctl.golden.schema import short_name
-from goldenctl.replay.bench import Bench, Comparison, Result, Spread
 from goldenctl.report.console_parts import make_console
 from goldenctl.report.units import factor, per_second
 from goldenctl.report.words import duration, plural
+from goldenctl.studies.bench import Bench, Comparison, Result, Spread
 
 _MANY = 6
 

@@ -8,8 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from goldenctl.diff.checks import CheckStep
 from goldenctl.errors import printable
+from goldenctl.records.checks import CheckStep
 from goldenctl.report.console_parts import clean
 from goldenctl.report.uncompared import unchecked
 from goldenctl.report.words import percent, plural

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from goldenctl.diff.report import Provenance, Report
 from goldenctl.golden.schema import short_name
+from goldenctl.records.report import Provenance, Report
 from goldenctl.report.answers import first_culprit
 
 _OF_STEPS = ("decode", "force_tokens", "prefill_chunk")  # of a case in a recipe

@@ -12,7 +12,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from goldenctl.diff.report import (
+from goldenctl.errors import printable
+from goldenctl.golden.schema import short_name
+from goldenctl.records.report import (
     BY_BUDGET,
     CRASHED,
     NEUTRAL,
@@ -23,8 +25,6 @@ from goldenctl.diff.report import (
     TensorResult,
     worst_share,
 )
-from goldenctl.errors import printable
-from goldenctl.golden.schema import short_name
 from goldenctl.report.answers import HARDLY, UNTOLD
 from goldenctl.report.check import check_view
 from goldenctl.report.console_blame import findings_view

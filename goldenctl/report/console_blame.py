@@ -9,9 +9,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from goldenctl.diff.findings import Depth, Findings, Graft
-from goldenctl.diff.report import Report
 from goldenctl.errors import printable
+from goldenctl.records.findings import Depth, Findings, Graft
+from goldenctl.records.report import Report
 from goldenctl.report.answers import main_group
 from goldenctl.report.console_parts import clean, indented
 from goldenctl.report.uncompared import not_compared

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from goldenctl.diff.selftest import Selftest
+from goldenctl.records.trials import Selftest
 from goldenctl.report.console_parts import clean, indented
 
 _SHOWN = 10

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from goldenctl.diff.metrics import LogitMetrics, Metrics
-from goldenctl.diff.report import Report, TensorResult
-from goldenctl.diff.selftest import Selftest
 from goldenctl.errors import printable
+from goldenctl.records.report import Report, TensorResult
+from goldenctl.records.trials import Selftest
 from goldenctl.report.words import labels_of
 
 _TENSOR = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from goldenctl.golden.determinism import Determinism
 from goldenctl.golden.schema import short_name
+from goldenctl.records.determinism import Determinism
 from goldenctl.report.console_parts import clean
 
 

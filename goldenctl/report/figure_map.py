@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from goldenctl.diff.report import NEUTRAL, Report, SublayerResult, TensorResult
 from goldenctl.golden.schema import short_name
+from goldenctl.records.report import NEUTRAL, Report, SublayerResult, TensorResult
 from goldenctl.report.palette import LEVELS, WORST_LEVEL, tensor_level
 from goldenctl.report.svg import Figure, label, number, tag, text_of
 from goldenctl.report.words import Places, group_of, percent, plural

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from statistics import NormalDist
 
 from goldenctl.diff.pictures import Histogram, Picture, Strip, probabilities
-from goldenctl.diff.report import Report, SublayerResult
 from goldenctl.golden.schema import short_name
+from goldenctl.records.report import Report, SublayerResult
 from goldenctl.report.palette import level
 from goldenctl.report.svg import (
     LEFT,

@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from goldenctl.errors import GoldenctlError, printable
-from goldenctl.golden.manifest import Manifest, load_manifest
 from goldenctl.golden.recipe import Recipe
 from goldenctl.golden.store import GoldenSet
 from goldenctl.report.units import human_bytes
 from goldenctl.report.words import plural
+from goldenctl.sets.manifest import Manifest, load_manifest
 
 _DIGEST = 12
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 
 from goldenctl import __version__
-from goldenctl.diff.report import Report
+from goldenctl.records.report import Report
 from goldenctl.report import (
     html_course,
     html_matrix,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from goldenctl.diff.report import Report
+from goldenctl.records.report import Report
 from goldenctl.report.answers import main_group
 from goldenctl.report.console_blame import graft_line
 from goldenctl.report.figures import depth, op_times

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from goldenctl.diff.report import Report
+from goldenctl.records.report import Report
 from goldenctl.report.commands import compare_all
 from goldenctl.report.html_parts import Section, command, escape, facts, mark, rows
 from goldenctl.report.matrix import HINT, Cell, lines, matrix_rows

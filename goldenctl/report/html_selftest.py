@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from goldenctl.diff.selftest import Selftest
+from goldenctl.records.trials import Selftest
 from goldenctl.report.html_parts import Section, escape, rows
 from goldenctl.report.svg import tag
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from goldenctl.diff.report import Report
+from goldenctl.records.report import Report
 from goldenctl.report.html_parts import Section, escape, rows
 from goldenctl.report.structure import by_themselves, structure
 

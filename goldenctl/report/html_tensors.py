@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from goldenctl.diff.findings import Culprit
 from goldenctl.diff.pictures import Picture
-from goldenctl.diff.report import CRASHED, NEUTRAL, PASSED, Report, TensorResult, worst_share
+from goldenctl.records.findings import Culprit
+from goldenctl.records.report import CRASHED, NEUTRAL, PASSED, Report, TensorResult, worst_share
 from goldenctl.report import figures
 from goldenctl.report.answers import first_culprit, main_group
 from goldenctl.report.figure_map import KEY, labels_in_sight, layer_map

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree as ET
 
-from goldenctl.diff.checks import CheckStep
 from goldenctl.diff.finite import NO_REFERENCE
-from goldenctl.diff.report import NEUTRAL, Report, SublayerResult, TensorResult
-from goldenctl.diff.selftest import Selftest
+from goldenctl.records.checks import CheckStep
+from goldenctl.records.report import NEUTRAL, Report, SublayerResult, TensorResult
+from goldenctl.records.trials import Selftest
 from goldenctl.report.answers import answers
 from goldenctl.report.notes import note_lines
 from goldenctl.report.uncompared import uncompared

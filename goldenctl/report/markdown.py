@@ -9,10 +9,10 @@ from pathlib import Path
 
 from rich.text import Text
 
-from goldenctl.diff.checks import CheckStep
-from goldenctl.diff.report import NEUTRAL, Report, SublayerResult, TensorResult
-from goldenctl.diff.selftest import Selftest
 from goldenctl.errors import UsageError, printable
+from goldenctl.records.checks import CheckStep
+from goldenctl.records.report import NEUTRAL, Report, SublayerResult, TensorResult
+from goldenctl.records.trials import Selftest
 from goldenctl.report.answers import Answers, answers
 from goldenctl.report.commands import commands
 from goldenctl.report.determinism import lines

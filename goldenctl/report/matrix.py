@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from goldenctl.diff.report import PASSED, Report, SublayerResult, worst_share
 from goldenctl.errors import printable
+from goldenctl.records.report import PASSED, Report, SublayerResult, worst_share
 from goldenctl.report.console_parts import make_console
 from goldenctl.report.console_table import Row, SublayerTable
 from goldenctl.report.structure import structure

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from goldenctl.diff.report import Report, TensorResult
 from goldenctl.errors import printable
+from goldenctl.records.report import Report, TensorResult
 from goldenctl.report.units import plural
 from goldenctl.report.words import Places
 

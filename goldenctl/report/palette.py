@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 
-from goldenctl.diff.report import NEUTRAL, WARN_SHARE, TensorResult
+from goldenctl.records.report import NEUTRAL, WARN_SHARE, TensorResult
 
 # name: (light, dark)
 _COLOURS = {

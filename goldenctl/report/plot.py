@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from goldenctl.diff.report import Report
 from goldenctl.errors import MissingError
+from goldenctl.records.report import Report
 from goldenctl.report import figures
 from goldenctl.report.answers import main_group
 from goldenctl.report.figure_map import layer_map

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from goldenctl.diff.report import Provenance, Report
+from goldenctl.records.report import Provenance, Report
 
 Pairs = list[tuple[str, str]]
 _MOST_TEXT = 300

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from goldenctl.diff.report import Report, TensorResult
 from goldenctl.diff.structure import Merged, merged
 from goldenctl.golden.schema import short_name
+from goldenctl.records.report import Report, TensorResult
 from goldenctl.report.units import plural
 from goldenctl.report.words import groups_of
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from goldenctl.diff.report import Report
-from goldenctl.diff.timing import StepTime
+from goldenctl.diff.step_times import StepTime
+from goldenctl.records.report import Report
 from goldenctl.report.units import per_second
 from goldenctl.report.words import duration, plural, ratio, sides_of
 

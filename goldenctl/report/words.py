@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from goldenctl.diff.findings import Culprit
 from goldenctl.diff.metrics import Metrics
-from goldenctl.diff.report import NEUTRAL, NOT_JUDGED, Report, SublayerResult, TensorResult
 from goldenctl.errors import printable
 from goldenctl.golden.schema import short_name
+from goldenctl.records.findings import Culprit
+from goldenctl.records.report import NEUTRAL, NOT_JUDGED, Report, SublayerResult, TensorResult
 from goldenctl.report.units import factor, human_ns
 from goldenctl.report.units import plural as plural
 

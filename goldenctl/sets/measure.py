@@ -9,9 +9,9 @@ from goldenctl.diff.metrics import score
 from goldenctl.diff.padding import padding_of
 from goldenctl.diff.sketches import sketch_tensor, sketch_values
 from goldenctl.golden.file import GoldenFile
-from goldenctl.golden.manifest import Manifest
 from goldenctl.golden.schema import TensorInfo
 from goldenctl.golden.sketch import distance
+from goldenctl.sets.manifest import Manifest
 from goldenctl.sets.truth import Yardsticks, budget_factor, one_truth
 
 

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from goldenctl.atomic import write_whole
-from goldenctl.diff.against_manifest import compare_with_manifest, described
 from goldenctl.diff.judge import compare
 from goldenctl.diff.tolerance import default_policy
 from goldenctl.errors import DamagedError
 from goldenctl.golden.file import GoldenFile, open_golden
-from goldenctl.golden.manifest import Manifest, dump_manifest, ignorable, load_manifest, sha256_text
-from goldenctl.golden.policy import Policy
 from goldenctl.golden.store import GoldenSet
 from goldenctl.golden.times import times_path
+from goldenctl.records.policy import Policy
+from goldenctl.sets.against_manifest import compare_with_manifest, described
 from goldenctl.sets.describe import Description, describe, file_digest
 from goldenctl.sets.environment import differences, full_recipe
+from goldenctl.sets.manifest import Manifest, dump_manifest, ignorable, load_manifest, sha256_text
 from goldenctl.sets.measure import ByBytes, ByManifest
 from goldenctl.sets.triage import Measure, Triage, triage
 

@@ -12,11 +12,11 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-from goldenctl.diff.report import Report, TensorResult
 from goldenctl.diff.tolerance import default_policy, limits_for
-from goldenctl.golden.dtypes import DTYPES
+from goldenctl.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import TensorInfo
+from goldenctl.records.report import Report, TensorResult
 from goldenctl.sets.truth import Yardsticks
 
 SAME, WITHIN, CLOSER, CHANGED = "same", "within", "closer", "changed"

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from goldenctl.diff._partial import RowErrors
 from goldenctl.diff.budget import Budget
 from goldenctl.diff.metrics import score
-from goldenctl.golden.dtypes import DTYPES
+from goldenctl.diff.sums import RowErrors
+from goldenctl.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.layout import oracle_dtype
 from goldenctl.golden.schema import BUDGET_SCOPES, TensorInfo

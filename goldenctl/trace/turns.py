@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from goldenctl.golden.dtypes import DTYPES
+from goldenctl.dtypes import DTYPES
 from goldenctl.trace.args import inputs, named, outputs, scalar
 from goldenctl.trace.calls import Arg, Call
 from goldenctl.trace.memory import UNKNOWN, Tags

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from goldenctl.golden.dtypes import DTYPES
+from goldenctl.dtypes import DTYPES
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.safetensors_header import DTYPE_OF_TAG
 from goldenctl.trace.calls import Arg, Weight

@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from goldenctl.check import attest
 from goldenctl.golden.file import open_golden
-from goldenctl.golden.manifest import dump_manifest, read_manifest
+from goldenctl.sets.manifest import dump_manifest, read_manifest
+from goldenctl.studies import attestation as attest
 from tests.commands.conftest import Call
 from tests.commands.test_cli_imports import without
 

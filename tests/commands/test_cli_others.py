@@ -20,7 +20,7 @@ from goldenctl.golden.file import open_golden
 from goldenctl.golden.schema import short_name
 from goldenctl.infini.find import Install
 from goldenctl.model.presets import PRESETS
-from goldenctl.replay.faults import FAULTS
+from goldenctl.ops.faults import FAULTS
 
 
 def test_verify(call: Call, checkpoint: Path, harness: Path, tmp_path: Path) -> None:

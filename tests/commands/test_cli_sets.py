@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from ran import Call, contents
 
 from goldenctl.golden.file import open_golden
-from goldenctl.golden.manifest import dump_manifest, read_manifest
+from goldenctl.sets.manifest import dump_manifest, read_manifest
 
 TINY = "synth:tiny?seed=0"
 

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from goldenctl.diff.judge import compare
-from goldenctl.diff.report import Report
 from goldenctl.diff.tolerance import Policy, default_policy
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.schema import SublayerInfo, TensorSpec
 from goldenctl.golden.writer import GoldenWriter
+from goldenctl.records.report import Report
 
 Array = NDArray[Any]
 STEP = "cases/default/steps/00"

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from goldenctl.diff import _kernel
 from goldenctl.diff._numpy import score_range
-from goldenctl.diff._partial import ROW_SUMS, Array, Job, RowErrors
 from goldenctl.diff.bias import Bias, measure_bias
 from goldenctl.diff.metrics import score
-from goldenctl.golden.dtypes import DTYPES
+from goldenctl.diff.sums import ROW_SUMS, Array, Job, RowErrors
+from goldenctl.dtypes import DTYPES
 
 NAMES = ("float32", "bfloat16", "float16")
 SHAPE = (40, 256)  # 10,240 elements

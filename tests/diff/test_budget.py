@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from goldenctl.diff._partial import RowErrors
 from goldenctl.diff.budget import Budget, check_budget, row_limits
+from goldenctl.diff.sums import RowErrors
 
 Rows = NDArray[np.float64]
 WIDTH = 64

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from goldenctl.diff.facts import Broken, broken_fact
-from goldenctl.golden.dtypes import DTYPES
+from goldenctl.dtypes import DTYPES
 
 NAMES = ("float32", "bfloat16", "float16")
 

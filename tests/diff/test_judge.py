@@ -16,10 +16,10 @@ from pairs import ATTENTION, Q_PROJ, STEP, SUBLAYERS, Pair, float_type
 from goldenctl.diff.further import NOT_OF_TOLERANCE
 from goldenctl.diff.judge import compare
 from goldenctl.diff.rejudge import rejudge
-from goldenctl.diff.report import Report
 from goldenctl.diff.tolerance import CLASSIC, Limits, Policy, default_policy
 from goldenctl.errors import DamagedError, UsageError
 from goldenctl.golden.file import open_golden
+from goldenctl.records.report import Report
 
 HEAD = f"{STEP}/lm_head/output"
 EMBEDDING = f"{STEP}/embedding/output"

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from goldenctl.diff import _kernel, metrics
-from goldenctl.diff._partial import Partial, RowErrors
 from goldenctl.diff.metrics import score, score_logits
+from goldenctl.diff.sums import Partial, RowErrors
 
 Array = NDArray[Any]
 DTYPES = [np.dtype(t) for t in (np.float64, np.float32, ml_dtypes.bfloat16, np.float16)]

@@ -14,8 +14,8 @@ from goldenctl.diff.finite import NO_REFERENCE, compared
 from goldenctl.diff.illustrate import illustrate
 from goldenctl.diff.padding import Padding
 from goldenctl.diff.rejudge import rejudge
-from goldenctl.diff.report import Report, TensorResult
 from goldenctl.diff.tolerance import CLASSIC, default_policy
+from goldenctl.records.report import Report, TensorResult
 from goldenctl.report import csv as csv_report
 from goldenctl.report import html, junit, markdown
 from goldenctl.report.console import print_report

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from goldenctl.diff.judge import compare
 from goldenctl.diff.padding import padding_of
-from goldenctl.diff.report import TensorResult
 from goldenctl.diff.tolerance import default_policy
 from goldenctl.errors import DamagedError
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.schema import SublayerInfo, TensorSpec
 from goldenctl.golden.writer import GoldenWriter
+from goldenctl.records.report import TensorResult
 
 GROUP = "cases/a/steps/00/layers/00/attention"
 MASK = np.array([[0, 0, 1], [1, 1, 1]], np.int32)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from goldenctl.diff._partial import RowErrors
 from goldenctl.diff.budget import Budget, check_budget
 from goldenctl.diff.metrics import score
 from goldenctl.diff.pooled import USUAL, check_pooled
+from goldenctl.diff.sums import RowErrors
 
 ROWS, WIDTH = 64, 128
 

@@ -27,8 +27,8 @@ from goldenctl.diff.tolerance import (
     load_policy,
     scale_error,
 )
+from goldenctl.dtypes import DTYPES, FLOAT_DTYPES
 from goldenctl.errors import UsageError
-from goldenctl.golden.dtypes import DTYPES, FLOAT_DTYPES
 
 Array = NDArray[Any]
 OPS = ("rms_norm", "linear", "rope", "matmul_qk", "causal_softmax", "matmul_pv", "swiglu", "add")

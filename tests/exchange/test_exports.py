@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError, UsageError
 from goldenctl.exchange import catalog as catalogs
 from goldenctl.exchange.archive import chunk_shape, write_archive
@@ -23,7 +24,6 @@ from goldenctl.exchange.exports import open_export
 from goldenctl.exchange.npz import narrow, widen, write_npz
 from goldenctl.exchange.safetensors import write_safetensors
 from goldenctl.exchange.select import select
-from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.recipe import parse_recipe
 from goldenctl.golden.schema import TensorSpec

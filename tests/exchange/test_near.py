@@ -12,10 +12,10 @@ from engine import first_case
 from numpy.typing import NDArray
 
 from goldenctl.cli import run
-from goldenctl.diff.report import Report
 from goldenctl.exchange.dump import read_dump
 from goldenctl.exchange.suggest import listing, suggest
 from goldenctl.golden.file import GoldenFile
+from goldenctl.records.report import Report
 from goldenctl.report.json import load_report
 
 Goldens = Callable[[str], GoldenFile]

@@ -13,12 +13,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "integrity"))
 from goldenctl.errors import DamagedError, GoldenctlError
 from goldenctl.golden.file import open_golden
 from goldenctl.golden.journal import Journal
-from goldenctl.golden.manifest import dump_manifest, parse_manifest
-from goldenctl.golden.recipe_keys import read_recipe
 from goldenctl.golden.times import read_times
+from goldenctl.golden.untrusted_recipe import read_recipe
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.safetensors_header import parse_header
 from goldenctl.report.json import load_report, render
+from goldenctl.sets.manifest import dump_manifest, parse_manifest
 
 CONTENT = "ab" * 32
 CORPUS = Path(__file__).parent / "corpus"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from goldenctl.golden.dtypes import DTYPES
+from goldenctl.dtypes import DTYPES
 from goldenctl.golden.schema import SublayerInfo, TensorSpec
 from goldenctl.golden.writer import GoldenWriter
 

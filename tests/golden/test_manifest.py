@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from goldenctl.errors import DamagedError, UsageError
-from goldenctl.golden.manifest import (
+from goldenctl.golden.recipe import Recipe
+from goldenctl.records.policy import Limits, Policy
+from goldenctl.sets.manifest import (
     Manifest,
     Tensor,
     VersionEntry,
@@ -16,8 +18,6 @@ from goldenctl.golden.manifest import (
     ignorable,
     parse_manifest,
 )
-from goldenctl.golden.policy import Limits, Policy
-from goldenctl.golden.recipe import Recipe
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -129,6 +129,6 @@ def test_infinite_limits_are_refused() -> None:
 
 
 def test_a_manifest_that_nobody_could_read_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("goldenctl.golden.manifest.LIMIT_BYTES", 100)
+    monkeypatch.setattr("goldenctl.sets.manifest.LIMIT_BYTES", 100)
     with pytest.raises(UsageError, match=r"tiny: its manifest would have .* bytes for 1 tensors"):
         dump_manifest(manifest())

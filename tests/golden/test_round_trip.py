@@ -13,7 +13,7 @@ from golden_files import GROUP, IDS, OUTPUT, bits, small_file, spec, write_file
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from goldenctl.golden.dtypes import DTYPES
+from goldenctl.dtypes import DTYPES
 from goldenctl.golden.file import open_golden
 from goldenctl.golden.schema import ALIGNMENT_BYTES, SublayerInfo
 from goldenctl.golden.writer import GoldenWriter

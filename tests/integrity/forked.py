@@ -62,7 +62,7 @@ def warm_up() -> None:
     import goldenctl.golden.file
     import goldenctl.reference.record
     import goldenctl.replay.backend
-    import goldenctl.replay.replay  # noqa: F401
+    import goldenctl.replay.run  # noqa: F401
 
 
 def can_inject() -> bool:

@@ -13,8 +13,8 @@ from forked import run
 
 from goldenctl.errors import GoldenctlError, MissingError
 from goldenctl.golden.file import open_golden
-from goldenctl.golden.manifest import read_manifest
 from goldenctl.infini.find import find_install
+from goldenctl.sets.manifest import read_manifest
 
 SMALL = ["--layers", "0", "--taps", "sublayer", "--token-ids", "1", "--threads", "1"]
 STORE = ["--store", "store", "--part-size", "8KiB"]

@@ -16,13 +16,13 @@ from goldenctl import cli
 from goldenctl.diff.judge import compare
 from goldenctl.diff.tolerance import default_policy
 from goldenctl.golden.file import GoldenFile, open_golden
-from goldenctl.golden.manifest import Manifest, dump_manifest, read_manifest
 from goldenctl.golden.recipe import Recipe
 from goldenctl.golden.schema import SublayerInfo, TensorSpec
 from goldenctl.golden.writer import GoldenWriter
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.synth import synth
 from goldenctl.sets.describe import tensor_entries, version_entry
+from goldenctl.sets.manifest import Manifest, dump_manifest, read_manifest
 
 STEP = "cases/a/steps/00"
 HIDDEN = ("batch", "token", "hidden")

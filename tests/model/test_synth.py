@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from goldenctl.dtypes import DTYPES
 from goldenctl.errors import UsageError
-from goldenctl.golden.dtypes import DTYPES
 from goldenctl.model import safetensors_write
 from goldenctl.model.byte_tokenizer import byte_tokenizer
 from goldenctl.model.checkpoint import Checkpoint

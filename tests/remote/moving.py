@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from goldenctl.diff.tolerance import default_policy
-from goldenctl.golden.manifest import Manifest, VersionEntry, dump_manifest, load_manifest
 from goldenctl.golden.recipe import Recipe
 from goldenctl.golden.store import GoldenSet
+from goldenctl.sets.manifest import Manifest, VersionEntry, dump_manifest, load_manifest
 
 Called = Callable[..., tuple[int, str, str]]
 MadeSet = Callable[..., GoldenSet]

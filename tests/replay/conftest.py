@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from goldenctl.cli import run
+from goldenctl.ops.plan import Plan, write_plan
 from goldenctl.replay import launch as launch_module
-from goldenctl.replay.plan import Plan, write_plan
-from goldenctl.replay.runner import Execution, Outcome
+from goldenctl.replay.supervise import Execution, Outcome
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests share their cores
 
@@ -83,7 +83,7 @@ def golden_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 @pytest.fixture
 def torch_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let replays run the torch backend in this process, whatever backend they name."""
-    from goldenctl.replay import torch_backend
+    from goldenctl.reference import torch_backend
 
     def execute(_command: Any, plan: Plan, **_: Any) -> Execution:
         path = tmp_path / "plan.json"

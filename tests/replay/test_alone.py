@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from goldenctl.cli import run
-from goldenctl.diff.report import Report
 from goldenctl.diff.tolerance import default_policy
 from goldenctl.errors import UsageError
 from goldenctl.golden.file import GoldenFile, open_golden
-from goldenctl.replay.alone import alone_vs_batched, cut, rows_of
+from goldenctl.ops.faults import parse_injection
+from goldenctl.records.report import Report
 from goldenctl.replay.backend import Backend, open_backend
-from goldenctl.replay.faults import parse_injection
-from goldenctl.replay.replay import Options, replay
+from goldenctl.replay.run import Options, replay
+from goldenctl.studies.alone import alone_vs_batched, cut, rows_of
 
 NONE = Backend("none", ("none",), {"name": "none"})
 ROWS = ("--token-ids", "5,6,7,8,9", "--token-ids", "1,2", "--token-ids", "44", "--batch")

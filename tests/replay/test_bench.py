@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from goldenctl.cli import run
-from goldenctl.replay.bench import Spread, compared
 from goldenctl.report.units import per_second
+from goldenctl.studies.bench import Spread, compared
 
 _ENGINE = """#!{python}
 import json, random, sys

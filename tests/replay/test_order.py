@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from goldenctl.cli import run
-from goldenctl.golden.determinism import Finding
 from goldenctl.golden.file import open_golden
-from goldenctl.replay.order import (
+from goldenctl.records.determinism import Finding
+from goldenctl.replay.determinism import (
     NOISE,
     ORDER,
     OUT_OF_BOUNDS,

@@ -15,11 +15,11 @@ from goldenctl.cli import run
 from goldenctl.diff.judge import compare
 from goldenctl.diff.tolerance import default_policy
 from goldenctl.golden.file import GoldenFile, open_golden
+from goldenctl.ops.plan import Plan, PlanSublayer
 from goldenctl.replay import launch as launch_module
 from goldenctl.replay.backend import Backend, open_backend
-from goldenctl.replay.plan import Plan, PlanSublayer
-from goldenctl.replay.replay import Options, replay
-from goldenctl.replay.runner import Execution, Outcome
+from goldenctl.replay.run import Options, replay
+from goldenctl.replay.supervise import Execution, Outcome
 
 NONE = Backend("none", ("none",), {"name": "none"})
 # Two rows, prompt in two chunks, two tokens generated: steps of 3, 2, 1 and 1 tokens.

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
+from goldenctl.dtypes import DTYPES
 from goldenctl.errors import UsageError
-from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import open_golden
 from goldenctl.model.presets import PRESETS
+from goldenctl.ops.plan import Plan, View, contiguous, read_plan, write_plan
 from goldenctl.replay import launch as launch_module
 from goldenctl.replay.backend import Backend, parse_device
-from goldenctl.replay.plan import Plan, View, contiguous, read_plan, write_plan
-from goldenctl.replay.replay import Options, replay
-from goldenctl.replay.runner import Execution, Outcome
+from goldenctl.replay.run import Options, replay
+from goldenctl.replay.supervise import Execution, Outcome
 
 FAMILIES = [name for name in PRESETS if "tiny" in name]
 NONE = Backend("none", ("none",), {"name": "none"})

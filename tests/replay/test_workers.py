@@ -12,7 +12,7 @@ import pytest
 from goldenctl.cli import run
 from goldenctl.errors import UsageError
 from goldenctl.golden.file import open_golden
-from goldenctl.replay.plan import Load, Plan, PlanOp, PlanSublayer, Store, Tensor, View, contiguous
+from goldenctl.ops.plan import Load, Plan, PlanOp, PlanSublayer, Store, Tensor, View, contiguous
 from goldenctl.replay.share import shares_of, sublayer_bytes, thread_share
 
 

@@ -9,15 +9,15 @@ import numpy as np
 from msgspec.structs import replace
 
 from goldenctl.commands.reporting import Outputs, write_outputs
-from goldenctl.diff.checks import CheckStep
-from goldenctl.diff.findings import Cause, Culprit, Depth, Findings, Graft
 from goldenctl.diff.metrics import score, score_logits
 from goldenctl.diff.pictures import Picture, Scale, picture
-from goldenctl.diff.report import Provenance, Report, SublayerResult, TensorResult
-from goldenctl.diff.selftest import Selftest, Trial, Verdict
-from goldenctl.diff.timing import StepTime
+from goldenctl.diff.step_times import StepTime
 from goldenctl.diff.tolerance import Check
-from goldenctl.golden.determinism import Determinism, Finding
+from goldenctl.records.checks import CheckStep
+from goldenctl.records.determinism import Determinism, Finding
+from goldenctl.records.findings import Cause, Culprit, Depth, Findings, Graft
+from goldenctl.records.report import Provenance, Report, SublayerResult, TensorResult
+from goldenctl.records.trials import Selftest, Trial, Verdict
 
 STORED = Path(__file__).parent / "stored"
 """Reports of real runs: one from before findings and pictures were added, one of blame."""

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from reports import STORED, bad, checked, good, provenance, report, selftested, sublayer, tensor
 
 from goldenctl.cli import cli
-from goldenctl.diff.report import Report
+from goldenctl.records.report import Report
 from goldenctl.report.commands import commands
 from goldenctl.report.json import load_report
 

@@ -23,7 +23,7 @@ from reports import (
 )
 from rich.console import Console
 
-from goldenctl.diff.report import Report, SublayerResult
+from goldenctl.records.report import Report, SublayerResult
 from goldenctl.report import html, markdown
 from goldenctl.report.answers import UNTOLD, answers
 from goldenctl.report.console import print_report

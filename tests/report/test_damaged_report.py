@@ -14,8 +14,8 @@ import pytest
 from reports import EVERY, STORED
 from rich.console import Console
 
-from goldenctl.diff.report import Report
 from goldenctl.errors import GoldenctlError
+from goldenctl.records.report import Report
 from goldenctl.report import csv, html, junit, markdown, plot
 from goldenctl.report import json as json_report
 from goldenctl.report.console import view

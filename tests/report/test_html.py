@@ -13,8 +13,8 @@ from pages import Page
 from reports import EVERY, HOSTILE, STEP, STORED, blamed, good, pictured, report, sublayer, tensor
 
 from goldenctl.commands.reporting import Outputs, write_outputs
-from goldenctl.diff.report import Report
 from goldenctl.errors import printable
+from goldenctl.records.report import Report
 from goldenctl.report import html
 from goldenctl.report.html_tensors import MOST_TENSORS
 from goldenctl.report.json import load_report

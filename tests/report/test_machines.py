@@ -28,8 +28,8 @@ from reports import (
 )
 
 from goldenctl.commands.reporting import Outputs, write_outputs
-from goldenctl.diff.report import Report
 from goldenctl.errors import UsageError
+from goldenctl.records.report import Report
 from goldenctl.report import csv as csv_report
 from goldenctl.report import html, junit, markdown
 from goldenctl.report.json import load_report, to_json

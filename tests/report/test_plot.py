@@ -13,7 +13,7 @@ from reports import EVERY, STORED, blamed, report, save_report
 
 from goldenctl.cli import run
 from goldenctl.commands.plot import KINDS
-from goldenctl.diff.report import Report
+from goldenctl.records.report import Report
 from goldenctl.report import html, plot
 from goldenctl.report.json import load_report
 

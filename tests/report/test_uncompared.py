@@ -10,9 +10,9 @@ from msgspec.structs import replace
 from reports import STEP, checked, good, provenance, report, sublayer, tensor, unscored
 from rich.console import Console
 
-from goldenctl.diff.checks import CheckStep
-from goldenctl.diff.findings import Findings
-from goldenctl.diff.report import Report
+from goldenctl.records.checks import CheckStep
+from goldenctl.records.findings import Findings
+from goldenctl.records.report import Report
 from goldenctl.report import html, junit, markdown, matrix
 from goldenctl.report.console import print_report
 from goldenctl.report.json import render as render_json

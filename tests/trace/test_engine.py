@@ -10,10 +10,10 @@ import pytest
 from example_engine import MISTAKES, built, words
 
 from goldenctl.cli import run
-from goldenctl.diff.report import Report
 from goldenctl.infini.find import Install
 from goldenctl.model.presets import preset_config
 from goldenctl.model.synth import synth_config
+from goldenctl.records.report import Report
 from goldenctl.report.json import load_report
 
 TOKENS = (3, 22, 41, 60, 79)

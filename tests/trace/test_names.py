@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from goldenctl.diff.judge import compare
-from goldenctl.diff.report import Report
 from goldenctl.diff.tolerance import default_policy
 from goldenctl.errors import UsageError
 from goldenctl.golden.file import GoldenFile, open_golden
@@ -23,7 +22,8 @@ from goldenctl.model.case import Case
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import load_config
 from goldenctl.model.synth import synth
-from goldenctl.trace.blame import blame_run
+from goldenctl.records.report import Report
+from goldenctl.studies.trace_blame import blame_run
 from goldenctl.trace.calls import read_calls
 from goldenctl.trace.opmap import OpMap, load_map
 from goldenctl.trace.run import TraceOptions, TraceSummary, write_run

@@ -17,12 +17,12 @@ from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import ModelConfig, load_config
 from goldenctl.model.graph import Op, Sublayer
 from goldenctl.model.synth import synth
-from goldenctl.reference.diagnose import Diagnoser, Diagnosis
+from goldenctl.ops.faults import FAULTS, Context, faulty_op
 from goldenctl.reference.patch import Emulator
 from goldenctl.reference.record import Recording, record
 from goldenctl.replay.backend import Backend, open_backend
 from goldenctl.replay.bind import choose_sublayers
-from goldenctl.replay.faults import FAULTS, Context, faulty_op
+from goldenctl.studies.diagnose import Diagnoser, Diagnosis
 
 TOKENS = tuple(7 + 37 * i % 240 for i in range(12))
 

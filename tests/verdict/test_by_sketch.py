@@ -10,21 +10,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from goldenctl.diff.against_manifest import compare_with_manifest
 from goldenctl.diff.by_sketch import SketchScorer
 from goldenctl.diff.judge import compare
-from goldenctl.diff.report import TensorResult
 from goldenctl.diff.tolerance import Limits, Policy, default_policy
 from goldenctl.errors import DamagedError
 from goldenctl.golden.file import GoldenFile, open_golden
-from goldenctl.golden.manifest import Manifest, VersionEntry
 from goldenctl.golden.schema import TensorInfo
 from goldenctl.golden.sketch import Sketch, sketch_of
+from goldenctl.ops.faults import parse_injection
+from goldenctl.records.report import TensorResult
 from goldenctl.replay.backend import Backend
-from goldenctl.replay.faults import parse_injection
-from goldenctl.replay.replay import Options, replay
+from goldenctl.replay.run import Options, replay
+from goldenctl.sets.against_manifest import compare_with_manifest
 from goldenctl.sets.describe import tensor_entries
 from goldenctl.sets.environment import full_recipe
+from goldenctl.sets.manifest import Manifest, VersionEntry
 
 SHAPE = (1, 8, 64)
 WHERE = Path("manifest.json")

@@ -10,14 +10,14 @@ import pytest
 from numpy.typing import NDArray
 
 from goldenctl.cli import run
-from goldenctl.diff.report import Report
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.layout import Selection
 from goldenctl.model.case import Case
-from goldenctl.reference import selftest
+from goldenctl.ops.faults import FAULTS, Context, faulty_op
+from goldenctl.records.report import Report
 from goldenctl.replay.backend import Backend
-from goldenctl.replay.faults import FAULTS, Context, faulty_op
 from goldenctl.report.json import load_report
+from goldenctl.studies import selftest
 from tests.verdict.conftest import TOKENS, Bench, record_tiny
 
 PAST, OWN = 8, 4  # step 01 takes the last 4 of the prompt's 12 tokens

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from goldenctl.replay.faults import FAULTS, Context, faulty_op
+from goldenctl.ops.faults import FAULTS, Context, faulty_op
 from tests.verdict.conftest import Bench
 
 DTYPES = ("float32", "bfloat16")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from goldenctl.cli import run
-from goldenctl.diff.findings import EXPLAINS, Cause, Culprit, explanation
 from goldenctl.golden.file import GoldenFile
+from goldenctl.records.findings import EXPLAINS, Cause, Culprit, explanation
 from goldenctl.reference.patch import Emulator
 from tests.verdict.conftest import Bench, record_tiny
 

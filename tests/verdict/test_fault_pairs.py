@@ -17,9 +17,9 @@ from goldenctl.errors import UsageError
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.model.graph import decoder
 from goldenctl.model.presets import preset_config
+from goldenctl.ops.faults import FAULTS, Context, Injection, combined, faulty_op, inject
 from goldenctl.replay.backend import Backend
-from goldenctl.replay.faults import FAULTS, Context, Injection, combined, faulty_op, inject
-from goldenctl.replay.replay import Options, replay
+from goldenctl.replay.run import Options, replay
 from tests.verdict.conftest import Bench
 
 Q_ROPE = "layers.00.attention.q_rope"

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from goldenctl.cli import run
-from goldenctl.diff._partial import RowErrors
 from goldenctl.diff.budget import Budget, check_budget
 from goldenctl.diff.judge import compare
 from goldenctl.diff.metrics import score
-from goldenctl.diff.report import Report
 from goldenctl.diff.scopes import NO_FUSED_BUDGET, is_fused
+from goldenctl.diff.sums import RowErrors
 from goldenctl.diff.tolerance import default_policy
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.layout import Selection
+from goldenctl.records.report import Report
 from goldenctl.replay.backend import open_backend
-from goldenctl.replay.replay import Options, replay
+from goldenctl.replay.run import Options, replay
 from tests.verdict.conftest import record_tiny
 
 DTYPES = ("float32", "bfloat16", "float16")

@@ -9,13 +9,13 @@ import pytest
 
 from goldenctl.diff.judge import compare
 from goldenctl.diff.localize import culprits, depths
-from goldenctl.diff.report import Report
 from goldenctl.diff.tolerance import default_policy
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.schema import short_name
+from goldenctl.ops.faults import parse_injection
+from goldenctl.records.report import Report
 from goldenctl.replay.backend import Backend
-from goldenctl.replay.faults import parse_injection
-from goldenctl.replay.replay import Options, replay
+from goldenctl.replay.run import Options, replay
 from tests.verdict.conftest import Bench
 
 Replayed = Callable[..., Report]

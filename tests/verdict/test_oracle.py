@@ -12,16 +12,16 @@ import torch
 from numpy.typing import NDArray
 
 from goldenctl.cli import run
-from goldenctl.diff._partial import RowErrors
 from goldenctl.diff.budget import Budget, check_budget
 from goldenctl.diff.judge import compare
 from goldenctl.diff.metrics import score
+from goldenctl.diff.sums import RowErrors
 from goldenctl.diff.tolerance import default_policy
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import BUDGET_SCOPES, BUDGET_STATISTICS
 from goldenctl.model.graph import Op
-from goldenctl.reference.alternatives import ALTERNATIVES
 from goldenctl.reference.twins import TWINS, floors
+from goldenctl.studies.alternatives import ALTERNATIVES
 from tests.verdict.conftest import Bench, record_tiny
 
 Values = NDArray[np.float64]

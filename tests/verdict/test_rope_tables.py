@@ -13,9 +13,9 @@ from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.model.case import Case
 from goldenctl.model.config import load_config
 from goldenctl.model.rope import exact_rope_tables, rope_tables
+from goldenctl.ops.faults import parse_injection
 from goldenctl.replay.backend import Backend
-from goldenctl.replay.faults import parse_injection
-from goldenctl.replay.replay import Options, replay
+from goldenctl.replay.run import Options, replay
 from tests.verdict.conftest import TOKENS, Bench, record_tiny
 
 # Far from the first position angles are large, and so is what float32 loses of them.

@@ -9,13 +9,13 @@ import pytest
 
 from goldenctl.cli import run
 from goldenctl.diff import budget
-from goldenctl.diff.selftest import LEAST_CAUGHT, LEAST_LOCATED, LEAST_NAMED, Selftest
 from goldenctl.errors import UsageError
 from goldenctl.golden.file import GoldenFile
-from goldenctl.reference import selftest
-from goldenctl.reference.selftest import spread
+from goldenctl.ops.faults import FAULTS
+from goldenctl.records.trials import LEAST_CAUGHT, LEAST_LOCATED, LEAST_NAMED, Selftest
 from goldenctl.replay.backend import Backend
-from goldenctl.replay.faults import FAULTS
+from goldenctl.studies import selftest
+from goldenctl.studies.selftest import spread
 
 LAYERS = frozenset({1})
 DTYPES = ("float32", "bfloat16")

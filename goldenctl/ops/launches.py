@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from goldenctl.replay.plan import Lowering, PlanOp, View
+from goldenctl.ops.plan import Lowering, PlanOp, View
 
 Views = tuple[View, ...]
 Attrs = Mapping[str, Any]

@@ -11,15 +11,15 @@ import msgspec
 from goldenctl.diff.by_sketch import SketchScorer
 from goldenctl.diff.judge import compare
 from goldenctl.diff.padding import padding_by_recipe, recipe_masks
-from goldenctl.diff.report import Report, TensorResult
 from goldenctl.diff.sketches import sketch_values
 from goldenctl.diff.tolerance import Policy
-from goldenctl.golden.dtypes import DTYPES
+from goldenctl.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
-from goldenctl.golden.manifest import Manifest, Tensor
-from goldenctl.golden.recipe_keys import RecipeObject
 from goldenctl.golden.schema import FORMAT_VERSION, SublayerInfo, TensorInfo
 from goldenctl.golden.sketch import Sketch
+from goldenctl.golden.untrusted_recipe import RecipeObject
+from goldenctl.records.report import Report, TensorResult
+from goldenctl.sets.manifest import Manifest, Tensor
 
 
 def compare_with_manifest(

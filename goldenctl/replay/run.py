@@ -14,10 +14,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError, UsageError, require_torch
 from goldenctl.golden.composed import BOTH, default_mode, plain_tap
-from goldenctl.golden.determinism import Determinism
-from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.journal import Journal
 from goldenctl.golden.schema import SublayerInfo, short_name
@@ -25,6 +24,9 @@ from goldenctl.golden.times import with_groups
 from goldenctl.golden.writer import GoldenWriter
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.graph import FUSED_TAPS, Op, Sublayer
+from goldenctl.ops.faults import Injection, inject
+from goldenctl.ops.plan import File, Plan, write_plan
+from goldenctl.records.determinism import Determinism
 from goldenctl.replay.backend import Backend, parse_device
 from goldenctl.replay.bind import (
     Binder,
@@ -34,11 +36,9 @@ from goldenctl.replay.bind import (
     run_layout,
     without_stores,
 )
-from goldenctl.replay.faults import Injection, inject
 from goldenctl.replay.launch import Launcher
-from goldenctl.replay.plan import File, Plan, write_plan
-from goldenctl.replay.runner import Execution, Outcome
 from goldenctl.replay.simulated import describe, simulate
+from goldenctl.replay.supervise import Execution, Outcome
 
 Progress = Callable[[int, int, str], None]
 PATCHES = "goldenctl.patches"

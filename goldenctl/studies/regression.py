@@ -11,23 +11,32 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from goldenctl.check.integrity import check_files, check_manifest
-from goldenctl.check.step import INTEGRITY, PASSED, RECORD, REPLAY, Results, Step, caught, of_report
-from goldenctl.check.traced import PREFIX, trace_engine
-from goldenctl.diff.against_manifest import compare_with_manifest
 from goldenctl.diff.illustrate import illustrate
 from goldenctl.diff.judge import compare
-from goldenctl.diff.report import Report
 from goldenctl.diff.tolerance import Policy
 from goldenctl.errors import require_torch
 from goldenctl.golden.file import GoldenFile, open_golden
-from goldenctl.golden.manifest import Manifest, sha256_text
-from goldenctl.golden.recipe_keys import RecipeObject
 from goldenctl.golden.store import GoldenSet
+from goldenctl.golden.untrusted_recipe import RecipeObject
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.source import checkpoint_folder
+from goldenctl.records.report import Report
 from goldenctl.replay.backend import check_dtype, open_backend
-from goldenctl.replay.replay import Options, replay
+from goldenctl.replay.run import Options, replay
+from goldenctl.sets.against_manifest import compare_with_manifest
+from goldenctl.sets.integrity import check_files, check_manifest
+from goldenctl.sets.manifest import Manifest, sha256_text
+from goldenctl.studies.regression_step import (
+    INTEGRITY,
+    PASSED,
+    RECORD,
+    REPLAY,
+    Results,
+    Step,
+    caught,
+    of_report,
+)
+from goldenctl.studies.traced import PREFIX, trace_engine
 
 Progress = Callable[[int, int, str], None]
 

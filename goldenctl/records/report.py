@@ -12,17 +12,17 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from goldenctl.diff.checks import CheckStep
-from goldenctl.diff.findings import Culprit, Findings
 from goldenctl.diff.metrics import LogitMetrics, Metrics
 from goldenctl.diff.pictures import Picture
-from goldenctl.diff.selftest import Selftest
+from goldenctl.diff.step_times import StepTime
 from goldenctl.diff.structure import Finding, Local, Trace
-from goldenctl.diff.timing import StepTime
 from goldenctl.diff.tolerance import Check
 from goldenctl.golden.composed import plain_tap
-from goldenctl.golden.determinism import Determinism
 from goldenctl.golden.schema import TensorInfo
+from goldenctl.records.checks import CheckStep
+from goldenctl.records.determinism import Determinism
+from goldenctl.records.findings import Culprit, Findings
+from goldenctl.records.trials import Selftest
 
 REPORT_VERSION = 1
 PASSED = "passed"

@@ -15,20 +15,20 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from goldenctl.diff._partial import RowErrors
 from goldenctl.diff.budget import Budget, row_limits
-from goldenctl.diff.findings import EXPLAINS, Cause, explanation
 from goldenctl.diff.finite import finite_rows
 from goldenctl.diff.metrics import score
 from goldenctl.diff.padding import padding_of
 from goldenctl.diff.signature import describe_error
+from goldenctl.diff.sums import RowErrors
 from goldenctl.diff.tolerance import default_policy
-from goldenctl.golden.dtypes import DTYPES
+from goldenctl.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import BUDGET_SCOPES
 from goldenctl.model.graph import CACHE_LINKS, Op, Sublayer
+from goldenctl.ops.faults import FAULTS, Context, Fault, combined
+from goldenctl.records.findings import EXPLAINS, Cause, explanation
 from goldenctl.reference.patch import Emulator
-from goldenctl.replay.faults import FAULTS, Context, Fault, combined
 
 Values = NDArray[np.generic]
 _PAIR_EXPLAINS = 0.5  # a fault that explains this much may be one of two

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from goldenctl.golden.composed import plain_tap
-from goldenctl.golden.determinism import Finding
+from goldenctl.records.determinism import Finding
 
 NOISE = "run-to-run noise"
 UNINITIALISED = "uninitialised read"

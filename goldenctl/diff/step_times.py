@@ -11,7 +11,7 @@ import msgspec
 from goldenctl.golden.schema import short_name
 
 if TYPE_CHECKING:
-    from goldenctl.diff.report import SublayerResult
+    from goldenctl.records.report import SublayerResult
 
 _ENDS = ("embedding", "lm_head")
 

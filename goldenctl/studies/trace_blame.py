@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from goldenctl.diff.findings import Culprit, Findings
 from goldenctl.diff.illustrate import illustrate
 from goldenctl.diff.judge import compare
-from goldenctl.diff.report import Report, TensorResult
 from goldenctl.diff.tolerance import Policy
 from goldenctl.errors import MissingError, require_torch
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import TensorInfo, short_name
 from goldenctl.model.checkpoint import Checkpoint
+from goldenctl.records.findings import Culprit, Findings
+from goldenctl.records.report import Report, TensorResult
 from goldenctl.replay.bind import choose_sublayers
-from goldenctl.replay.blame import culprit_of
+from goldenctl.studies.blame import culprit_of
 
 if TYPE_CHECKING:
-    from goldenctl.reference.diagnose import Diagnosis
+    from goldenctl.studies.diagnose import Diagnosis
 
 MOST_DIAGNOSED = 8
 Notify = Callable[[str], None]
@@ -98,8 +98,8 @@ def _diagnosed(
         require_torch("diagnosis")
     except MissingError as error:
         return {}, str(error)
-    from goldenctl.reference.diagnose import Diagnoser
     from goldenctl.reference.patch import Emulator
+    from goldenctl.studies.diagnose import Diagnoser
 
     graph = choose_sublayers(golden, golden.config, None, fused=False)
     checkpoint = Checkpoint.open(folder)

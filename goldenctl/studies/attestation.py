@@ -19,19 +19,24 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from goldenctl import __version__
-from goldenctl.diff.against_manifest import compare_with_manifest, described, sketches
 from goldenctl.diff.by_sketch import SketchScorer
 from goldenctl.diff.judge import compare
 from goldenctl.diff.padding import padding_by_recipe, recipe_masks
-from goldenctl.diff.report import NEUTRAL, PASSED, Report
 from goldenctl.diff.scopes import budget_mode
 from goldenctl.diff.sketches import sketch_values
 from goldenctl.diff.traced import for_report, trace_of
+from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError, UsageError, why_no_file
 from goldenctl.golden.composed import plain_name
-from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
-from goldenctl.golden.manifest import (
+from goldenctl.golden.schema import FORMAT_VERSION, SublayerInfo, TensorInfo
+from goldenctl.golden.sketch import Finite, Sketch
+from goldenctl.golden.times import now_utc
+from goldenctl.golden.untrusted_recipe import RecipeObject
+from goldenctl.model.jsonfile import read_object
+from goldenctl.records.report import NEUTRAL, PASSED, Report
+from goldenctl.sets.against_manifest import compare_with_manifest, described, sketches
+from goldenctl.sets.manifest import (
     Digest,
     Dtype,
     Manifest,
@@ -42,11 +47,6 @@ from goldenctl.golden.manifest import (
     manifest_digest,
     sha256_text,
 )
-from goldenctl.golden.recipe_keys import RecipeObject
-from goldenctl.golden.schema import FORMAT_VERSION, SublayerInfo, TensorInfo
-from goldenctl.golden.sketch import Finite, Sketch
-from goldenctl.golden.times import now_utc
-from goldenctl.model.jsonfile import read_object
 
 FORMAT = "goldenctl-attestation"
 _STATES = "|".join(

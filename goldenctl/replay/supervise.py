@@ -17,7 +17,7 @@ from typing import IO, Any, NoReturn
 from msgspec.structs import replace
 
 from goldenctl.errors import DamagedError, GoldenctlError, MissingError
-from goldenctl.replay.plan import Plan, write_plan
+from goldenctl.ops.plan import Plan, write_plan
 
 STDERR_LINES = 12
 _EXIT_DAMAGED = 4

@@ -13,21 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from goldenctl.diff.judge import compare
-from goldenctl.diff.report import Report
 from goldenctl.diff.tolerance import Policy
+from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError, UsageError
 from goldenctl.golden.composed import BOTH
-from goldenctl.golden.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.layout import Selection, golden_layout
 from goldenctl.golden.recipe import parse_recipe
-from goldenctl.golden.recipe_keys import RecipeObject
 from goldenctl.golden.schema import SublayerInfo, TensorSpec, step_number
 from goldenctl.golden.steps import Step, steps, visible_tokens
+from goldenctl.golden.untrusted_recipe import RecipeObject
 from goldenctl.golden.writer import GoldenWriter
 from goldenctl.model.case import Case
+from goldenctl.records.report import Report
 from goldenctl.replay.backend import Backend
-from goldenctl.replay.replay import Options, replay
+from goldenctl.replay.run import Options, replay
 
 Progress = Callable[[int, int, str], None]
 

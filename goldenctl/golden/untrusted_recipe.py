@@ -13,10 +13,10 @@ from typing import Annotated, Any, NoReturn
 import msgspec
 from msgspec import Meta
 
+from goldenctl.dtypes import FLOAT_DTYPES
 from goldenctl.errors import DamagedError
-from goldenctl.golden.determinism import Determinism
-from goldenctl.golden.dtypes import FLOAT_DTYPES
 from goldenctl.model.jsonfile import parse_object
+from goldenctl.records.determinism import Determinism
 
 MAX_DEPTH = 24
 _Word = Annotated[str, Meta(max_length=256)]

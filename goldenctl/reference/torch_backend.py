@@ -1,6 +1,6 @@
 """Owns the PyTorch backend: a program that executes a plan (docs/plan-protocol.md).
 
-``python -m goldenctl.replay.torch_backend PLAN.json [--skip N] [--only N] [--poison
+``python -m goldenctl.reference.torch_backend PLAN.json [--skip N] [--only N] [--poison
 N]``. Its kernels
 are the reference's, so a replay in the recorded dtype reproduces the golden; ``sdpa`` is
 PyTorch's fused attention, a second legitimate implementation.
@@ -24,10 +24,10 @@ from torch.nn import functional as F  # noqa: N812
 
 from goldenctl import __version__
 from goldenctl.errors import GoldenctlError, MissingError
+from goldenctl.ops.plan import Plan, PlanOp, PlanSublayer, View, read_plan
+from goldenctl.ops.plan import Tensor as Buffer
 from goldenctl.reference.ops import KERNELS
 from goldenctl.reference.record import check_device
-from goldenctl.replay.plan import Plan, PlanOp, PlanSublayer, View, read_plan
-from goldenctl.replay.plan import Tensor as Buffer
 
 _TYPES = {
     "bfloat16": torch.bfloat16,

@@ -21,9 +21,7 @@ from goldenctl.diff.finite import finite_rows
 from goldenctl.diff.judge import compare, provenance
 from goldenctl.diff.localize import culprits
 from goldenctl.diff.padding import Padding
-from goldenctl.diff.report import Provenance, Report
 from goldenctl.diff.scopes import is_fused
-from goldenctl.diff.selftest import Selftest, Trial, Verdict
 from goldenctl.diff.tolerance import default_policy
 from goldenctl.errors import UsageError
 from goldenctl.golden.composed import BOTH, MODES, plain_name, scope_of
@@ -33,16 +31,18 @@ from goldenctl.golden.schema import BUDGET_SCOPES
 from goldenctl.golden.times import now_utc
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.graph import Op, Sublayer
-from goldenctl.reference.alternatives import ALTERNATIVES
-from goldenctl.reference.diagnose import Diagnoser
+from goldenctl.ops.faults import FAULTS, Context, Fault, Injection, faulty_op
+from goldenctl.records.report import Provenance, Report
+from goldenctl.records.trials import Selftest, Trial, Verdict
 from goldenctl.reference.flash import FUSED, only_fused
-from goldenctl.reference.gates import GATES, passes
 from goldenctl.reference.otherwise import Otherwise
 from goldenctl.reference.patch import Emulator
 from goldenctl.replay.backend import Backend, open_backend
 from goldenctl.replay.bind import choose_sublayers
-from goldenctl.replay.faults import FAULTS, Context, Fault, Injection, faulty_op
-from goldenctl.replay.replay import Options, replay
+from goldenctl.replay.run import Options, replay
+from goldenctl.studies.alternatives import ALTERNATIVES
+from goldenctl.studies.diagnose import Diagnoser
+from goldenctl.studies.gates import GATES, passes
 
 SUBLAYER_ROUNDS = 24
 _OPS_SCOPE = BUDGET_SCOPES.index("op")

@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from goldenctl.diff.findings import Culprit, Findings, Graft
 from goldenctl.diff.illustrate import illustrate
 from goldenctl.diff.judge import compare
 from goldenctl.diff.localize import culprits, depths
-from goldenctl.diff.report import Report, TensorResult
 from goldenctl.diff.tolerance import Policy
 from goldenctl.errors import GoldenctlError, MissingError, require_torch
 from goldenctl.golden.composed import BOTH, default_mode, is_composed, plain_tap
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.graph import CACHE_LINKS, Sublayer
+from goldenctl.records.findings import Culprit, Findings, Graft
+from goldenctl.records.report import Report, TensorResult
 from goldenctl.replay.backend import Backend
 from goldenctl.replay.bind import choose_sublayers
-from goldenctl.replay.replay import Options, replay
+from goldenctl.replay.run import Options, replay
 
 if TYPE_CHECKING:
-    from goldenctl.reference.diagnose import Diagnosis
+    from goldenctl.studies.diagnose import Diagnosis
 
 Notify = Callable[[str], None]
 
@@ -93,8 +93,8 @@ class Investigation:
             require_torch("diagnosis")
         except MissingError as error:
             return {}, str(error)
-        from goldenctl.reference.diagnose import Diagnoser
         from goldenctl.reference.patch import Emulator
+        from goldenctl.studies.diagnose import Diagnoser
 
         run = open_golden(self._folder / f"{BOTH}.h5")
         checkpoint = Checkpoint.open(self._checkpoint_path)

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import short_name
 from goldenctl.model.graph import Op, Sublayer
+from goldenctl.ops.plan import Plan
 from goldenctl.replay.backend import Backend, parse_device
 from goldenctl.replay.bind import Binder, Patches, Source
-from goldenctl.replay.plan import Plan
-from goldenctl.replay.runner import Execution, execute
+from goldenctl.replay.supervise import Execution, execute
 
 BENCH_VERSION = 1
 MIN_PASSES = 3

@@ -21,9 +21,8 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import asdict
 
+from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError, MissingError, UsageError
-from goldenctl.golden.dtypes import DTYPES
-from goldenctl.golden.policy import Policy
 from goldenctl.golden.recipe import Recipe
 from goldenctl.golden.schema import ROLES
 from goldenctl.golden.sketch import Sketch
@@ -35,6 +34,7 @@ from goldenctl.golden.store import (
     require_name,
 )
 from goldenctl.model.jsonfile import parse_object
+from goldenctl.records.policy import Policy
 
 FORMAT = "goldenctl-manifest"
 FORMAT_VERSION = 1

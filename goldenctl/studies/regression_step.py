@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 
 from msgspec.structs import replace
 
-from goldenctl.diff.checks import CheckStep
-from goldenctl.diff.report import Provenance, Report, worst_share
 from goldenctl.errors import (
     EXIT_BEYOND_TOLERANCE,
     EXIT_DAMAGED,
@@ -18,6 +16,8 @@ from goldenctl.errors import (
     GoldenctlError,
 )
 from goldenctl.golden.schema import short_name
+from goldenctl.records.checks import CheckStep
+from goldenctl.records.report import Provenance, Report, worst_share
 from goldenctl.report.structure import structure
 from goldenctl.report.uncompared import not_compared
 from goldenctl.report.words import not_judged, times

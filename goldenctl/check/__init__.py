@@ -1,1 +1,0 @@
-"""The regression check of golden sets: integrity, recording again, replay; and attestations."""

@@ -1,0 +1,1 @@
+"""What is computed and stored, as data: reports, findings, checks, policies, trials."""

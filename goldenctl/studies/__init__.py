@@ -1,0 +1,1 @@
+"""Work that orchestrates recording, replay and scoring: blame, selftest, check, bench."""
