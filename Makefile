@@ -62,10 +62,11 @@ goldens: setup  ## Record the golden sets of this repository again and renew the
 test: setup  ## Run all tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-lint: setup  ## Check formatting, lint and types
+lint: setup  ## Check formatting, lint, types and the layers of packages
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache >/dev/null || $(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 
 format: setup  ## Format everything

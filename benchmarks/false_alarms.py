@@ -17,11 +17,11 @@ from goldenctl.diff.judge import compare
 from goldenctl.diff.tolerance import load_policy
 from goldenctl.golden.file import open_golden
 from goldenctl.golden.layout import Selection
-from goldenctl.golden.schema import short_name
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import load_config
 from goldenctl.model.synth import synth
 from goldenctl.model.tokens import Inputs, make_cases
+from goldenctl.places import short_name
 from goldenctl.records.report import TensorResult
 from goldenctl.reference.record import Recording, record
 from goldenctl.replay.backend import open_backend

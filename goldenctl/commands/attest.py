@@ -14,8 +14,8 @@ from goldenctl.errors import DamagedError, UsageError, printable
 
 if TYPE_CHECKING:
     from goldenctl.golden.file import GoldenFile
-    from goldenctl.golden.store import GoldenSet
     from goldenctl.sets.manifest import Manifest
+    from goldenctl.sets.names import GoldenSet
     from goldenctl.studies.attestation import Attestation
 
 
@@ -56,9 +56,9 @@ def attest_command(run: Path, output: Path | None, name: str | None, goldens: Pa
 
 def run_attestation(file: Path, names: tuple[str, ...], options: dict[str, Any]) -> int:
     """Judge an attestation again and print the report; return the exit code."""
-    from goldenctl.golden.store import open_set
     from goldenctl.sets.against_manifest import described
     from goldenctl.sets.manifest import load_manifest
+    from goldenctl.sets.names import open_set
     from goldenctl.studies.attestation import judge_again, load
 
     attestation = load(file)
@@ -94,8 +94,8 @@ def _manifest_of(
     run: GoldenFile, name: str | None, goldens: Path | None
 ) -> tuple[GoldenSet, Manifest]:
     """Return the set whose manifest describes the golden that ``run`` was replayed from."""
-    from goldenctl.golden.store import existing_set, goldens_folder, list_sets
     from goldenctl.sets.manifest import load_manifest
+    from goldenctl.sets.names import existing_set, goldens_folder, list_sets
 
     content = f"sha256:{run.recipe.get('golden', {}).get('content_sha256')}"
     candidates = [existing_set(name, goldens)] if name else list_sets(goldens)

@@ -105,9 +105,9 @@ def _of_trace(
     shown: Shown,
 ) -> int:
     """Explain a traced run. UsageError for any other: blame replays by itself."""
-    from goldenctl.diff.structure import MODE
     from goldenctl.diff.tolerance import load_policy
     from goldenctl.golden.file import open_golden
+    from goldenctl.records.structure import MODE
     from goldenctl.studies.trace_blame import blame_run
 
     file = open_golden(run, kind="run")

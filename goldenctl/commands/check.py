@@ -20,7 +20,7 @@ from goldenctl.commands.reporting import Outputs, Shown, deliver, report_outputs
 from goldenctl.errors import MissingError, UsageError
 
 if TYPE_CHECKING:
-    from goldenctl.golden.store import GoldenSet
+    from goldenctl.sets.names import GoldenSet
     from goldenctl.studies.regression import Wanted
     from goldenctl.studies.regression_step import Step
 
@@ -139,7 +139,7 @@ def _wanted(options: dict[str, Any], progress: Any, *, pictures: bool) -> Wanted
 
 def _sets(names: tuple[str, ...], goldens: Path | None) -> list[GoldenSet]:
     """Return the sets that are named, or all; a manifest's path names its set too."""
-    from goldenctl.golden.store import MANIFEST, existing_set, goldens_folder, list_sets
+    from goldenctl.sets.names import MANIFEST, existing_set, goldens_folder, list_sets
 
     chosen = []
     for name in dict.fromkeys(names):

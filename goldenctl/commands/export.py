@@ -132,7 +132,7 @@ def _export_case(
 ) -> None:
     from goldenctl.atomic import whole_file
     from goldenctl.exchange.gguf import write_gguf
-    from goldenctl.exchange.infiniop_case import find_case
+    from goldenctl.replay.infiniop_case import find_case
 
     case = find_case(
         source,

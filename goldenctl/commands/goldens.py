@@ -17,9 +17,9 @@ def list_command(goldens: Path | None) -> int:
 
     Ends with exit code 4 when a manifest is damaged.
     """
-    from goldenctl.golden.store import goldens_folder, list_sets
     from goldenctl.report.console_parts import make_console
     from goldenctl.report.goldens import sets_table
+    from goldenctl.sets.names import goldens_folder, list_sets
 
     sets = list_sets(goldens)
     if not sets:
@@ -38,9 +38,9 @@ def list_command(goldens: Path | None) -> int:
 @goldens_option(expose=True)
 def log_command(name: str, goldens: Path | None) -> None:
     """Show the history of the golden set NAME, newest version first."""
-    from goldenctl.golden.store import existing_set
     from goldenctl.report.console_parts import make_console
     from goldenctl.report.goldens import history_table
+    from goldenctl.sets.names import existing_set
 
     make_console().print(history_table(existing_set(name, goldens)))
 
@@ -55,11 +55,12 @@ def show_command(name: str, verbose: bool, goldens: Path | None) -> None:
     The version that the manifest describes needs no golden here.
     """
     from goldenctl.golden.file import open_golden
-    from goldenctl.golden.store import current_version, named_set
     from goldenctl.report.console_parts import make_console
     from goldenctl.report.goldens import manifest_view
     from goldenctl.report.inspect import file_view
+    from goldenctl.sets.names import named_set
     from goldenctl.sets.renew import manifest_or_none
+    from goldenctl.sets.resolve import current_version
 
     golden_set, version = named_set(name, goldens)
     version = version or current_version(golden_set)

@@ -38,7 +38,7 @@ def init_command(folder: Path | None) -> None:
     else is never changed.
     """
     from goldenctl.atomic import write_whole
-    from goldenctl.golden.store import goldens_folder
+    from goldenctl.sets.names import goldens_folder
 
     folder = goldens_folder(folder)
     with os_errors_named(folder):

@@ -29,7 +29,7 @@ def manifest_command(
     """
     from goldenctl.commands.sets import renew as renew_manifest
     from goldenctl.diff.tolerance import load_policy
-    from goldenctl.golden.store import locked, named_set, newest_version
+    from goldenctl.sets.names import locked, named_set, newest_version
 
     golden_set, version = named_set(name, goldens)
     policy = load_policy(tolerance) if tolerance is not None else None

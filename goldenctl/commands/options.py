@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import click
 
 from goldenctl.errors import MissingError, UsageError
-from goldenctl.golden.store import GOLDENS_ENVIRONMENT, resolve
-from goldenctl.report.units import human_bytes as human_bytes
-from goldenctl.report.units import human_ns as human_ns
-from goldenctl.report.units import plural as plural
+from goldenctl.records.units import human_bytes as human_bytes
+from goldenctl.records.units import human_ns as human_ns
+from goldenctl.records.units import plural as plural
+from goldenctl.sets.names import GOLDENS_ENVIRONMENT
+from goldenctl.sets.resolve import resolve
 
 if TYPE_CHECKING:
     from goldenctl.golden.file import GoldenFile

@@ -328,7 +328,8 @@ def prepare(
 
 def run_recording(recording: Recording, golden: Path, *, resume: bool = False) -> Tell:
     """Record with a forecast before; return what prints a summary after."""
-    from goldenctl.reference.record import check_device, record
+    from goldenctl.reference.device import check_device
+    from goldenctl.reference.record import record
 
     check_device(recording.device)
     layout = recording.layout()

@@ -13,7 +13,7 @@ from goldenctl.commands.options import TEXT, goldens_option, human_bytes, os_err
 from goldenctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from goldenctl.golden.store import GoldenSet
+    from goldenctl.sets.names import GoldenSet
 
 
 @click.command("rm", short_help="Remove a version or a set")
@@ -26,7 +26,7 @@ def rm_command(name: str, force: bool, yes: bool, goldens: Path | None) -> None:
 
     The version that a manifest describes is refused without --force.
     """
-    from goldenctl.golden.store import locked, named_set
+    from goldenctl.sets.names import locked, named_set
 
     golden_set, version = named_set(name, goldens)
     with locked(golden_set), os_errors_named(golden_set.folder):
@@ -55,7 +55,7 @@ def _remove_version(golden_set: GoldenSet, version: int, *, force: bool, yes: bo
 
 
 def _remove_set(golden_set: GoldenSet, *, force: bool, yes: bool) -> None:
-    from goldenctl.golden.store import LOCK
+    from goldenctl.sets.names import LOCK
 
     versions = len(golden_set.versions())
     if any(path.name != LOCK for path in golden_set.folder.iterdir()):
@@ -102,8 +102,8 @@ def gc_command(names: tuple[str, ...], dry_run: bool, goldens: Path | None) -> N
     without their golden, interrupted recordings, and temporary files of processes that have
     ended. A set without a manifest keeps its versions.
     """
-    from goldenctl.golden.store import existing_set, list_sets, locked
     from goldenctl.sets.garbage import garbage, remove, size_bytes
+    from goldenctl.sets.names import existing_set, list_sets, locked
 
     sets = [existing_set(name, goldens) for name in names] or list_sets(goldens)
     total, count = 0, 0

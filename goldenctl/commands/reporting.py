@@ -113,8 +113,8 @@ def _gathered(function: Function, name: str, kind: type, options: tuple[Function
 
 def refuse_unmatched(only: str | None, names: Iterable[str]) -> None:
     """Raise UsageError when --only matches none of the tensors."""
-    from goldenctl.golden.schema import short_name
-    from goldenctl.report.words import matcher
+    from goldenctl.places import short_name
+    from goldenctl.records.words import matcher
 
     known = list(names)
     matches = matcher(only)

@@ -15,8 +15,8 @@ from goldenctl.commands.targets import refuse_existing
 from goldenctl.errors import EXIT_BEYOND_TOLERANCE, UsageError
 
 if TYPE_CHECKING:
-    from goldenctl.golden.store import GoldenSet
     from goldenctl.records.policy import Policy
+    from goldenctl.sets.names import GoldenSet
 
 # Prints what was done. Printing may fail, so it comes when all that belongs together is written.
 Tell = Callable[[], None]
@@ -64,7 +64,7 @@ class Destination:
         if self.golden is not None:
             run(self.golden)()
             return 0
-        from goldenctl.golden.store import open_set
+        from goldenctl.sets.names import open_set
 
         assert self.name is not None
         found = open_set(self.name, self.goldens)
@@ -90,7 +90,7 @@ def _record_version(
     against the version that the manifest describes, which stays as it is.
     """
     from goldenctl.atomic import remove_leftovers
-    from goldenctl.golden.store import locked
+    from goldenctl.sets.names import locked
     from goldenctl.sets.renew import manifest_or_none, next_version, restore
 
     with locked(golden_set):
@@ -119,7 +119,7 @@ def _record_version(
 
 def _say_init(golden_set: GoldenSet) -> None:
     """With the first set of a folder, say what keeps its goldens out of git."""
-    from goldenctl.golden.store import list_sets
+    from goldenctl.sets.names import list_sets
 
     folder = golden_set.folder.parent
     if len(list_sets(folder)) == 1 and not (folder / ".gitignore").exists():

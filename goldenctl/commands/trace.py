@@ -158,6 +158,7 @@ class _Task:
 
     def write(self, log: Path, book: Book | None = None) -> int:
         """Write the run of what is in a log; return the exit code."""
+        from goldenctl.studies.local import judge
         from goldenctl.trace.calls import read_calls
         from goldenctl.trace.run import TraceOptions, write_run
 
@@ -167,7 +168,7 @@ class _Task:
                 self.checkpoint.folder,
                 read_calls(log),
                 self.run,
-                options=TraceOptions(book=book, ops=self.ops, progress=progress),
+                options=TraceOptions(judge, book=book, ops=self.ops, progress=progress),
             )
         for line in summary.listing if self.listing else ():
             click.echo(line)

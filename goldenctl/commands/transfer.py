@@ -13,9 +13,9 @@ from goldenctl.commands.options import BYTES, TEXT, goldens_option, human_bytes,
 from goldenctl.errors import DamagedError, MissingError, UsageError
 
 if TYPE_CHECKING:
-    from goldenctl.golden.store import GoldenSet
     from goldenctl.remote.stores import Store
     from goldenctl.sets.manifest import VersionEntry
+    from goldenctl.sets.names import GoldenSet
 
 Wanted = list[tuple["GoldenSet", "VersionEntry"]]
 
@@ -49,10 +49,10 @@ def push_command(
     Without names it is every set. What the store has is not sent again; interrupted, it goes
     on where it stopped. Others then need only the manifests: goldenctl pull NAME.
     """
-    from goldenctl.golden.store import goldens_folder
     from goldenctl.remote.place import find_store
     from goldenctl.remote.stores import open_store
     from goldenctl.remote.transfer import LEAST_PART_BYTES, MOST_PART_BYTES
+    from goldenctl.sets.names import goldens_folder
 
     if not LEAST_PART_BYTES <= part_size <= MOST_PART_BYTES:
         msg = f"--part-size {part_size}: expected {LEAST_PART_BYTES} bytes to 256MiB"
@@ -83,9 +83,9 @@ def pull_command(
     not fetched again; interrupted, it goes on where it stopped. A file gets its name when
     its digest is the manifest's.
     """
-    from goldenctl.golden.store import goldens_folder
     from goldenctl.remote.place import find_store
     from goldenctl.remote.stores import open_store
+    from goldenctl.sets.names import goldens_folder
 
     source = open_store(find_store(store, goldens_folder(goldens)))
     wanted = _to_pull(names, goldens, every=every)
@@ -96,7 +96,7 @@ def pull_command(
 
 
 def _sets(names: tuple[str, ...], goldens: Path | None) -> list[tuple[GoldenSet, int | None]]:
-    from goldenctl.golden.store import list_sets, named_set
+    from goldenctl.sets.names import list_sets, named_set
 
     if names:
         return [named_set(name, goldens) for name in names]
@@ -169,8 +169,8 @@ def _require_there(store: Store, golden_set: GoldenSet, entry: VersionEntry) -> 
 
 
 def _pull(store: Store, golden_set: GoldenSet, entry: VersionEntry, *, force: bool) -> None:
-    from goldenctl.golden.store import locked, refuse_leading_out
     from goldenctl.remote.transfer import fetch
+    from goldenctl.sets.names import locked, refuse_leading_out
 
     label = f"{golden_set.name}@v{entry.version}"
     path = golden_set.path(entry.version)

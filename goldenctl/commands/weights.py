@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from goldenctl.report.units import plural
+from goldenctl.records.units import plural
 
 if TYPE_CHECKING:
     from goldenctl.golden.layout import Selection

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from goldenctl.diff.sums import RowErrors
-from goldenctl.diff.tolerance import Check
+from goldenctl.records.policy import Check
 
 LEAST_ROWS = 8
 LEAST_UNITS = 0.2  # correct alternatives show at most 0.09 in 16 bits

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from goldenctl.diff.pooled import BEHIND_FLOAT16, USUAL, check_pooled
 from goldenctl.diff.sums import RowErrors
-from goldenctl.diff.tolerance import Check
 from goldenctl.golden.schema import BUDGET_SCOPES
+from goldenctl.records.policy import Check
 
 L2_FACTOR = 2.0
 MAX_FACTOR = 4.0

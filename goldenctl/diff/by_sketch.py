@@ -17,7 +17,8 @@ import numpy as np
 from msgspec import structs
 
 from goldenctl.diff.finite import NO_REFERENCE
-from goldenctl.diff.tolerance import Check, Limits, Policy, limits_for
+from goldenctl.diff.results import result_of
+from goldenctl.diff.tolerance import Limits, Policy, limits_for
 from goldenctl.errors import DamagedError
 from goldenctl.golden.composed import scope_of
 from goldenctl.golden.count_sketch import Doubles
@@ -31,7 +32,8 @@ from goldenctl.golden.sketch import (
     group_rows,
     row_budget,
 )
-from goldenctl.records.report import NOT_JUDGED, PASSED, TensorResult, result_of
+from goldenctl.records.policy import Check
+from goldenctl.records.report import NOT_JUDGED, PASSED, TensorResult
 
 UNSURE = "unsure"
 RULE = "sketch"

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from goldenctl.diff.tolerance import Check
 from goldenctl.dtypes import DTYPES
+from goldenctl.records.policy import Check
 
 _BLOCK_ELEMENTS = 1 << 18
 Values = NDArray[Any]

@@ -15,9 +15,10 @@ import numpy as np
 from msgspec import structs
 from numpy.typing import NDArray
 
-from goldenctl.diff.metrics import Metrics, RowErrors, score
+from goldenctl.diff.metrics import RowErrors, score
 from goldenctl.diff.padding import Padding
 from goldenctl.diff.sums import Array
+from goldenctl.records.metrics import Metrics
 
 NO_REFERENCE = "the reference is not finite here, so there is nothing to judge by"
 _BLOCK = 1 << 20

@@ -8,11 +8,11 @@ from goldenctl.diff.bias import measure_bias
 from goldenctl.diff.facts import Broken, broken_fact
 from goldenctl.diff.padding import Padding
 from goldenctl.diff.sums import RowErrors
-from goldenctl.diff.tolerance import Check
 from goldenctl.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import TensorInfo
 from goldenctl.model.graph import recorded_path
+from goldenctl.records.policy import Check
 
 _EXACT = ("embedding", "copy")
 # The checks that are made here, beside those of limits.

@@ -11,14 +11,16 @@ from goldenctl.diff.budget import Budget, expected_error, row_limits, row_shares
 from goldenctl.diff.finite import finite_rows
 from goldenctl.diff.metrics import score
 from goldenctl.diff.padding import Padding, padding_of
-from goldenctl.diff.pictures import Picture, Scale, picture
+from goldenctl.diff.pictures import Scale, picture
 from goldenctl.diff.scopes import is_fused, stored_budget
 from goldenctl.diff.sums import RowErrors
 from goldenctl.diff.traced import computed_rows, trace_of
 from goldenctl.dtypes import DTYPES
-from goldenctl.golden.composed import plain_name, scope_of
+from goldenctl.golden.composed import scope_of
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import TensorInfo
+from goldenctl.places import plain_name
+from goldenctl.records.pictures import Picture
 from goldenctl.records.report import BY_BUDGET, Report, TensorResult
 
 ILLUSTRATED = 8

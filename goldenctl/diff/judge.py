@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from goldenctl.diff.budget import Budget, check_budget
 from goldenctl.diff.finite import NO_REFERENCE, compared
 from goldenctl.diff.further import Further, Sides, further_checks
-from goldenctl.diff.metrics import Metrics, score, score_logits
+from goldenctl.diff.metrics import score, score_logits
 from goldenctl.diff.padding import Padding, padding_of
 from goldenctl.diff.pair import check_pair
+from goldenctl.diff.results import result_of
 from goldenctl.diff.rope_tables import exact_tables
 from goldenctl.diff.scopes import (
     Stored,
@@ -27,29 +28,18 @@ from goldenctl.diff.scopes import (
 )
 from goldenctl.diff.step_times import step_times
 from goldenctl.diff.sums import RowErrors
-from goldenctl.diff.tolerance import Check, Policy, Scores, check_limits, limits_for
+from goldenctl.diff.tolerance import Policy, Scores, check_limits, limits_for
 from goldenctl.diff.traced import computed_rows, for_report, trace_of, with_local
 from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError
-from goldenctl.golden.composed import (
-    BOTH,
-    composed_name,
-    is_composed,
-    leaving,
-    owner,
-    scope_of,
-    tap_of,
-)
+from goldenctl.golden.composed import BOTH, leaving, scope_of
 from goldenctl.golden.composed import ROLE as COMPOSED
 from goldenctl.golden.file import GoldenFile
-from goldenctl.golden.schema import (
-    BUDGET_SCOPES,
-    BUDGET_STATISTICS,
-    TensorInfo,
-    budget_path,
-    short_name,
-)
+from goldenctl.golden.schema import BUDGET_SCOPES, BUDGET_STATISTICS, TensorInfo, budget_path
+from goldenctl.places import composed_name, is_composed, owner, short_name, tap_of
 from goldenctl.records.determinism import Determinism
+from goldenctl.records.metrics import Metrics
+from goldenctl.records.policy import Check
 from goldenctl.records.report import (
     NOT_JUDGED,
     PASSED,
@@ -58,7 +48,6 @@ from goldenctl.records.report import (
     SublayerResult,
     TensorResult,
     first_wrong,
-    result_of,
     worst_share,
 )
 

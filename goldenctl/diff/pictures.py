@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
 import numpy as np
-from msgspec import Meta
 from numpy.typing import NDArray
 
 from goldenctl.diff.signature import describe_error
+from goldenctl.records.pictures import HIGHEST, LOWEST, Extreme, Histogram, Picture, Strip
 
 CELLS = 96
 POINTS = 240
@@ -26,61 +25,9 @@ _SAMPLE = 1 << 17  # elements behind histogram and quantiles
 _COLUMN_SAMPLE = 1 << 22  # elements behind the strip of the last axis
 _DESCRIBED = 1 << 20  # elements of a tensor whose error is put into words
 _BINS_PER_DECADE = 4
-_LOW, _HIGH = -3.0, 6.0  # decades
 _BLOCK = 1 << 20
 Rows = NDArray[np.float64]
 Values = NDArray[Any]
-
-
-class Strip(msgspec.Struct, frozen=True):
-    """The part of its tolerance that each index of one axis uses, ``step`` indices to a cell.
-
-    Along the rows' axes a cell is its worst row; along the last axis it is the root mean
-    square over the rows.
-    """
-
-    dim: str
-    size: int
-    step: Annotated[int, Meta(ge=1)]
-    used: Annotated[tuple[float, ...], Meta(min_length=1)]
-
-
-class Histogram(msgspec.Struct, frozen=True):
-    """Sampled elements by |error| / unit, in bins of a quarter of a decade from 10^low on."""
-
-    low: Annotated[float, Meta(ge=_LOW, le=_HIGH)]
-    counts: Annotated[tuple[Annotated[int, Meta(ge=0)], ...], Meta(max_length=64)]
-    zeros: Annotated[int, Meta(ge=0)] = 0
-
-
-class Extreme(msgspec.Struct, frozen=True):
-    """One of the elements with the largest errors."""
-
-    where: str
-    actual: float
-    expected: float
-    error: float
-
-
-class Picture(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the figures of one tensor are drawn from.
-
-    ``unit`` names what an element's error is divided by in ``histogram`` and ``quantiles``:
-    ``budget``, the standard deviation that rounding gives it, or ``tolerance``, its share of
-    the tensor's limit. ``quantiles`` are of the signed error, at ``probabilities(sampled)``.
-    ``actual`` and ``expected`` are sampled pairs, the worst elements last.
-    """
-
-    name: str
-    unit: str
-    sampled: Annotated[int, Meta(ge=0)]
-    strips: tuple[Strip, ...] = ()
-    histogram: Histogram | None = None
-    quantiles: tuple[float, ...] = ()
-    actual: tuple[float, ...] = ()
-    expected: tuple[float, ...] = ()
-    worst: tuple[Extreme, ...] = ()
-    looks_like: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -213,13 +160,13 @@ def _strip(dim: str, used: Rows) -> Strip:
 def _histogram(z: Rows) -> Histogram | None:
     zeros = int(np.count_nonzero(z == 0.0))
     with np.errstate(divide="ignore"):
-        decades = np.clip(np.log10(z[z > 0.0]), _LOW, _HIGH)
+        decades = np.clip(np.log10(z[z > 0.0]), LOWEST, HIGHEST)
     if not len(decades):
         return Histogram(0.0, (), zeros)
-    bins = np.floor((decades - _LOW) * _BINS_PER_DECADE).astype(np.int64)
+    bins = np.floor((decades - LOWEST) * _BINS_PER_DECADE).astype(np.int64)
     first, last = int(bins.min()), int(bins.max())
     counts = np.bincount(bins - first, minlength=last - first + 1)
-    low = _LOW + first / _BINS_PER_DECADE
+    low = LOWEST + first / _BINS_PER_DECADE
     return Histogram(low, tuple(int(count) for count in counts), zeros)
 
 

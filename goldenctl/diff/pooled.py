@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from goldenctl.diff.sums import RowErrors
-from goldenctl.diff.tolerance import Check
+from goldenctl.records.policy import Check
 
 # What correct engines and alternatives used at most, over four families and three dtypes: 0.91,
 # and 1.83 behind other ops where InfiniCore 0.1.0's float16 truncates in each (docs/budgets.md).

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from goldenctl.diff.structure import MODE as TRACE_MODE
 from goldenctl.diff.tolerance import Scores
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import (
@@ -20,6 +19,7 @@ from goldenctl.golden.schema import (
     fused_budget_path,
 )
 from goldenctl.model.graph import FUSED_OP, FUSED_TAPS
+from goldenctl.records.structure import MODE as TRACE_MODE
 
 NO_FUSED_BUDGET = (
     "a fused kernel's context cannot be judged from its own inputs by this golden, so the "

@@ -4,40 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-import msgspec
-
-from goldenctl.golden.schema import short_name
+from goldenctl.places import short_name
+from goldenctl.records.report import StepTime
 
 if TYPE_CHECKING:
     from goldenctl.records.report import SublayerResult
 
 _ENDS = ("embedding", "lm_head")
-
-
-class StepTime(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One whole step of a case, ``default/00``: its tokens without padding, and the sums of its
-    ops' times in nanoseconds; 0 where they were not taken. ``kind`` is empty in reports from
-    before it was kept, where a prompt was one step."""
-
-    step: str
-    tokens: int
-    kind: Literal["", "prefill", "decode"] = ""
-    expected_ns: int = 0
-    actual_ns: int = 0
-
-    @property
-    def decodes(self) -> bool:
-        return self.kind == "decode" or (not self.kind and not self.step.endswith("/00"))
-
-    @property
-    def expected_per_s(self) -> float:
-        return self.tokens * 1e9 / self.expected_ns if self.expected_ns else 0.0
-
-    @property
-    def actual_per_s(self) -> float:
-        return self.tokens * 1e9 / self.actual_ns if self.actual_ns else 0.0
 
 
 def step_times(sublayers: Sequence[SublayerResult], decode: Container[str]) -> tuple[StepTime, ...]:

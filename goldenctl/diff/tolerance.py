@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from goldenctl.diff.metrics import Metrics
 from goldenctl.dtypes import DTYPES
 from goldenctl.errors import UsageError, why_no_file
-from goldenctl.records.policy import Limits, Policy
+from goldenctl.records.metrics import Metrics
+from goldenctl.records.policy import Check, Limits, Policy
 
 __all__ = [
     "CLASSIC",
@@ -36,16 +36,6 @@ class Scores(NamedTuple):
 
     largest: float
     keys: int
-
-
-class Check(msgspec.Struct, frozen=True):
-    """One limit held against a tensor. ``share`` is the part of the tolerance used: within
-    it up to 1; NaN and Inf are not."""
-
-    metric: str
-    value: float
-    limit: float
-    share: float
 
 
 # Relative L2 error allowed, in epsilons of the dtype: what correct kernels measured in

@@ -8,11 +8,11 @@ import msgspec
 import numpy as np
 
 from goldenctl.diff.padding import Padding
-from goldenctl.diff.structure import Trace
 from goldenctl.errors import DamagedError
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import TensorInfo
 from goldenctl.records.report import PASSED, TensorResult
+from goldenctl.records.structure import Trace
 
 
 def trace_of(file: GoldenFile) -> Trace | None:

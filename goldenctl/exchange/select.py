@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from goldenctl.errors import UsageError
 from goldenctl.exchange.catalog import Catalog, catalog_of
 from goldenctl.golden.file import GoldenFile
-from goldenctl.golden.schema import short_name
+from goldenctl.places import short_name
 
 
 def select(file: GoldenFile, *, only: Sequence[str] = (), cases: Sequence[str] = ()) -> Catalog:

@@ -12,10 +12,10 @@ from typing import Any
 
 from goldenctl.golden.schema import TensorInfo
 from goldenctl.model.graph import CACHE_LINKS
+from goldenctl.places import is_composed
 
 BOTH = "op+sublayer"
 MODES = (BOTH, "sublayer", "op", "chain")
-FOLDER = "composed"
 ROLE = "composed"
 # What later steps, the next sublayer and, beside its residual, the projection read.
 _LEAVING = (*CACHE_LINKS.values(), "context", "output")
@@ -25,36 +25,6 @@ def default_mode(recipe: Mapping[str, Any]) -> str:
     """Return how a golden is replayed unless told otherwise: each op from its own recorded
     inputs and each sublayer from its own, where every tap was recorded."""
     return BOTH if recipe.get("taps", "op") == "op" else "sublayer"
-
-
-def composed_name(name: str) -> str:
-    """Return the name of the composed twin of a tensor: ``.../attention/composed/output``."""
-    folder, _, tap = name.rpartition("/")
-    return f"{folder}/{FOLDER}/{tap}"
-
-
-def is_composed(name: str) -> bool:
-    return f"/{FOLDER}/" in name
-
-
-def plain_name(name: str) -> str:
-    """Return the name that a tensor has in the golden."""
-    return name.replace(f"/{FOLDER}/", "/", 1)
-
-
-def plain_tap(tap: str) -> str:
-    """Return ``output`` for ``composed/output``."""
-    return tap.removeprefix(f"{FOLDER}/")
-
-
-def owner(name: str) -> str:
-    """Return the path of the sublayer that a tap, an output or a composed twin belongs to."""
-    return plain_name(name).rpartition("/")[0]
-
-
-def tap_of(name: str) -> str:
-    """Return a tensor's name within its sublayer: ``q_proj``, or ``composed/output``."""
-    return name.removeprefix(f"{owner(name)}/")
 
 
 def leaving(sublayer: Sequence[TensorInfo]) -> list[TensorInfo]:

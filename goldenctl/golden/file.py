@@ -28,6 +28,7 @@ from goldenctl.golden.times import read_times
 from goldenctl.golden.untrusted_recipe import RecipeObject, read_recipe
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.jsonfile import parse_object
+from goldenctl.places import short_name, step_number, step_path
 from goldenctl.threads import map_in_order
 
 _MAX_NAME_CHARACTERS = 1024
@@ -59,11 +60,11 @@ class GoldenFile:
         """The paths of the steps that follow the prompt: the last ones of their case."""
         last: dict[str, int] = {}
         for path in self.sublayers:
-            case, step = path.split("/")[1], schema.step_number(path)
+            case, step = path.split("/")[1], step_number(path)
             last[case] = max(last.get(case, 0), step)
         decoded = {case.get("name"): case.get("decode", 0) for case in self.recipe.get("cases", ())}
         return frozenset(
-            schema.step_path(case, step)
+            step_path(case, step)
             for case, end in last.items()
             for step in range(max(0, end + 1 - decoded.get(case, 0)), end + 1)
         )
@@ -307,7 +308,7 @@ def _sublayer(path: Path, name: str, attributes: Attributes) -> SublayerInfo:
 
 def _is_sublayer(name: str) -> bool:
     """Whether a group is a sublayer: not ``layers``, ``layers/NN``, or one of its folders."""
-    parts = schema.short_name(name).split(".")
+    parts = short_name(name).split(".")
     return len(parts) == (3 if parts[0] == "layers" else 1) and parts[0] != ""
 
 

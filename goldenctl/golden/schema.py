@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from goldenctl.dtypes import DTYPES
-from goldenctl.errors import DamagedError
+from goldenctl.places import short_name
 
 FORMAT = "goldenctl"
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -105,38 +104,6 @@ def budget_path(name: str, *, recorded: str, actual: str) -> str:
 def fused_budget_path(name: str, *, recorded: str, actual: str) -> str:
     """Return where the budget of a fused kernel's result is, judged from what it was given."""
     return budget_path(name, recorded=recorded, actual=actual).replace("/budget/", "/fused/budget/")
-
-
-def step_path(case: str, step: int) -> str:
-    """Return the path of a step: ``cases/default/steps/00``."""
-    return f"cases/{case}/steps/{step:02d}"
-
-
-def sublayer_path(case: str, step: int, sublayer: str) -> str:
-    """Return the path of a sublayer's group; dots of its name become folders."""
-    return f"{step_path(case, step)}/{sublayer.replace('.', '/')}"
-
-
-def step_number(path: str) -> int:
-    """Return the step that a path lies in; DamagedError when it is no number of a step."""
-    text = path.split("/")[3]
-    if not re.fullmatch(r"\d{2}|[1-9]\d{2,5}", text, re.ASCII):
-        message = f"{path}: {text!r} is not the number of a step"
-        raise DamagedError(message)
-    return int(text)
-
-
-def paths_so_far(path: str) -> list[str]:
-    """Return the paths of the same sublayer in every step from the first to this one."""
-    parts = path.split("/")
-    steps = range(step_number(path) + 1)
-    return ["/".join([*parts[:3], f"{step:02d}", *parts[4:]]) for step in steps]
-
-
-def short_name(path: str) -> str:
-    """Return a sublayer's dotted name from its path, empty when the path is outside a step."""
-    parts = path.split("/")
-    return ".".join(parts[4:]) if len(parts) > 4 and parts[2] == "steps" else ""
 
 
 def content_digest(digests: Mapping[str, str]) -> str:

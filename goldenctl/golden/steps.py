@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from goldenctl.golden.schema import step_path, sublayer_path
 from goldenctl.model import graph
 from goldenctl.model.case import Case
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Sublayer
+from goldenctl.places import step_path, sublayer_path
 
 Ids = NDArray[np.int32]
 

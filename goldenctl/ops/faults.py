@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from goldenctl.errors import UsageError
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Op, Sublayer, own_name
+from goldenctl.ops.derived import derived
 from goldenctl.ops.few_bits import FEW_BITS
-from goldenctl.replay.derived import derived
 
 # Turns an op into the faulty one, or None where the fault makes no sense.
 Change = Callable[[Op, "Context"], Op | None]

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from goldenctl.diff.metrics import Metrics, score
-from goldenctl.diff.tolerance import Check, check_limits
+from goldenctl.diff.metrics import score
+from goldenctl.diff.tolerance import check_limits
 from goldenctl.dtypes import DTYPES
 from goldenctl.pytest_plugin.arrays import Array
 from goldenctl.pytest_plugin.tolerance import Allowed
+from goldenctl.records.metrics import Metrics
+from goldenctl.records.policy import Check
 
 _SHOWN = 5
 

@@ -39,3 +39,13 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 return self.table[key]
         message = f"tolerance {self.name}: it says nothing of {dtype} outputs of {op}"
         raise UsageError(message, hint='add a table ["*/*"]')
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One limit held against a tensor. ``share`` is the part of the tolerance used: within
+    it up to 1; NaN and Inf are not."""
+
+    metric: str
+    value: float
+    limit: float
+    share: float

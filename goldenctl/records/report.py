@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from goldenctl.diff.metrics import LogitMetrics, Metrics
-from goldenctl.diff.pictures import Picture
-from goldenctl.diff.step_times import StepTime
-from goldenctl.diff.structure import Finding, Local, Trace
-from goldenctl.diff.tolerance import Check
-from goldenctl.golden.composed import plain_tap
-from goldenctl.golden.schema import TensorInfo
+from goldenctl.places import plain_tap
 from goldenctl.records.checks import CheckStep
 from goldenctl.records.determinism import Determinism
 from goldenctl.records.findings import Culprit, Findings
+from goldenctl.records.metrics import LogitMetrics, Metrics
+from goldenctl.records.pictures import Picture
+from goldenctl.records.policy import Check
+from goldenctl.records.structure import Finding, Local, Trace
 from goldenctl.records.trials import Selftest
 
 REPORT_VERSION = 1
@@ -231,28 +229,30 @@ def first_wrong(
     return next(iter(failed + wrong), None)
 
 
-def result_of(
-    info: TensorInfo, state: str, actual: TensorInfo | None = None, **rest: Any
-) -> TensorResult:
-    """Return what is said of one tensor of the golden, and of the run's where it has one."""
-    return TensorResult(
-        name=info.name,
-        sublayer=info.name.rpartition("/")[0],
-        tap=info.tap,
-        op=info.op,
-        dtype=info.dtype,
-        shape=info.shape,
-        actual_shape=actual.shape if actual is not None else None,
-        actual_dtype=actual.dtype if actual is not None else "",
-        state=state,
-        expected_ns=info.time_ns,
-        actual_ns=actual.time_ns if actual is not None else 0,
-        expected_iqr_ns=info.iqr_ns,
-        actual_iqr_ns=actual.iqr_ns if actual is not None else 0,
-        **rest,
-    )
-
-
 def worst_share(results: list[TensorResult]) -> float:
     """The largest share of tolerance used; NaN counts as Inf."""
     return max((math.inf if math.isnan(r.share) else r.share for r in results), default=0.0)
+
+
+class StepTime(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One whole step of a case, ``default/00``: its tokens without padding, and the sums of its
+    ops' times in nanoseconds; 0 where they were not taken. ``kind`` is empty in reports from
+    before it was kept, where a prompt was one step."""
+
+    step: str
+    tokens: int
+    kind: Literal["", "prefill", "decode"] = ""
+    expected_ns: int = 0
+    actual_ns: int = 0
+
+    @property
+    def decodes(self) -> bool:
+        return self.kind == "decode" or (not self.kind and not self.step.endswith("/00"))
+
+    @property
+    def expected_per_s(self) -> float:
+        return self.tokens * 1e9 / self.expected_ns if self.expected_ns else 0.0
+
+    @property
+    def actual_per_s(self) -> float:
+        return self.tokens * 1e9 / self.actual_ns if self.actual_ns else 0.0

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from goldenctl.diff.budget import Budget, check_budget
 from goldenctl.diff.pooled import BEHIND_FLOAT16
-from goldenctl.diff.structure import Local
 from goldenctl.diff.sums import RowErrors
 from goldenctl.golden.layout import oracle_dtype
-from goldenctl.golden.schema import sublayer_path
 from goldenctl.golden.steps import Step, attention_mask, position_ids
 from goldenctl.model import graph
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.graph import CACHE_LINKS, CONSTANTS, Op, Sublayer, own_name
+from goldenctl.places import sublayer_path
+from goldenctl.records.structure import Local
 from goldenctl.reference.forward import VOCAB_SLICE_ROWS, apply
 from goldenctl.reference.fused import fused_budget, fused_ops
 from goldenctl.reference.noise import Unit, noise_of

@@ -12,14 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from goldenctl.golden.composed import BOTH, composed_name
+from goldenctl.golden.composed import BOTH
 from goldenctl.golden.file import GoldenFile, open_golden
-from goldenctl.golden.schema import SublayerInfo, paths_so_far
+from goldenctl.golden.run_layout import run_layout
+from goldenctl.golden.schema import SublayerInfo
 from goldenctl.golden.writer import GoldenWriter
 from goldenctl.model.graph import FUSED_TAPS, Op, Sublayer, own_name, with_fused_attention
+from goldenctl.places import composed_name, paths_so_far
 from goldenctl.reference.patch import Compute, Emulator
 from goldenctl.reference.weights import from_numpy, to_numpy
-from goldenctl.replay.bind import Source, run_layout
 
 
 class Otherwise:
@@ -45,9 +46,8 @@ class Otherwise:
 
     def run(self, path: Path, mode: str, label: str) -> GoldenFile:
         """Write what a replay in ``mode`` would yield; return it."""
-        golden = self._golden
-        dtype = golden.recipe["dtype"]
-        layout = run_layout(Source(golden, golden.config, None, self._graph), dtype, mode)
+        dtype = self._golden.recipe["dtype"]
+        layout = run_layout(self._golden, self._graph, dtype, mode)
         with GoldenWriter(
             path,
             kind="run",

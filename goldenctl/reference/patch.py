@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from goldenctl.golden.file import GoldenFile
-from goldenctl.golden.schema import paths_so_far
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Op, Sublayer, own_name, recorded_path
+from goldenctl.ops.derived import derived_table, is_derived
+from goldenctl.places import paths_so_far
 from goldenctl.reference.faulty import Call
 from goldenctl.reference.forward import apply, heads_merged
 from goldenctl.reference.weights import TORCH_DTYPES, WeightLoader, from_numpy, to_numpy
-from goldenctl.replay.derived import derived_table, is_derived
 
 Compute = Callable[[Call], Tensor | None]
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from goldenctl.errors import MissingError, UsageError
 from goldenctl.golden.journal import Journal
 from goldenctl.golden.layout import (
     Layout,
@@ -32,6 +31,7 @@ from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Sublayer
 from goldenctl.model.rope import inv_freq
 from goldenctl.reference.clock import Clock
+from goldenctl.reference.device import check_device
 from goldenctl.reference.forward import Best, Cache, Observers, Sink, State, run_sublayer, start
 from goldenctl.reference.keep import Keeper, Kept
 from goldenctl.reference.memory import kept_memory
@@ -309,27 +309,6 @@ def recipe(recording: Recording) -> dict[str, Any]:
             "python": platform.python_version(),
         },
     }
-
-
-def check_device(device: str) -> None:
-    """Raise unless torch can compute on ``device`` (``cpu``, ``cuda`` or ``cuda:n``)."""
-    try:
-        kind = torch.device(device)
-    except RuntimeError as error:
-        msg = f"device {device!r} is not known, expected cpu or cuda[:n]"
-        raise UsageError(msg) from error
-    if kind.type == "cpu" and not kind.index:
-        return
-    if kind.type != "cuda":
-        msg = f"device {device!r} is not supported, expected cpu or cuda[:n]"
-        raise UsageError(msg)
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if (kind.index or 0) >= count:
-        msg = f"device {device}: torch {torch.__version__} sees {count} CUDA devices"
-        raise MissingError(
-            msg,
-            hint="use --device cpu, or install a CUDA build of torch",
-        )
 
 
 def _constants(recording: Recording) -> dict[str, torch.Tensor]:

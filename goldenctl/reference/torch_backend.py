@@ -26,8 +26,8 @@ from goldenctl import __version__
 from goldenctl.errors import GoldenctlError, MissingError
 from goldenctl.ops.plan import Plan, PlanOp, PlanSublayer, View, read_plan
 from goldenctl.ops.plan import Tensor as Buffer
+from goldenctl.reference.device import check_device
 from goldenctl.reference.ops import KERNELS
-from goldenctl.reference.record import check_device
 
 _TYPES = {
     "bfloat16": torch.bfloat16,

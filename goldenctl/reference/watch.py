@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from goldenctl.errors import printable
-from goldenctl.golden.schema import short_name
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.graph import Op, Sublayer
+from goldenctl.places import short_name
 from goldenctl.reference.forward import State
 from goldenctl.reference.weights import TORCH_DTYPES, WeightLoader
 

@@ -91,7 +91,7 @@ def check_device(backend: Backend, device: str) -> None:
     """Raise MissingError for a device that the backend can be asked for and does not have."""
     kind, number = parse_device(device)
     if backend.name == "torch":
-        from goldenctl.reference.record import check_device as check_torch
+        from goldenctl.reference.device import check_device as check_torch
 
         check_torch("cpu" if kind == "cpu" else f"cuda:{number}")
     if backend.name == "infinicore":

@@ -12,21 +12,14 @@ import numpy as np
 
 from goldenctl.dtypes import DTYPES
 from goldenctl.errors import UsageError
-from goldenctl.golden.composed import BOTH, ROLE, composed_name, leaving
+from goldenctl.golden.composed import BOTH
 from goldenctl.golden.file import GoldenFile
-from goldenctl.golden.layout import Layout
-from goldenctl.golden.schema import (
-    ALIGNMENT_BYTES,
-    TensorInfo,
-    TensorSpec,
-    paths_so_far,
-    short_name,
-    step_number,
-)
+from goldenctl.golden.schema import ALIGNMENT_BYTES, TensorInfo
 from goldenctl.model import graph
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Op, Sublayer
+from goldenctl.ops.derived import derived_table, is_derived
 from goldenctl.ops.launches import LOWERINGS
 from goldenctl.ops.plan import (
     File,
@@ -38,7 +31,7 @@ from goldenctl.ops.plan import (
     SublayerBuilder,
     View,
 )
-from goldenctl.replay.derived import derived_table, is_derived
+from goldenctl.places import paths_so_far, short_name, step_number
 from goldenctl.replay.walk import Walk
 
 # Computes a faulty op: (path of the sublayer, sublayer, op) -> its output.
@@ -95,39 +88,6 @@ def _decoder(golden: GoldenFile, config: ModelConfig, step: str) -> Iterable[Sub
         logits="all" if whole else "last",
         past=step_number(step) > 0,
         masked=f"{step}/attention_mask" in golden.tensors,
-    )
-
-
-def run_layout(source: Source, dtype: str, mode: str) -> Layout:
-    """Lay out a run: every tap and output of the chosen sublayers, as ``dtype``, and what the
-    mode adds to each."""
-    golden = source.golden
-    layout = Layout(groups=list(source.sublayers))
-    yielded: dict[str, list[TensorInfo]] = {path: [] for path in source.sublayers}
-    for info in golden.tensors.values():
-        path = info.name.rpartition("/")[0]
-        if path in source.sublayers and _is_computed(info, source.sublayers[path]):
-            yielded[path].append(info)
-    for infos in yielded.values():
-        layout.tensors += [_spec(info, dtype, info.name, info.role) for info in infos]
-        for info in leaving(infos) if mode == BOTH else ():
-            layout.tensors.append(_spec(info, dtype, composed_name(info.name), ROLE))
-    names = {spec.name for spec in layout.tensors}
-    for link, target in golden.aliases.items():
-        if target in names and link.rpartition("/")[0] in source.sublayers:
-            layout.links[link] = target
-    return layout
-
-
-def _spec(info: TensorInfo, dtype: str, name: str, role: str) -> TensorSpec:
-    return TensorSpec(name, dtype, info.shape, info.dims, role, info.op)
-
-
-def _is_computed(info: TensorInfo, sublayer: Sublayer) -> bool:
-    """Whether a backend yields this tensor; a key or value of its own counts as its tap."""
-    return (
-        info.role in ("tap", "output")
-        and graph.CACHE_LINKS.get(info.tap, info.tap) in sublayer.taps
     )
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from goldenctl.golden.composed import plain_tap
+from goldenctl.places import plain_tap
 from goldenctl.records.determinism import Finding
 
 NOISE = "run-to-run noise"

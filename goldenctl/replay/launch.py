@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from goldenctl.golden.composed import owner, tap_of
 from goldenctl.golden.journal import Journal
 from goldenctl.golden.writer import GoldenWriter
 from goldenctl.ops.plan import Plan
+from goldenctl.places import owner, tap_of
 from goldenctl.records.determinism import Determinism
 from goldenctl.replay.backend import Backend
 from goldenctl.replay.determinism import (

@@ -16,26 +16,21 @@ import numpy as np
 
 from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError, UsageError, require_torch
-from goldenctl.golden.composed import BOTH, default_mode, plain_tap
+from goldenctl.golden.composed import BOTH, default_mode
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.journal import Journal
-from goldenctl.golden.schema import SublayerInfo, short_name
+from goldenctl.golden.run_layout import run_layout
+from goldenctl.golden.schema import SublayerInfo
 from goldenctl.golden.times import with_groups
 from goldenctl.golden.writer import GoldenWriter
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.graph import FUSED_TAPS, Op, Sublayer
 from goldenctl.ops.faults import Injection, inject
 from goldenctl.ops.plan import File, Plan, write_plan
+from goldenctl.places import plain_tap, short_name
 from goldenctl.records.determinism import Determinism
 from goldenctl.replay.backend import Backend, parse_device
-from goldenctl.replay.bind import (
-    Binder,
-    Patches,
-    Source,
-    choose_sublayers,
-    run_layout,
-    without_stores,
-)
+from goldenctl.replay.bind import Binder, Patches, Source, choose_sublayers, without_stores
 from goldenctl.replay.launch import Launcher
 from goldenctl.replay.simulated import describe, simulate
 from goldenctl.replay.supervise import Execution, Outcome
@@ -106,7 +101,7 @@ def replay(
     options = options.for_golden(golden)
     source = open_source(golden, checkpoint_path, options)
     dtype = options.dtype or golden.recipe["dtype"]
-    layout = run_layout(source, dtype, options.mode)
+    layout = run_layout(source.golden, source.sublayers, dtype, options.mode)
     _refuse_unknown(options.debug, layout.groups)
     recipe = _recipe(source, backend.description, options, dtype)
     with (
@@ -221,7 +216,7 @@ def replay_simulated(
     dtype = options.dtype or golden.recipe["dtype"]
     noise = DTYPES[dtype].eps if noise is None else noise
     source = Source(golden, config, None, chosen)
-    layout = run_layout(source, dtype, options.mode)
+    layout = run_layout(source.golden, source.sublayers, dtype, options.mode)
     with GoldenWriter(
         run_path,
         kind="run",

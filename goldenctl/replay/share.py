@@ -10,8 +10,8 @@ from itertools import accumulate, pairwise
 
 from goldenctl.dtypes import DTYPES
 from goldenctl.errors import UsageError
-from goldenctl.golden.schema import short_name
 from goldenctl.ops.plan import Plan, PlanOp, PlanSublayer
+from goldenctl.places import short_name
 
 # Guards around a tensor and what is staged between a file and the device (goldenctl-harness).
 _GUARD_BYTES = 512

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from goldenctl.dtypes import DTYPES
-from goldenctl.golden.composed import plain_name
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.writer import GoldenWriter
+from goldenctl.places import plain_name
 
 
 def simulate(golden: GoldenFile, writer: GoldenWriter, *, noise: float, seed: int) -> None:

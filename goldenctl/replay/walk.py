@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from goldenctl.golden.composed import FOLDER
 from goldenctl.model.graph import Op, Sublayer
 from goldenctl.ops.plan import SublayerBuilder, View
+from goldenctl.places import FOLDER
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,8 @@ from goldenctl.records.report import (
     worst_share,
 )
 from goldenctl.records.trials import LEAST_CAUGHT, LEAST_LOCATED, LEAST_NAMED, Selftest
-from goldenctl.report.structure import headline, structure
-from goldenctl.report.uncompared import silence
-from goldenctl.report.words import (
+from goldenctl.records.uncompared import silence
+from goldenctl.records.words import (
     RULES,
     Places,
     group_of,
@@ -27,8 +26,10 @@ from goldenctl.report.words import (
     plural,
     rules,
     some,
+    structure,
     times,
 )
+from goldenctl.report.structure import headline
 
 SURELY = 4.0
 """From this many times a rounding budget on, a tensor cannot be wrong by rounding."""

@@ -7,10 +7,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from goldenctl.errors import printable
-from goldenctl.golden.schema import short_name
+from goldenctl.places import short_name
+from goldenctl.records.units import factor, per_second
+from goldenctl.records.words import duration, plural
 from goldenctl.report.console_parts import make_console
-from goldenctl.report.units import factor, per_second
-from goldenctl.report.words import duration, plural
 from goldenctl.studies.bench import Bench, Comparison, Result, Spread
 
 _MANY = 6

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from goldenctl.errors import printable
-from goldenctl.report.units import human_bytes, human_ns, plural
+from goldenctl.records.units import human_bytes, human_ns, plural
 from goldenctl.trace.calls import Arg, Call, Calls
 
 _SHORT = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "float64": "f64"}

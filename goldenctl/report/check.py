@@ -10,9 +10,9 @@ from rich.text import Text
 
 from goldenctl.errors import printable
 from goldenctl.records.checks import CheckStep
+from goldenctl.records.uncompared import unchecked
+from goldenctl.records.words import percent, plural
 from goldenctl.report.console_parts import clean
-from goldenctl.report.uncompared import unchecked
-from goldenctl.report.words import percent, plural
 
 
 def check_view(steps: Sequence[CheckStep]) -> RenderableType:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from goldenctl.golden.schema import short_name
+from goldenctl.places import short_name
 from goldenctl.records.report import Provenance, Report
 from goldenctl.report.answers import first_culprit
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from goldenctl.errors import printable
-from goldenctl.golden.schema import short_name
+from goldenctl.places import short_name
 from goldenctl.records.report import (
     BY_BUDGET,
     CRASHED,
@@ -25,18 +25,8 @@ from goldenctl.records.report import (
     TensorResult,
     worst_share,
 )
-from goldenctl.report.answers import HARDLY, UNTOLD
-from goldenctl.report.check import check_view
-from goldenctl.report.console_blame import findings_view
-from goldenctl.report.console_parts import clean, indented, make_console, unbroken
-from goldenctl.report.console_selftest import selftest_view
-from goldenctl.report.console_table import Row, SublayerTable
-from goldenctl.report.determinism import lines as determinism_lines
-from goldenctl.report.notes import note_lines
-from goldenctl.report.structure import by_themselves, headline, structure
-from goldenctl.report.timing import step_lines
-from goldenctl.report.uncompared import not_compared
-from goldenctl.report.words import (
+from goldenctl.records.uncompared import not_compared
+from goldenctl.records.words import (
     Matcher,
     Places,
     banners,
@@ -56,10 +46,21 @@ from goldenctl.report.words import (
     sides_of,
     some,
     stands_for,
+    structure,
     times,
     used,
     used_by,
 )
+from goldenctl.report.answers import HARDLY, UNTOLD
+from goldenctl.report.check import check_view
+from goldenctl.report.console_blame import findings_view
+from goldenctl.report.console_parts import clean, indented, make_console, unbroken
+from goldenctl.report.console_selftest import selftest_view
+from goldenctl.report.console_table import Row, SublayerTable
+from goldenctl.report.determinism import lines as determinism_lines
+from goldenctl.report.notes import note_lines
+from goldenctl.report.structure import by_themselves, headline
+from goldenctl.report.timing import step_lines
 
 _MOST_FINDINGS = 12
 

@@ -12,11 +12,9 @@ from rich.text import Text
 from goldenctl.errors import printable
 from goldenctl.records.findings import Depth, Findings, Graft
 from goldenctl.records.report import Report
-from goldenctl.report.answers import main_group
-from goldenctl.report.console_parts import clean, indented
-from goldenctl.report.uncompared import not_compared
-from goldenctl.report.units import factor
-from goldenctl.report.words import (
+from goldenctl.records.uncompared import not_compared
+from goldenctl.records.units import factor
+from goldenctl.records.words import (
     Matcher,
     Places,
     group_of,
@@ -24,6 +22,8 @@ from goldenctl.report.words import (
     not_judged,
     plural,
 )
+from goldenctl.report.answers import main_group
+from goldenctl.report.console_parts import clean, indented
 
 _COLOURS = {"culprit": "bold red", "amplifier": "yellow", "victim": "dim", "healed": "green"}
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from goldenctl.diff.metrics import LogitMetrics, Metrics
 from goldenctl.errors import printable
+from goldenctl.records.metrics import LogitMetrics, Metrics
 from goldenctl.records.report import Report, TensorResult
 from goldenctl.records.trials import Selftest
-from goldenctl.report.words import labels_of
+from goldenctl.records.words import labels_of
 
 _TENSOR = (
     "name", "sublayer", "tap", "op", "state", "rule", "share", "dtype", "actual_dtype", "shape",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from goldenctl.golden.schema import short_name
+from goldenctl.places import short_name
 from goldenctl.records.determinism import Determinism
 from goldenctl.report.console_parts import clean
 

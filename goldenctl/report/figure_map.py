@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from goldenctl.golden.schema import short_name
+from goldenctl.places import short_name
 from goldenctl.records.report import NEUTRAL, Report, SublayerResult, TensorResult
+from goldenctl.records.words import Places, group_of, percent, plural
 from goldenctl.report.palette import LEVELS, WORST_LEVEL, tensor_level
 from goldenctl.report.svg import Figure, label, number, tag, text_of
-from goldenctl.report.words import Places, group_of, percent, plural
 
 CELL = 24.0
 _TOP = 132.0

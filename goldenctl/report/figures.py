@@ -10,9 +10,11 @@ import math
 from collections.abc import Iterator
 from statistics import NormalDist
 
-from goldenctl.diff.pictures import Histogram, Picture, Strip, probabilities
-from goldenctl.golden.schema import short_name
+from goldenctl.diff.pictures import probabilities
+from goldenctl.places import short_name
+from goldenctl.records.pictures import Histogram, Picture, Strip
 from goldenctl.records.report import Report, SublayerResult
+from goldenctl.records.words import amount, duration, group_of, ratio
 from goldenctl.report.palette import level
 from goldenctl.report.svg import (
     LEFT,
@@ -30,7 +32,6 @@ from goldenctl.report.svg import (
     tick_text,
     triangles,
 )
-from goldenctl.report.words import amount, duration, group_of, ratio
 
 _BINS_PER_DECADE = 4
 _ASINH_FROM = 12.0

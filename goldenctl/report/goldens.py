@@ -12,10 +12,10 @@ from rich.text import Text
 
 from goldenctl.errors import GoldenctlError, printable
 from goldenctl.golden.recipe import Recipe
-from goldenctl.golden.store import GoldenSet
-from goldenctl.report.units import human_bytes
-from goldenctl.report.words import plural
+from goldenctl.records.units import human_bytes
+from goldenctl.records.words import plural
 from goldenctl.sets.manifest import Manifest, load_manifest
+from goldenctl.sets.names import GoldenSet
 
 _DIGEST = 12
 

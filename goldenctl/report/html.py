@@ -13,6 +13,7 @@ from importlib import resources
 
 from goldenctl import __version__
 from goldenctl.records.report import Report
+from goldenctl.records.words import banners, dtypes, left_out, not_judged, rules
 from goldenctl.report import (
     html_course,
     html_matrix,
@@ -27,7 +28,6 @@ from goldenctl.report.html_parts import Section, command, escape, facts
 from goldenctl.report.notes import note_lines
 from goldenctl.report.palette import figure_css, variables
 from goldenctl.report.provenance import both_sides
-from goldenctl.report.words import banners, dtypes, left_out, not_judged, rules
 
 _ANSWERS = (("where", "Where first"), ("kind", "What kind of bug"), ("sure", "How sure"))
 

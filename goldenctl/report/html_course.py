@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 from goldenctl.records.report import Report
+from goldenctl.records.units import factor
+from goldenctl.records.words import Places, duration, group_of, ratio, sides_of
 from goldenctl.report.answers import main_group
 from goldenctl.report.console_blame import graft_line
 from goldenctl.report.figures import depth, op_times
 from goldenctl.report.html_parts import Section, escape, figure, rows
-from goldenctl.report.units import factor
-from goldenctl.report.words import Places, duration, group_of, ratio, sides_of
 
 _MOST_STEPS = 100
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from goldenctl.records.report import Report
+from goldenctl.records.words import labels_of
 from goldenctl.report.commands import compare_all
 from goldenctl.report.html_parts import Section, command, escape, facts, mark, rows
 from goldenctl.report.matrix import HINT, Cell, lines, matrix_rows
 from goldenctl.report.provenance import both_sides
-from goldenctl.report.words import labels_of
 
 
 def sections(reports: Sequence[Report]) -> Iterator[Section]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from goldenctl.records.report import Report
+from goldenctl.records.words import structure
 from goldenctl.report.html_parts import Section, escape, rows
-from goldenctl.report.structure import by_themselves, structure
+from goldenctl.report.structure import by_themselves
 
 _HINT = "Proved by what the engine's calls read: no tolerance is involved."
 

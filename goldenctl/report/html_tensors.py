@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from goldenctl.diff.pictures import Picture
 from goldenctl.records.findings import Culprit
+from goldenctl.records.pictures import Picture
 from goldenctl.records.report import CRASHED, NEUTRAL, PASSED, Report, TensorResult, worst_share
-from goldenctl.report import figures
-from goldenctl.report.answers import first_culprit, main_group
-from goldenctl.report.figure_map import KEY, labels_in_sight, layer_map
-from goldenctl.report.html_parts import Section, escape, facts, figure, mark, rows, scroll
-from goldenctl.report.svg import tag
-from goldenctl.report.words import (
+from goldenctl.records.words import (
     Places,
     duration,
     group_of,
@@ -24,6 +19,11 @@ from goldenctl.report.words import (
     times,
     used,
 )
+from goldenctl.report import figures
+from goldenctl.report.answers import first_culprit, main_group
+from goldenctl.report.figure_map import KEY, labels_in_sight, layer_map
+from goldenctl.report.html_parts import Section, escape, facts, figure, mark, rows, scroll
+from goldenctl.report.svg import tag
 
 MOST_TENSORS = 1000
 MOST_MAPS = 8

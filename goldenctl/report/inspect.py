@@ -15,10 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from goldenctl.errors import UsageError, printable
-from goldenctl.golden import schema
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import TensorInfo
 from goldenctl.model.case import wording_of
+from goldenctl.places import short_name
 from goldenctl.report.console_parts import Pairs
 
 _CORNER = 4
@@ -146,7 +146,7 @@ def _tree(golden: GoldenFile) -> Table:
     case = ""
     for group, infos in taps.items():
         step = "/".join(group.split("/")[:4])
-        if schema.short_name(group) and step != case:
+        if short_name(group) and step != case:
             case = step
             table.add_row(f"[bold]{escape(printable(case))}[/]", "", "")
         status = golden.sublayers.get(group)
@@ -155,7 +155,7 @@ def _tree(golden: GoldenFile) -> Table:
         if beside[group]:
             names += f" + {beside[group]} of the oracle"
         shape = "×".join(map(str, infos[-1].shape))
-        cells = (f"{mark}{schema.short_name(group) or group}", shape, names)
+        cells = (f"{mark}{short_name(group) or group}", shape, names)
         table.add_row(*(escape(printable(cell)) for cell in cells))
     return table
 

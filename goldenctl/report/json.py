@@ -15,17 +15,17 @@ from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 
-from goldenctl.diff.metrics import LogitMetrics, Metrics
-from goldenctl.diff.pictures import Extreme, Histogram, Picture, Strip
-from goldenctl.diff.tolerance import Check
 from goldenctl.errors import DamagedError, UsageError, why_no_file
 from goldenctl.golden.file import kind_of
 from goldenctl.records.checks import CheckStep
 from goldenctl.records.findings import Cause, Depth
+from goldenctl.records.metrics import LogitMetrics, Metrics
+from goldenctl.records.pictures import Extreme, Histogram, Picture, Strip
+from goldenctl.records.policy import Check
 from goldenctl.records.report import PASSED, REPORT_VERSION, Report, SublayerResult, TensorResult
 from goldenctl.records.trials import Trial
-from goldenctl.report.uncompared import uncompared
-from goldenctl.report.words import labels_of
+from goldenctl.records.uncompared import uncompared
+from goldenctl.records.words import labels_of
 
 _LEGACY = (
     "model_path",

@@ -10,10 +10,10 @@ from goldenctl.diff.finite import NO_REFERENCE
 from goldenctl.records.checks import CheckStep
 from goldenctl.records.report import NEUTRAL, Report, SublayerResult, TensorResult
 from goldenctl.records.trials import Selftest
+from goldenctl.records.uncompared import uncompared
+from goldenctl.records.words import Places, banners, labels_of, numbers, plural, times
 from goldenctl.report.answers import answers
 from goldenctl.report.notes import note_lines
-from goldenctl.report.uncompared import uncompared
-from goldenctl.report.words import Places, banners, labels_of, numbers, plural, times
 
 # What XML 1.0 can hold; anything else is written as an escape.
 _FORBIDDEN = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

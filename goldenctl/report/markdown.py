@@ -13,16 +13,8 @@ from goldenctl.errors import UsageError, printable
 from goldenctl.records.checks import CheckStep
 from goldenctl.records.report import NEUTRAL, Report, SublayerResult, TensorResult
 from goldenctl.records.trials import Selftest
-from goldenctl.report.answers import Answers, answers
-from goldenctl.report.commands import commands
-from goldenctl.report.determinism import lines
-from goldenctl.report.matrix import HINT, Cell, matrix_rows, verdict
-from goldenctl.report.matrix import lines as run_lines
-from goldenctl.report.notes import note_lines
-from goldenctl.report.structure import by_themselves, structure
-from goldenctl.report.timing import step_lines
-from goldenctl.report.uncompared import silence
-from goldenctl.report.words import (
+from goldenctl.records.uncompared import silence
+from goldenctl.records.words import (
     Places,
     banners,
     dtypes,
@@ -36,9 +28,18 @@ from goldenctl.report.words import (
     reasons_of,
     rules,
     sides_of,
+    structure,
     used,
     used_by,
 )
+from goldenctl.report.answers import Answers, answers
+from goldenctl.report.commands import commands
+from goldenctl.report.determinism import lines
+from goldenctl.report.matrix import HINT, Cell, matrix_rows, verdict
+from goldenctl.report.matrix import lines as run_lines
+from goldenctl.report.notes import note_lines
+from goldenctl.report.structure import by_themselves
+from goldenctl.report.timing import step_lines
 
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 LIMIT_BYTES = 1 << 20

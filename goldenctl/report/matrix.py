@@ -11,11 +11,8 @@ from rich.text import Text
 
 from goldenctl.errors import printable
 from goldenctl.records.report import PASSED, Report, SublayerResult, worst_share
-from goldenctl.report.console_parts import make_console
-from goldenctl.report.console_table import Row, SublayerTable
-from goldenctl.report.structure import structure
-from goldenctl.report.uncompared import not_compared
-from goldenctl.report.words import (
+from goldenctl.records.uncompared import not_compared
+from goldenctl.records.words import (
     Places,
     banners,
     labels_of,
@@ -25,8 +22,11 @@ from goldenctl.report.words import (
     plural,
     some,
     stands_for,
+    structure,
     used_by,
 )
+from goldenctl.report.console_parts import make_console
+from goldenctl.report.console_table import Row, SublayerTable
 
 HINT = "rel L2: of the tensor in parentheses, the first wrong, else of the worst"
 

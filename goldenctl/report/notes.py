@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from goldenctl.errors import printable
 from goldenctl.records.report import Report, TensorResult
-from goldenctl.report.units import plural
-from goldenctl.report.words import Places
+from goldenctl.records.units import plural
+from goldenctl.records.words import Places
 
 
 def note_lines(report: Report) -> list[str]:

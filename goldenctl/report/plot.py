@@ -10,12 +10,12 @@ from pathlib import Path
 
 from goldenctl.errors import MissingError
 from goldenctl.records.report import Report
+from goldenctl.records.words import Places, banners
 from goldenctl.report import figures
 from goldenctl.report.answers import main_group
 from goldenctl.report.figure_map import layer_map
 from goldenctl.report.palette import paper, resolved_css
 from goldenctl.report.svg import Figure, label
-from goldenctl.report.words import Places, banners
 
 _OF_TENSORS = (figures.strips, figures.histogram, figures.quantiles, figures.scatter)
 _FONT_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.fonts", "~/.local/share/fonts")

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from goldenctl.diff.structure import Merged, merged
-from goldenctl.golden.schema import short_name
+from goldenctl.places import short_name
 from goldenctl.records.report import Report, TensorResult
-from goldenctl.report.units import plural
-from goldenctl.report.words import groups_of
-
-
-def structure(report: Report) -> list[Merged]:
-    """Return what an engine does otherwise than the model, what is the same in several layers
-    once."""
-    return merged(report.structure, len(groups_of(report)))
+from goldenctl.records.units import plural
+from goldenctl.records.words import structure
 
 
 def headline(report: Report) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from goldenctl.diff.step_times import StepTime
-from goldenctl.records.report import Report
-from goldenctl.report.units import per_second
-from goldenctl.report.words import duration, plural, ratio, sides_of
+from goldenctl.records.report import Report, StepTime
+from goldenctl.records.units import per_second
+from goldenctl.records.words import duration, plural, ratio, sides_of
 
 
 def step_lines(report: Report) -> list[str]:

@@ -9,10 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from goldenctl.errors import printable
-from goldenctl.golden.schema import short_name
+from goldenctl.places import short_name
+from goldenctl.records.units import factor
+from goldenctl.records.words import plural
 from goldenctl.report.console import what_differs
-from goldenctl.report.units import factor
-from goldenctl.report.words import plural
 from goldenctl.sets.triage import CHANGED, CLOSER, WITHIN, WORDS, Change, Triage
 
 _SHOWN = 10

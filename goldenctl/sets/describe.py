@@ -11,10 +11,10 @@ import msgspec
 
 from goldenctl.diff.sketches import sketches_of
 from goldenctl.golden.file import GoldenFile, open_golden
-from goldenctl.golden.store import GoldenSet
 from goldenctl.records.policy import Policy
 from goldenctl.sets.environment import full_recipe
 from goldenctl.sets.manifest import Manifest, Tensor, VersionEntry, sha256_text
+from goldenctl.sets.names import GoldenSet
 
 Progress = Callable[[int, int, str], None]
 

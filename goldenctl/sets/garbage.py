@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from goldenctl.atomic import leftovers
-from goldenctl.golden.store import GoldenSet
 from goldenctl.golden.times import times_path
+from goldenctl.sets.names import GoldenSet
 from goldenctl.sets.renew import manifest_or_none
 
 

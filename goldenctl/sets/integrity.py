@@ -5,9 +5,9 @@ from __future__ import annotations
 from goldenctl.errors import DamagedError
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.sketch import check_sketch
-from goldenctl.golden.store import GoldenSet
 from goldenctl.sets.describe import file_digest
 from goldenctl.sets.manifest import Manifest, Tensor, VersionEntry, load_manifest, sha256_text
+from goldenctl.sets.names import GoldenSet
 
 _DESCRIBED = ("dtype", "shape", "dims", "role", "op")
 

@@ -26,15 +26,15 @@ from goldenctl.errors import DamagedError, MissingError, UsageError
 from goldenctl.golden.recipe import Recipe
 from goldenctl.golden.schema import ROLES
 from goldenctl.golden.sketch import Sketch
-from goldenctl.golden.store import (
+from goldenctl.model.jsonfile import parse_object
+from goldenctl.records.policy import Policy
+from goldenctl.sets.names import (
     GoldenSet,
     existing_set,
     parse_reference,
     refuse_leading_out,
     require_name,
 )
-from goldenctl.model.jsonfile import parse_object
-from goldenctl.records.policy import Policy
 
 FORMAT = "goldenctl-manifest"
 FORMAT_VERSION = 1

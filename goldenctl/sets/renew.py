@@ -12,7 +12,6 @@ from goldenctl.diff.judge import compare
 from goldenctl.diff.tolerance import default_policy
 from goldenctl.errors import DamagedError
 from goldenctl.golden.file import GoldenFile, open_golden
-from goldenctl.golden.store import GoldenSet
 from goldenctl.golden.times import times_path
 from goldenctl.records.policy import Policy
 from goldenctl.sets.against_manifest import compare_with_manifest, described
@@ -20,6 +19,7 @@ from goldenctl.sets.describe import Description, describe, file_digest
 from goldenctl.sets.environment import differences, full_recipe
 from goldenctl.sets.manifest import Manifest, dump_manifest, ignorable, load_manifest, sha256_text
 from goldenctl.sets.measure import ByBytes, ByManifest
+from goldenctl.sets.names import GoldenSet
 from goldenctl.sets.triage import Measure, Triage, triage
 
 Progress = Callable[[int, int, str], None]

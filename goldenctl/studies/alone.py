@@ -20,11 +20,12 @@ from goldenctl.golden.composed import BOTH
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.layout import Selection, golden_layout
 from goldenctl.golden.recipe import parse_recipe
-from goldenctl.golden.schema import SublayerInfo, TensorSpec, step_number
+from goldenctl.golden.schema import SublayerInfo, TensorSpec
 from goldenctl.golden.steps import Step, steps, visible_tokens
 from goldenctl.golden.untrusted_recipe import RecipeObject
 from goldenctl.golden.writer import GoldenWriter
 from goldenctl.model.case import Case
+from goldenctl.places import step_number
 from goldenctl.records.report import Report
 from goldenctl.replay.backend import Backend
 from goldenctl.replay.run import Options, replay

@@ -27,13 +27,13 @@ from goldenctl.diff.sketches import sketch_values
 from goldenctl.diff.traced import for_report, trace_of
 from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError, UsageError, why_no_file
-from goldenctl.golden.composed import plain_name
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import FORMAT_VERSION, SublayerInfo, TensorInfo
 from goldenctl.golden.sketch import Finite, Sketch
 from goldenctl.golden.times import now_utc
 from goldenctl.golden.untrusted_recipe import RecipeObject
 from goldenctl.model.jsonfile import read_object
+from goldenctl.places import plain_name
 from goldenctl.records.report import NEUTRAL, PASSED, Report
 from goldenctl.sets.against_manifest import compare_with_manifest, described, sketches
 from goldenctl.sets.manifest import (

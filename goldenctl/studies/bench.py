@@ -16,9 +16,9 @@ import msgspec
 from numpy.typing import NDArray
 
 from goldenctl.golden.file import GoldenFile
-from goldenctl.golden.schema import short_name
 from goldenctl.model.graph import Op, Sublayer
 from goldenctl.ops.plan import Plan
+from goldenctl.places import short_name
 from goldenctl.replay.backend import Backend, parse_device
 from goldenctl.replay.bind import Binder, Patches, Source
 from goldenctl.replay.supervise import Execution, execute

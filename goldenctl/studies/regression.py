@@ -16,7 +16,6 @@ from goldenctl.diff.judge import compare
 from goldenctl.diff.tolerance import Policy
 from goldenctl.errors import require_torch
 from goldenctl.golden.file import GoldenFile, open_golden
-from goldenctl.golden.store import GoldenSet
 from goldenctl.golden.untrusted_recipe import RecipeObject
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.source import checkpoint_folder
@@ -26,6 +25,7 @@ from goldenctl.replay.run import Options, replay
 from goldenctl.sets.against_manifest import compare_with_manifest
 from goldenctl.sets.integrity import check_files, check_manifest
 from goldenctl.sets.manifest import Manifest, sha256_text
+from goldenctl.sets.names import GoldenSet
 from goldenctl.studies.regression_step import (
     INTEGRITY,
     PASSED,
@@ -36,7 +36,7 @@ from goldenctl.studies.regression_step import (
     caught,
     of_report,
 )
-from goldenctl.studies.traced import PREFIX, trace_engine
+from goldenctl.studies.regression_trace import PREFIX, trace_engine
 
 Progress = Callable[[int, int, str], None]
 

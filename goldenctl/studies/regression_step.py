@@ -15,12 +15,11 @@ from goldenctl.errors import (
     EXIT_USAGE,
     GoldenctlError,
 )
-from goldenctl.golden.schema import short_name
+from goldenctl.places import short_name
 from goldenctl.records.checks import CheckStep
 from goldenctl.records.report import Provenance, Report, worst_share
-from goldenctl.report.structure import structure
-from goldenctl.report.uncompared import not_compared
-from goldenctl.report.words import not_judged, times
+from goldenctl.records.uncompared import not_compared
+from goldenctl.records.words import not_judged, structure, times
 
 INTEGRITY, RECORD, REPLAY = "integrity", "record", "replay"
 PASSED, FAILED, MISSING, DAMAGED, ERROR = "passed", "failed", "missing", "damaged", "error"

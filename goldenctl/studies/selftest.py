@@ -24,7 +24,7 @@ from goldenctl.diff.padding import Padding
 from goldenctl.diff.scopes import is_fused
 from goldenctl.diff.tolerance import default_policy
 from goldenctl.errors import UsageError
-from goldenctl.golden.composed import BOTH, MODES, plain_name, scope_of
+from goldenctl.golden.composed import BOTH, MODES, scope_of
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.layout import oracle_dtype
 from goldenctl.golden.schema import BUDGET_SCOPES
@@ -32,15 +32,16 @@ from goldenctl.golden.times import now_utc
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.graph import Op, Sublayer
 from goldenctl.ops.faults import FAULTS, Context, Fault, Injection, faulty_op
+from goldenctl.places import plain_name
 from goldenctl.records.report import Provenance, Report
 from goldenctl.records.trials import Selftest, Trial, Verdict
+from goldenctl.reference.alternatives import ALTERNATIVES
 from goldenctl.reference.flash import FUSED, only_fused
 from goldenctl.reference.otherwise import Otherwise
 from goldenctl.reference.patch import Emulator
 from goldenctl.replay.backend import Backend, open_backend
 from goldenctl.replay.bind import choose_sublayers
 from goldenctl.replay.run import Options, replay
-from goldenctl.studies.alternatives import ALTERNATIVES
 from goldenctl.studies.diagnose import Diagnoser
 from goldenctl.studies.gates import GATES, passes
 

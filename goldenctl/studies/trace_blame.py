@@ -15,8 +15,9 @@ from goldenctl.diff.judge import compare
 from goldenctl.diff.tolerance import Policy
 from goldenctl.errors import MissingError, require_torch
 from goldenctl.golden.file import GoldenFile
-from goldenctl.golden.schema import TensorInfo, short_name
+from goldenctl.golden.schema import TensorInfo
 from goldenctl.model.checkpoint import Checkpoint
+from goldenctl.places import short_name
 from goldenctl.records.findings import Culprit, Findings
 from goldenctl.records.report import Report, TensorResult
 from goldenctl.replay.bind import choose_sublayers

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from goldenctl.errors import UsageError
 from goldenctl.golden.file import GoldenFile
-from goldenctl.golden.schema import short_name, step_number
+from goldenctl.places import short_name, step_number
 
 _LAYER = re.compile(r"layers\.(\d+)\.")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from goldenctl.diff.structure import MODE, Coverage, Local, Trace, merged
-from goldenctl.errors import DamagedError, MissingError, UsageError, require_torch
+from goldenctl.errors import DamagedError, UsageError
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import SublayerInfo, TensorInfo, TensorSpec
 from goldenctl.golden.steps import Step
 from goldenctl.golden.writer import GoldenWriter
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.graph import CACHE_LINKS
+from goldenctl.records.structure import MODE, Coverage, Local, Trace, merged
 from goldenctl.trace.calls import Calls
 from goldenctl.trace.canvas import Picture
 from goldenctl.trace.names import name_calls
@@ -30,14 +30,17 @@ from goldenctl.trace.values import Place
 from goldenctl.trace.weights import Book
 
 Progress = Callable[[int, int, str], None]
+Judge = Callable[[Tracing, Checkpoint, Sequence[str]], tuple[dict[str, Local], str]]
 BACKEND = "trace"
 
 
 @dataclass(frozen=True)
 class TraceOptions:
-    """How calls become a run. ``book`` are the checkpoint's rows where they are digested, ``ops``
-    says what an engine's own operators are."""
+    """How calls become a run. ``judge`` judges each op by its own inputs, or says why not,
+    ``book`` are the checkpoint's rows where they are digested, ``ops`` says what an engine's own
+    operators are."""
 
+    judge: Judge
     book: Book | None = None
     ops: OpMap = field(default_factory=OpMap)
     progress: Progress = lambda *_: None
@@ -76,14 +79,13 @@ def write_run(
     calls: Calls,
     run_path: Path,
     *,
-    options: TraceOptions | None = None,
+    options: TraceOptions,
 ) -> TraceSummary:
     """Name a program's calls and write what they computed as a run of ``golden``.
 
     Raises DamagedError when the checkpoint is not the one recorded, UsageError when the calls
     compute none of the golden's steps. Nothing is then written.
     """
-    options = options or TraceOptions()
     weights = _checkpoint(golden, checkpoint)
     calls = options.ops.applied(calls)
     book = options.book or Book.of(weights)
@@ -93,7 +95,7 @@ def write_run(
     trace = _trace(golden, tracing, passes, parts, steps)
     if not parts and not trace.findings:
         _refuse(calls, passes)
-    local, note = _locally(tracing, weights, steps)
+    local, note = options.judge(tracing, weights, steps)
     trace = msgspec.structs.replace(trace, local=local, local_note=note)
     spared = [i.name for i in _expected(golden, steps) if _is_spared(tracing, passes, i)]
     not_computed = sorted(set(spared) - {part.info.name for part in parts})
@@ -231,19 +233,6 @@ def _tokens_of(part: _Part) -> tuple[int, ...]:
     axis = dims.index("token") if "token" in dims else dims.index("last_token")
     others = tuple(n for n in range(len(dims)) if n != axis)
     return tuple(int(t) for t in np.flatnonzero(part.rows.all(axis=others)))
-
-
-def _locally(
-    tracing: Tracing, weights: Checkpoint, steps: list[str]
-) -> tuple[dict[str, Local], str]:
-    try:
-        require_torch("judging each op by its own inputs")
-    except MissingError as error:
-        more = "where PyTorch is, goldenctl trace GOLDEN RUN --calls FILE does it"
-        return {}, f"each op by itself was not judged: {error}; {more}"
-    from goldenctl.reference.local import judge_locally
-
-    return judge_locally(tracing, weights, steps), ""
 
 
 def _write(

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from goldenctl.diff.structure import Finding, Kind
 from goldenctl.golden.file import GoldenFile
 from goldenctl.model import graph
+from goldenctl.records.structure import Finding, Kind
 from goldenctl.trace.calls import Arg, Call, Calls
 from goldenctl.trace.canvas import Canvas
 from goldenctl.trace.flow import Flow, Node

@@ -9,7 +9,7 @@ import pytest
 from ran import Call
 
 from goldenctl.golden.file import open_golden
-from goldenctl.report.units import per_second
+from goldenctl.records.units import per_second
 
 
 @pytest.fixture

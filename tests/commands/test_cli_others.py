@@ -17,10 +17,10 @@ from ran import Call
 import goldenctl
 from goldenctl import __version__
 from goldenctl.golden.file import open_golden
-from goldenctl.golden.schema import short_name
 from goldenctl.infini.find import Install
 from goldenctl.model.presets import PRESETS
 from goldenctl.ops.faults import FAULTS
+from goldenctl.places import short_name
 
 
 def test_verify(call: Call, checkpoint: Path, harness: Path, tmp_path: Path) -> None:

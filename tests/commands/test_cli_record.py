@@ -9,9 +9,9 @@ import pytest
 from ran import Call
 
 from goldenctl.golden.file import GoldenFile, open_golden
-from goldenctl.golden.schema import short_name
 from goldenctl.golden.times import times_path
-from goldenctl.report.units import human_bytes, plural
+from goldenctl.places import short_name
+from goldenctl.records.units import human_bytes, plural
 
 PROMPT = "Hello, this is a test input"
 

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 from ran import Call
 
-from goldenctl.golden.composed import is_composed, plain_name
 from goldenctl.golden.file import GoldenFile, open_golden
-from goldenctl.golden.schema import short_name
+from goldenctl.places import is_composed, plain_name, short_name
 
 LAYER = "cases/random-0/steps/00/layers/00"
 

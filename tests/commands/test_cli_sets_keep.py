@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from ran import Call, contents
 
-from goldenctl.golden.store import locked, open_set
 from goldenctl.sets.manifest import read_manifest
+from goldenctl.sets.names import locked, open_set
 
 TINY = "synth:tiny?seed=0"
 

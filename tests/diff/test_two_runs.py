@@ -12,8 +12,8 @@ from goldenctl.diff.judge import compare
 from goldenctl.diff.tolerance import default_policy
 from goldenctl.errors import DamagedError, UsageError
 from goldenctl.golden.file import GoldenFile, open_golden
+from goldenctl.records.words import sides_of
 from goldenctl.report.commands import commands
-from goldenctl.report.words import sides_of
 
 
 def two_runs(folder: Path, **second: Any) -> tuple[GoldenFile, GoldenFile]:

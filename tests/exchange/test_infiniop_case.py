@@ -14,13 +14,13 @@ from tester import build_tester, run_tester
 from goldenctl.cli import run
 from goldenctl.errors import GoldenctlError
 from goldenctl.exchange.gguf import UInt64, write_gguf
-from goldenctl.exchange.infiniop_case import Case, find_case
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.layout import Selection
 from goldenctl.infini.find import Install
 from goldenctl.model.case import Case as ModelCase
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.reference.record import Recording, record
+from goldenctl.replay.infiniop_case import Case, find_case
 
 Goldens = Callable[[str], GoldenFile]
 TAPS = [

@@ -11,8 +11,8 @@ import pytest
 
 from goldenctl import atomic
 from goldenctl.errors import DamagedError, MissingError, UsageError
-from goldenctl.golden import store
-from goldenctl.golden.store import Reference
+from goldenctl.sets import names as store
+from goldenctl.sets.names import Reference
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_a_pointer_of_git_lfs_is_named(goldens: Path) -> None:
 
 HOLD = """
 import sys
-from goldenctl.golden import store
+from goldenctl.sets import names as store
 with store.locked(store.open_set("tiny", sys.argv[1] and __import__("pathlib").Path(sys.argv[1]))):
     print("held", flush=True)
     sys.stdin.read()

@@ -23,7 +23,8 @@ from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import load_config
 from goldenctl.model.synth import synth
 from goldenctl.reference import forward
-from goldenctl.reference.record import Recording, check_device, record
+from goldenctl.reference.device import check_device
+from goldenctl.reference.record import Recording, record
 from goldenctl.reference.sink import TensorSink
 
 FIVE = Case("five", ((1, 2, 3, 4, 5),))

@@ -11,7 +11,7 @@ from moto.server import ThreadedMotoServer
 from moving import Bucket, Called, MadeSet, content, entry_of, manifest_of
 
 from goldenctl.cli import run
-from goldenctl.golden.store import GoldenSet
+from goldenctl.sets.names import GoldenSet
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "an-access-key-of-tests",

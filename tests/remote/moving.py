@@ -10,8 +10,8 @@ import numpy as np
 
 from goldenctl.diff.tolerance import default_policy
 from goldenctl.golden.recipe import Recipe
-from goldenctl.golden.store import GoldenSet
 from goldenctl.sets.manifest import Manifest, VersionEntry, dump_manifest, load_manifest
+from goldenctl.sets.names import GoldenSet
 
 Called = Callable[..., tuple[int, str, str]]
 MadeSet = Callable[..., GoldenSet]

@@ -284,7 +284,7 @@ def test_a_file_that_is_another_is_never_overwritten(
 
 
 def test_two_pulls_at_once(made_set: MadeSet, called: Called, tmp_path: Path) -> None:
-    from goldenctl.golden.store import locked
+    from goldenctl.sets.names import locked
 
     made = made_set()
     (tmp_path / "store").mkdir()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from goldenctl.cli import run
-from goldenctl.report.units import per_second
+from goldenctl.records.units import per_second
 from goldenctl.studies.bench import Spread, compared
 
 _ENGINE = """#!{python}

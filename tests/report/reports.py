@@ -10,13 +10,13 @@ from msgspec.structs import replace
 
 from goldenctl.commands.reporting import Outputs, write_outputs
 from goldenctl.diff.metrics import score, score_logits
-from goldenctl.diff.pictures import Picture, Scale, picture
-from goldenctl.diff.step_times import StepTime
-from goldenctl.diff.tolerance import Check
+from goldenctl.diff.pictures import Scale, picture
 from goldenctl.records.checks import CheckStep
 from goldenctl.records.determinism import Determinism, Finding
 from goldenctl.records.findings import Cause, Culprit, Depth, Findings, Graft
-from goldenctl.records.report import Provenance, Report, SublayerResult, TensorResult
+from goldenctl.records.pictures import Picture
+from goldenctl.records.policy import Check
+from goldenctl.records.report import Provenance, Report, StepTime, SublayerResult, TensorResult
 from goldenctl.records.trials import Selftest, Trial, Verdict
 
 STORED = Path(__file__).parent / "stored"

@@ -24,11 +24,11 @@ from reports import (
 from rich.console import Console
 
 from goldenctl.records.report import Report, SublayerResult
+from goldenctl.records.units import factor, plural
 from goldenctl.report import html, markdown
 from goldenctl.report.answers import UNTOLD, answers
 from goldenctl.report.console import print_report
 from goldenctl.report.console_parts import make_console
-from goldenctl.report.units import factor, plural
 
 
 def shown(made: Report, *, width: int = 80, color: bool = False, **options: Any) -> str:

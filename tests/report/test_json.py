@@ -12,15 +12,14 @@ import pytest
 from reports import bad, checked, good, report, save_report, selftested, sublayer, tensor
 
 from goldenctl.cli import run
-from goldenctl.diff.metrics import LogitMetrics, Metrics
-from goldenctl.diff.pictures import Extreme, Histogram, Picture, Strip
-from goldenctl.diff.step_times import StepTime
-from goldenctl.diff.tolerance import Check
 from goldenctl.errors import DamagedError, GoldenctlError, UsageError
 from goldenctl.records.checks import CheckStep
 from goldenctl.records.determinism import Determinism, Finding
 from goldenctl.records.findings import Cause, Culprit, Depth, Findings, Graft
-from goldenctl.records.report import Provenance, Report, SublayerResult, TensorResult
+from goldenctl.records.metrics import LogitMetrics, Metrics
+from goldenctl.records.pictures import Extreme, Histogram, Picture, Strip
+from goldenctl.records.policy import Check
+from goldenctl.records.report import Provenance, Report, StepTime, SublayerResult, TensorResult
 from goldenctl.records.trials import Selftest, Trial, Verdict
 from goldenctl.report.json import load_report, to_json
 

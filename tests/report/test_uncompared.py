@@ -13,10 +13,10 @@ from rich.console import Console
 from goldenctl.records.checks import CheckStep
 from goldenctl.records.findings import Findings
 from goldenctl.records.report import Report
+from goldenctl.records.uncompared import not_compared, silence, uncompared
 from goldenctl.report import html, junit, markdown, matrix
 from goldenctl.report.console import print_report
 from goldenctl.report.json import render as render_json
-from goldenctl.report.uncompared import not_compared, silence, uncompared
 
 LAYER = "layers/00/attention"
 MLPS = tuple(f"{STEP}/layers/{n:02}/mlp" for n in range(9))

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from goldenctl.cli import run
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.schema import TensorSpec
-from goldenctl.golden.store import GoldenSet, open_set
 from goldenctl.golden.writer import GoldenWriter
+from goldenctl.sets.names import GoldenSet, open_set
 from goldenctl.sets.renew import compare_versions, manifest_or_none
 from goldenctl.sets.triage import Change, Triage
 

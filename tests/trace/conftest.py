@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from goldenctl.cli import run
-from goldenctl.diff.structure import Trace as StructureTrace
 from goldenctl.infini.build import compiler
 from goldenctl.infini.find import Install
+from goldenctl.records.structure import Trace as StructureTrace
 from goldenctl.trace.calls import Calls, read_calls
 from goldenctl.trace.run import TraceSummary
 

@@ -23,6 +23,7 @@ from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import load_config
 from goldenctl.model.synth import synth
 from goldenctl.records.report import Report
+from goldenctl.studies.local import judge
 from goldenctl.studies.trace_blame import blame_run
 from goldenctl.trace.calls import read_calls
 from goldenctl.trace.opmap import OpMap, load_map
@@ -102,7 +103,7 @@ def traced(model: Path, book: Book, tmp_path: Path) -> Callable[..., tuple[Trace
             model,
             read_calls(log.path),
             path,
-            options=TraceOptions(book=book, ops=ops or OpMap()),
+            options=TraceOptions(judge, book=book, ops=ops or OpMap()),
         )
         return summary, compare(golden, open_golden(path), default_policy())
 

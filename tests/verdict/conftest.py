@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.layout import Selection, oracle_dtype
-from goldenctl.golden.schema import sublayer_path
 from goldenctl.model.case import Case
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import ModelConfig, load_config
 from goldenctl.model.graph import Op, Sublayer
 from goldenctl.model.synth import synth
 from goldenctl.ops.faults import FAULTS, Context, faulty_op
+from goldenctl.places import sublayer_path
 from goldenctl.reference.patch import Emulator
 from goldenctl.reference.record import Recording, record
 from goldenctl.replay.backend import Backend, open_backend

@@ -16,6 +16,7 @@ from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Op, Sublayer, decoder
 from goldenctl.model.presets import PRESETS, preset_config
 from goldenctl.model.rope import rope_tables
+from goldenctl.ops.derived import derived, derived_table, is_derived
 from goldenctl.ops.faults import (
     FAULTS,
     Context,
@@ -25,7 +26,6 @@ from goldenctl.ops.faults import (
     parse_injection,
 )
 from goldenctl.reference.faulty import EMULATIONS
-from goldenctl.replay.derived import derived, derived_table, is_derived
 from tests.verdict.conftest import Bench
 
 FAMILIES = [name for name in PRESETS if name.endswith("tiny")]

@@ -11,8 +11,8 @@ from goldenctl.diff.judge import compare
 from goldenctl.diff.localize import culprits, depths
 from goldenctl.diff.tolerance import default_policy
 from goldenctl.golden.file import GoldenFile, open_golden
-from goldenctl.golden.schema import short_name
 from goldenctl.ops.faults import parse_injection
+from goldenctl.places import short_name
 from goldenctl.records.report import Report
 from goldenctl.replay.backend import Backend
 from goldenctl.replay.run import Options, replay

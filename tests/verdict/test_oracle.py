@@ -20,8 +20,8 @@ from goldenctl.diff.tolerance import default_policy
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import BUDGET_SCOPES, BUDGET_STATISTICS
 from goldenctl.model.graph import Op
+from goldenctl.reference.alternatives import ALTERNATIVES
 from goldenctl.reference.twins import TWINS, floors
-from goldenctl.studies.alternatives import ALTERNATIVES
 from tests.verdict.conftest import Bench, record_tiny
 
 Values = NDArray[np.float64]

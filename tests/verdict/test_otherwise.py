@@ -12,14 +12,15 @@ from torch import Tensor
 from goldenctl.diff.judge import compare
 from goldenctl.diff.localize import culprits
 from goldenctl.diff.tolerance import default_policy
-from goldenctl.golden.composed import BOTH, MODES, is_composed
+from goldenctl.golden.composed import BOTH, MODES
 from goldenctl.golden.file import GoldenFile
+from goldenctl.places import is_composed
 from goldenctl.records.report import Report
+from goldenctl.reference.alternatives import ALTERNATIVES
 from goldenctl.reference.faulty import Call
 from goldenctl.reference.flash import FUSED, only_fused
 from goldenctl.reference.otherwise import Otherwise
 from goldenctl.reference.patch import Compute
-from goldenctl.studies.alternatives import ALTERNATIVES
 from tests.verdict.conftest import Bench
 
 DTYPES = ("float32", "bfloat16", "float16")

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from goldenctl.diff.metrics import Metrics
 from goldenctl.errors import printable
-from goldenctl.golden.schema import short_name
+from goldenctl.places import short_name
 from goldenctl.records.findings import Culprit
+from goldenctl.records.metrics import Metrics
 from goldenctl.records.report import NEUTRAL, NOT_JUDGED, Report, SublayerResult, TensorResult
-from goldenctl.report.units import factor, human_ns
-from goldenctl.report.units import plural as plural
+from goldenctl.records.structure import Merged, merged
+from goldenctl.records.units import factor, human_ns
+from goldenctl.records.units import plural as plural
 
 RULES = {
     "budget": "recorded rounding budget",
@@ -253,3 +254,9 @@ def some(items: Iterable[str], most: int = 3) -> str:
     """Join the first items; say when there are more."""
     shown = list(items)
     return ", ".join(shown[:most]) + (", ..." if len(shown) > most else "")
+
+
+def structure(report: Report) -> list[Merged]:
+    """Return what an engine does otherwise than the model, what is the same in several layers
+    once."""
+    return merged(report.structure, len(groups_of(report)))

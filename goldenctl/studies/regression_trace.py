@@ -11,6 +11,7 @@ from goldenctl.errors import UsageError
 from goldenctl.golden.file import GoldenFile
 from goldenctl.infini.find import find_install
 from goldenctl.model.checkpoint import Checkpoint
+from goldenctl.studies.local import judge
 
 PREFIX = "trace:"
 
@@ -40,7 +41,7 @@ def trace_engine(
         if outcome.error is not None:
             raise outcome.error
         assert outcome.calls is not None, "without calls there is an error"
-        options = TraceOptions(book=outcome.book)
+        options = TraceOptions(judge, book=outcome.book)
         write_run(golden, checkpoint.folder, outcome.calls, run_path, options=options)
 
 

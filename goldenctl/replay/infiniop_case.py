@@ -25,13 +25,14 @@ from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError, MissingError, UsageError
 from goldenctl.exchange.gguf import UInt64, Value
 from goldenctl.golden.file import GoldenFile, open_golden
-from goldenctl.golden.schema import BUDGET_SCOPES, TensorInfo, paths_so_far, short_name
+from goldenctl.golden.schema import BUDGET_SCOPES, TensorInfo
 from goldenctl.model import graph
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Op, Sublayer
 from goldenctl.ops.launches import LOWERINGS
 from goldenctl.ops.plan import PlanOp, View, contiguous
+from goldenctl.places import paths_so_far, short_name
 from goldenctl.replay.bind import choose_sublayers
 
 # What infiniop-test calls each launch, its arguments, and its output.

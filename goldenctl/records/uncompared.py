@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from goldenctl.errors import printable
-from goldenctl.golden.schema import short_name
+from goldenctl.places import short_name
 from goldenctl.records.checks import CheckStep
 from goldenctl.records.report import NEUTRAL, Report
-from goldenctl.report.units import plural
-from goldenctl.report.words import group_of, groups_of, sides_of
+from goldenctl.records.units import plural
+from goldenctl.records.words import group_of, groups_of, sides_of
 
 OUTPUT = "output"
 LOGITS = "lm_head.output"

@@ -1,0 +1,71 @@
+"""Names of tensors taken apart: case, step, sublayer and tap."""
+
+from __future__ import annotations
+
+import re
+
+from goldenctl.errors import DamagedError
+
+FOLDER = "composed"
+
+
+def composed_name(name: str) -> str:
+    """Return the name of the composed twin of a tensor: ``.../attention/composed/output``."""
+    folder, _, tap = name.rpartition("/")
+    return f"{folder}/{FOLDER}/{tap}"
+
+
+def is_composed(name: str) -> bool:
+    return f"/{FOLDER}/" in name
+
+
+def plain_name(name: str) -> str:
+    """Return the name that a tensor has in the golden."""
+    return name.replace(f"/{FOLDER}/", "/", 1)
+
+
+def plain_tap(tap: str) -> str:
+    """Return ``output`` for ``composed/output``."""
+    return tap.removeprefix(f"{FOLDER}/")
+
+
+def owner(name: str) -> str:
+    """Return the path of the sublayer that a tap, an output or a composed twin belongs to."""
+    return plain_name(name).rpartition("/")[0]
+
+
+def tap_of(name: str) -> str:
+    """Return a tensor's name within its sublayer: ``q_proj``, or ``composed/output``."""
+    return name.removeprefix(f"{owner(name)}/")
+
+
+def step_path(case: str, step: int) -> str:
+    """Return the path of a step: ``cases/default/steps/00``."""
+    return f"cases/{case}/steps/{step:02d}"
+
+
+def sublayer_path(case: str, step: int, sublayer: str) -> str:
+    """Return the path of a sublayer's group; dots of its name become folders."""
+    return f"{step_path(case, step)}/{sublayer.replace('.', '/')}"
+
+
+def step_number(path: str) -> int:
+    """Return the step that a path lies in; DamagedError when it is no number of a step."""
+    text = path.split("/")[3]
+    if not re.fullmatch(r"\d{2}|[1-9]\d{2,5}", text, re.ASCII):
+        message = f"{path}: {text!r} is not the number of a step"
+        raise DamagedError(message)
+    return int(text)
+
+
+def paths_so_far(path: str) -> list[str]:
+    """Return the paths of the same sublayer in every step from the first to this one."""
+    parts = path.split("/")
+    steps = range(step_number(path) + 1)
+    return ["/".join([*parts[:3], f"{step:02d}", *parts[4:]]) for step in steps]
+
+
+def short_name(path: str) -> str:
+    """Return a sublayer's dotted name from its path, empty when the path is outside a step."""
+    parts = path.split("/")
+    return ".".join(parts[4:]) if len(parts) > 4 and parts[2] == "steps" else ""
