@@ -46,14 +46,17 @@ class Memory:
         ]
         self._starts = [arena.start for arena in self._arenas]
 
-    def read(self, arg: Arg) -> Tags:
+    def read(self, arg: Arg, *, changed: bool = False) -> Tags:
         """Return the tags of a tensor before a call, in its shape; ``UNKNOWN`` where memory
-        holds other bytes than the last call left there, or none did."""
+        holds other bytes than the last call left there, or none did.
+
+        With ``changed``, what the last call left there, whatever memory holds now.
+        """
         arena = self._arena(arg)
         if arena is None or not arena.written:
             return np.full(arg.shape, UNKNOWN, np.int64)
         tags = _view(arena.tags, arena.start, arg, _UNIT).copy() - 1
-        if arg.before is not None and self._calls.holds(arg.before):
+        if not changed and arg.before is not None and self._calls.holds(arg.before):
             stored = _bits(arena, arg)
             if stored is not None:
                 tags[stored != _as_bits(self._calls.before(arg))] = UNKNOWN

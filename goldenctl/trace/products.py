@@ -11,20 +11,25 @@ from numpy.typing import NDArray
 
 from goldenctl.trace.args import number, outputs
 from goldenctl.trace.calls import Arg, Call
+from goldenctl.trace.layout import DTYPES
 from goldenctl.trace.memory import UNKNOWN, Tags
+from goldenctl.trace.partial import added, block_of, check_block
 from goldenctl.trace.sums import note_bias
 from goldenctl.trace.tracing import Tracing, said
-from goldenctl.trace.values import Ints, Place, flats_of, numbers_of, tag_of
+from goldenctl.trace.values import Ints, Part, Place, flats_of, numbers_of, tag_of
 from goldenctl.trace.weighing import check_weight
+from goldenctl.trace.weights import Piece
 
 
 @dataclass(frozen=True)
 class _Columns:
-    """Columns of a product that one weight makes: ``names`` are all that it may be."""
+    """Columns of a product that one weight makes: ``names`` are all that it may be. ``block`` are
+    the first and the number of the weight's own columns, where these are not all."""
 
     names: tuple[str, ...]
     first_row: int
     count: int
+    block: tuple[int, int] | None = None
 
 
 def linear(tracing: Tracing, call: Call, activation: Tags, weight: Arg, out: Arg) -> None:
@@ -33,27 +38,45 @@ def linear(tracing: Tracing, call: Call, activation: Tags, weight: Arg, out: Arg
     sources = [p for p in tracing.values.found(tags) if p is not None and not p.is_weight]
     result = np.full((len(tags), out.shape[-1]), UNKNOWN, np.int64)
     before = _before(tracing, out)
+    parts: list[Part] = []
     at = 0
     for columns in _columns(tracing, weight, out.shape[-1], sources):
         place = tracing.choose(
             "linear", sources, weights=columns.names, fits=_fits(tracing, columns, weight)
         )
         if place is not None:
-            node = tracing.flow.nodes[place]
-            check_weight(tracing, place, node.op.weights[0], list(columns.names))
+            check_weight(
+                tracing, place, tracing.flow.nodes[place].op.weights[0], list(columns.names)
+            )
             tracing.check_input(place, 0, sources)
             rows = _token_rows(tracing, tags)
             first = rows * tracing.values.row_size(tracing.number(place)) + columns.first_row
             flats = tag_of(tracing.number(place), first[:, None] + np.arange(columns.count))
             flats = np.where(rows[:, None] < 0, UNKNOWN, flats)
             result[:, at : at + columns.count] = flats
-            tracing.done.add(place)
+            if columns.block is None:
+                tracing.done.add(place)
+            else:
+                parts.append(block_of(tracing, place, *columns.block))
+                check_block(tracing, place, tags, parts[-1])
         at += columns.count
     if (result == UNKNOWN).all():
         tracing.unexplained[call.function] += 1
+    _written(tracing, call, out, result, parts, before)
+    _check_transposed(tracing, weight, result)
+
+
+def _written(
+    tracing: Tracing, call: Call, out: Arg, result: Tags, parts: list[Part], before: Tags | None
+) -> None:
+    """Store a product, with what it was added to."""
+    if parts:
+        earlier = [] if before is None else tracing.values.parts(before)
+        mine = [part for part in earlier if part.place == parts[0].place]
+        added(tracing, call, out, result.reshape(out.shape), [*mine, *parts])
+        return
     if before is not None:
         note_bias(tracing, before.reshape(result.shape), result)
-    _check_transposed(tracing, weight, result)
     tracing.yields(call, out, result.reshape(out.shape))
 
 
@@ -68,7 +91,11 @@ def _fits(tracing: Tracing, columns: _Columns, weight: Arg) -> Any:
 
     def fits(node: Any) -> bool:
         rows, width = tracing.book.checkpoint.tensor(node.op.weights[0]).shape
-        return bool(rows >= columns.first_row + columns.count and width in (inner, *weight.shape))
+        if columns.block is not None:
+            wide_enough = width > columns.block[1]
+        else:
+            wide_enough = width in (inner, *weight.shape)
+        return bool(wide_enough and rows >= columns.first_row + columns.count)
 
     return fits
 
@@ -80,7 +107,8 @@ def _columns(
     pieces = tracing.pieces(weight)
     if pieces and sum(p.rows for p in pieces) == count and all(p.tensors for p in pieces):
         for piece in pieces:
-            yield _Columns(piece.tensors, piece.first_row, piece.rows)
+            block = _block(tracing, weight, piece)
+            yield _Columns(piece.tensors, piece.first_row, piece.rows, block)
         return
     expected = [
         (place, node.op.weights[0])
@@ -94,6 +122,13 @@ def _columns(
             yield _Columns((), 0, size)
     else:
         yield _Columns(pieces[0].tensors if pieces else (), 0, count)
+
+
+def _block(tracing: Tracing, weight: Arg, piece: Piece) -> tuple[int, int] | None:
+    row_bytes = tracing.calls.weights[weight.before or ""].row_bytes
+    count = row_bytes // DTYPES[weight.dtype].itemsize
+    whole = tracing.book.checkpoint.tensor(piece.tensors[0]).shape[-1]
+    return None if count == whole else (piece.first_column, count)
 
 
 def _token_rows(tracing: Tracing, tags: Tags) -> Ints:

@@ -9,6 +9,7 @@ import numpy as np
 from goldenctl.trace.args import inputs, outputs
 from goldenctl.trace.calls import Arg, Call
 from goldenctl.trace.memory import UNKNOWN, Tags
+from goldenctl.trace.partial import added
 from goldenctl.trace.tracing import Tracing
 from goldenctl.trace.values import Place, flats_of, numbers_of, tag_of
 
@@ -26,6 +27,9 @@ def add(tracing: Tracing, call: Call, out: Arg, args: tuple[Arg, Arg]) -> Tags:
     weights = [p for p in found if p is not None and p.is_weight]
     if weights:
         return _biased(tracing, call, out, both)
+    parts = [part for tags in both for part in tracing.values.parts(tags)]
+    if len(parts) == len(both) and len({part.place for part in parts}) == 1:
+        return added(tracing, call, out, both[0], parts)
     if _is_mask(tracing, args, found):
         tags = both[0] if found[0] is not None else both[1]
         tracing.yields(call, out, tags)

@@ -16,16 +16,17 @@ from goldenctl.records.structure import Finding, Kind
 from goldenctl.trace.calls import Arg, Call, Calls
 from goldenctl.trace.canvas import Canvas
 from goldenctl.trace.flow import Flow, Node
-from goldenctl.trace.layout import packed_count, unpack
+from goldenctl.trace.layout import DTYPES, packed_count, unpack
 from goldenctl.trace.memory import UNKNOWN, Memory, Tags
 from goldenctl.trace.passes import Pass, Tokens
 from goldenctl.trace.recover import recovered
-from goldenctl.trace.values import WEIGHTS, Place, Values, numbers_of, tag_of
+from goldenctl.trace.values import WEIGHTS, Place, Values, flats_of, numbers_of, tag_of
 from goldenctl.trace.vectors import Vectors
 from goldenctl.trace.weights import Book, Piece
 
 # What is said once of an op, with the numbers of the first step that shows it.
 _ONCE = ("positions", "mask", "cache")
+_LEFT_BY_CHANCE = 0.5  # of a sum's elements, that stay the same when others are added
 _SMALL_WEIGHT = 1 << 20  # elements of a weight that is followed element by element
 
 
@@ -82,7 +83,7 @@ class Tracing:
             return self._weight_tags(arg)
         tags = self.memory.read(arg)
         if (tags == UNKNOWN).any() and self.calls.holds(arg.before):
-            tags = self._vector_tags(arg, tags)
+            tags = self._vector_tags(arg, self._reduced(arg, tags))
             if (tags == UNKNOWN).any():
                 tags = recovered(tags, self.calls.before(arg), self.canvas, self.values)
             self.memory.retag(arg, tags, arg.before or "")
@@ -97,21 +98,37 @@ class Tracing:
         count = packed_count(arg.shape, arg.strides)
         if count > _SMALL_WEIGHT:
             return np.full(arg.shape, UNKNOWN, np.int64)
-        parts = []
+        parts, weight = [], self.calls.weights[arg.before or ""]
         for piece in self.pieces(arg):
             name = piece.tensors[0] if piece.tensors else ""
             shape = self.book.checkpoint.tensor(name).shape if name else (0,)
             width = shape[-1] if len(shape) else 1
             size = piece.rows * width
+            if weight.row_bytes != width * DTYPES[arg.dtype].itemsize:
+                return np.full(arg.shape, UNKNOWN, np.int64)  # columns of a weight
             number = self.values.number(Place("", WEIGHTS, name), shape=shape)
             parts.append(tag_of(number, np.arange(size) + piece.first_row * width))
         packed = np.concatenate(parts) if parts else np.empty(0, np.int64)
         if len(packed) != count:
             return np.full(arg.shape, UNKNOWN, np.int64)
-        weight = self.calls.weights[arg.before or ""]
         if weight.form == "transposed":
             packed = packed.reshape(len(weight.digests), -1).T.reshape(-1)
         return unpack(packed, arg.shape, arg.strides).astype(np.int64)
+
+    def _reduced(self, arg: Arg, tags: Tags) -> Tags:
+        """Recognise a sum that ranks have completed: other bytes where one rank's part was."""
+        left = self.memory.read(arg, changed=True)
+        parts = self.values.parts(left)
+        if len(parts) != 1 or (left == UNKNOWN).any() or (tags != UNKNOWN).mean() > _LEFT_BY_CHANCE:
+            return tags
+        place = parts[0].place
+        whole: Tags = tag_of(self.number(place), flats_of(left))
+        self._noted(whole)
+        if self.now.wrong == "":
+            self.canvas.put(whole, self.calls.before(arg), self.now.names)
+        text = "a part of the columns alone, the rest is added outside of InfiniCore's API"
+        self.notes[f"{_role(place)}: calls compute {text}"] = None
+        return whole
 
     def _vector_tags(self, arg: Arg, tags: Tags) -> Tags:
         """Recognise vectors of the checkpoint joined to one, such as the biases of q, k, v."""
@@ -176,12 +193,21 @@ class Tracing:
     def yields(self, call: Call, arg: Arg, tags: Tags) -> None:
         """Store what an output is; the elements' values go to the canvas."""
         self.memory.write(arg, tags)
-        for number in np.unique(numbers_of(tags)):
-            if number >= 0 and not (place := self.values.place(int(number))).is_weight:
-                self.done.add(place)
-                self.ever.add(place)
+        tags = self._noted(tags)
         if self.calls.holds(arg.after) and self.now.wrong == "":
             self.canvas.put(tags, self.calls.after(arg), self.now.names, call.time_ns)
+
+    def _noted(self, tags: Tags) -> Tags:
+        """Note what of the golden was computed; return the tags without those of anything else."""
+        numbers = numbers_of(tags)
+        for number in np.unique(numbers[numbers >= 0]):
+            place = self.values.place(int(number))
+            if place.is_weight or self.values.is_part(place):
+                tags = np.where(numbers == number, UNKNOWN, tags)
+            else:
+                self.done.add(place)
+                self.ever.add(place)
+        return tags
 
     def forget(self, arg: Arg) -> None:
         """Store that an output is nothing known; of one that is changed in part, what is new is
@@ -272,7 +298,12 @@ def said(place: Place, at: Place) -> str:
         return place.sublayer
     if place.layer != at.layer:
         return str(place)
-    return place.tap if place.sublayer == at.sublayer else str(place).split(".", 2)[2]
+    return place.tap if place.sublayer == at.sublayer else _role(place)
+
+
+def _role(place: Place) -> str:
+    """An op's name without its layer."""
+    return str(place) if place.layer is None else str(place).split(".", 2)[2]
 
 
 def _feeds(place: Place, at: Place) -> bool:

@@ -46,6 +46,24 @@ class Place:
         return self.tap if self.is_weight else f"{self.sublayer}.{self.tap}"
 
 
+@dataclass(frozen=True)
+class Part:
+    """A sum over ``blocks`` of columns (first, one behind the last) of the ``width`` that an op's
+    weight has."""
+
+    place: Place
+    blocks: frozenset[tuple[int, int]]
+    width: int
+
+    @property
+    def is_complete(self) -> bool:
+        return sum(last - first for first, last in self.blocks) >= self.width
+
+    def __str__(self) -> str:
+        columns = ", ".join(f"{first}-{last - 1}" for first, last in sorted(self.blocks))
+        return f"{self.place.tap} of columns {columns} alone"
+
+
 class Values:
     """The values met so far, by number; ``sizes`` are each case's dimensions over all tokens."""
 
@@ -54,6 +72,7 @@ class Values:
         self._numbers: dict[Place, int] = {}
         self._places: list[Place] = []
         self._shapes: list[tuple[int, ...]] = []
+        self._parts: dict[Place, Part] = {}
 
     def number(self, place: Place, dims: tuple[str, ...] = (), shape: Any = None) -> int:
         """Return a value's number; ``dims`` or ``shape`` are needed when it is new."""
@@ -64,6 +83,19 @@ class Values:
             self._places.append(place)
             self._shapes.append(known)
         return self._numbers[place]
+
+    def part_number(self, part: Part, whole: int) -> int:
+        """Return the number of a sum that lies as the value ``whole`` does."""
+        place = Place(part.place.case, part.place.sublayer, str(part))
+        self._parts[place] = part
+        return self.number(place, shape=self._shapes[whole])
+
+    def is_part(self, place: Place) -> bool:
+        return place in self._parts
+
+    def parts(self, tags: Tags) -> list[Part]:
+        """Return the sums that tags name, the most frequent first."""
+        return [self._parts[p] for p in self.found(tags) if p is not None and p in self._parts]
 
     def place(self, number: int) -> Place:
         return self._places[number]

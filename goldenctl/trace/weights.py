@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from goldenctl.dtypes import DTYPES
 from goldenctl.model.checkpoint import Checkpoint
-from goldenctl.model.safetensors_header import DTYPE_OF_TAG
 from goldenctl.trace.calls import Arg, Weight
 from goldenctl.trace.digest import DigestRows, Digests, digest_rows
 from goldenctl.trace.layout import unpack
+from goldenctl.trace.row_digests import Rows, cast, checkpoint_rows, matrix
 
-# What engines hold weights in, whatever the checkpoint has.
-ENGINE_DTYPES = ("float32", "bfloat16", "float16")
-_CAST_BYTES = 1 << 22  # of rows that are cast together
 _MOST_CANDIDATES = 4096  # of equal rows, such as rows of zeros
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows that follow each other in a weight of the checkpoint.
+    """Rows that follow each other in a weight of the checkpoint, or in a block of its columns.
 
     ``tensors`` are all that have these rows at ``first_row``: more than one where the
     checkpoint has equal tensors.
@@ -34,22 +29,13 @@ class Piece:
     tensors: tuple[str, ...]
     first_row: int
     rows: int
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """The digests of one tensor's rows in one dtype."""
-
-    tensor: str
-    dtype: str
-    row_bytes: int
-    digests: Digests
+    first_column: int = 0
 
 
 class Book:
     """The digests of all rows of a checkpoint, in each dtype that an engine may hold them in."""
 
-    def __init__(self, checkpoint: Checkpoint, entries: list[_Rows]) -> None:
+    def __init__(self, checkpoint: Checkpoint, entries: list[Rows]) -> None:
         self.checkpoint = checkpoint
         self._entries = entries
         counts = [len(entry.digests) for entry in entries]
@@ -61,19 +47,14 @@ class Book:
 
     @staticmethod
     def of(checkpoint: Checkpoint, digest: DigestRows = digest_rows) -> Book:
-        """Digest every weight that has a dtype of floats; reads the whole checkpoint."""
-        entries = [
-            _Rows(name, dtype, matrix.shape[1] * DTYPES[dtype].itemsize, digests)
-            for name, matrix in _matrices(checkpoint)
-            for dtype in ENGINE_DTYPES
-            for digests in [_digests(matrix, dtype, digest)]
-        ]
-        return Book(checkpoint, entries)
+        """Digest every weight, or take the digests of the cache."""
+        return Book(checkpoint, checkpoint_rows(checkpoint, digest))
 
     def write_table(self, path: Path) -> None:
         """Write what the shim recognises weights by; see shim/weights.h."""
         sizes = np.unique(np.array([e.row_bytes for e in self._entries], "<u8"))
-        digests = np.unique(self._digests)
+        new = np.diff(self._digests, prepend=~self._digests[:1]) != 0
+        digests = self._digests[new]
         head = np.array([len(sizes), len(digests)], "<u8")
         with path.open("wb") as file:
             for part in (head, sizes, digests):
@@ -102,8 +83,12 @@ class Book:
         for piece in self.pieces(weight):
             if not piece.tensors:
                 raise KeyError(weight.content)
-            matrix = _matrix(self.checkpoint, piece.tensors[0])
-            parts.append(_cast(matrix[piece.first_row : piece.first_row + piece.rows], dtype))
+            width = weight.row_bytes // dtype.itemsize
+            block = matrix(self.checkpoint, piece.tensors[0])[
+                piece.first_row : piece.first_row + piece.rows,
+                piece.first_column : piece.first_column + width,
+            ]
+            parts.append(cast(block, dtype))
         rows = np.concatenate(parts)
         packed = rows.T if weight.form == "transposed" else rows
         return unpack(np.ascontiguousarray(packed).reshape(-1), arg.shape, arg.strides)
@@ -111,19 +96,19 @@ class Book:
     def _piece(self, weight: Weight, at: int) -> Piece:
         """Return the longest piece that begins at a row; the first tensor's where several are."""
         start, end = np.searchsorted(self._digests, [weight.digests[at], weight.digests[at] + 1])
-        best: dict[tuple[int, int], list[str]] = {}
+        best: dict[tuple[int, int, int], list[str]] = {}
         for found in range(start, min(end, start + _MOST_CANDIDATES)):
             entry = self._entries[self._owners[found]]
             first = int(self._rows[found])
             if entry.row_bytes != weight.row_bytes:
                 continue
             length = _agreeing(entry.digests[first:], weight.digests[at:])
-            best.setdefault((length, -first), []).append(entry.tensor)
+            best.setdefault((length, -first, -entry.first_column), []).append(entry.tensor)
         if not best:
             return Piece((), 0, 1)
         # Of equally long ones the whole tensor, which begins at row 0, before a block of another.
-        length, first = max(best)
-        return Piece(tuple(dict.fromkeys(best[length, first])), -first, length)
+        length, first, column = max(best)
+        return Piece(tuple(dict.fromkeys(best[length, first, column])), -first, length, -column)
 
 
 def _agreeing(a: Digests, b: Digests) -> int:
@@ -131,33 +116,3 @@ def _agreeing(a: Digests, b: Digests) -> int:
     size = min(len(a), len(b))
     differ = np.flatnonzero(a[:size] != b[:size])
     return int(differ[0]) if len(differ) else size
-
-
-def _matrices(checkpoint: Checkpoint) -> Iterator[tuple[str, NDArray[Any]]]:
-    for name in checkpoint.names():
-        entry = checkpoint.entry(name)
-        if entry.tag in DTYPE_OF_TAG and 0 not in entry.shape:
-            yield name, _matrix(checkpoint, name)
-            checkpoint.drop(name)
-
-
-def _matrix(checkpoint: Checkpoint, name: str) -> NDArray[Any]:
-    """Return a weight as rows: a vector is one row."""
-    values = checkpoint.map(name)
-    return values.reshape(-1, values.shape[-1] if values.ndim else 1)
-
-
-def _cast(rows: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    with np.errstate(over="ignore", invalid="ignore"):  # float16 has its infinities
-        return rows.astype(np.float32, copy=False).astype(dtype, copy=False)
-
-
-def _digests(matrix: NDArray[Any], dtype: str, digest: DigestRows) -> Digests:
-    numpy_dtype = DTYPES[dtype].numpy
-    if matrix.dtype == numpy_dtype:
-        return digest(np.ascontiguousarray(matrix))
-    height = max(1, _CAST_BYTES // max(1, matrix.shape[1] * 4))
-    blocks = (matrix[at : at + height] for at in range(0, len(matrix), height))
-    return np.concatenate(
-        [digest(np.ascontiguousarray(_cast(block, numpy_dtype))) for block in blocks]
-    )
