@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +55,12 @@ _TELL_S = 10.0  # between two lines of progress
 @click.option("--max-log", type=BYTES, metavar="SIZE", help="Keep contents up to that, as 20GiB.")
 @click.option("--keep-calls", type=PATH, metavar="FILE", help="Keep the log of its calls.")
 @click.option(
-    "--calls", "log", type=PATH, metavar="FILE", help="Take this log instead of running PROGRAM."
+    "--calls",
+    "logs",
+    type=PATH,
+    multiple=True,
+    metavar="FILE",
+    help="Take this log instead of running PROGRAM; once for each process.",
 )
 @click.option("--map", "ops_map", type=PATH, help="What the engine's own operators are (TOML).")
 @click.option("--list", "listing", is_flag=True, help="Print a map of those that are not known.")
@@ -70,6 +75,7 @@ def trace_command(
     """
     from goldenctl.golden.file import open_golden
     from goldenctl.model.checkpoint import Checkpoint
+    from goldenctl.trace.calls import read_calls
     from goldenctl.trace.choose import chosen_part, parse_steps
     from goldenctl.trace.opmap import load_map
 
@@ -80,8 +86,8 @@ def trace_command(
     refuse_other(run, "run")
     with Checkpoint.open(recorded_folder(source, model_path)) as checkpoint:
         task = _Task(source, checkpoint, run, load_map(options["ops_map"]), options["listing"])
-        if options["log"] is not None:
-            return task.write(options["log"])
+        if options["logs"]:
+            return task.write([read_calls(path) for path in options["logs"]])
         kept = options["keep_calls"] or run.with_name(f"{run.name}.calls")
         refuse_other(kept, "calls")
         task.trace(_wanted(program, **options), kept, always=options["keep_calls"] is not None)
@@ -89,10 +95,10 @@ def trace_command(
 
 
 def _refuse_contradictions(program: tuple[str, ...], options: dict[str, Any]) -> None:
-    if options["log"] is None and not program:
+    if not options["logs"] and not program:
         message = "no PROGRAM was given"
         raise UsageError(message, hint="trace GOLDEN RUN -- PROGRAM ARGS")
-    if options["log"] is None:
+    if not options["logs"]:
         return
     for option, value in (
         ("PROGRAM", program),
@@ -135,38 +141,36 @@ class _Task:
     def trace(self, wanted: Wanted, kept: Path, *, always: bool) -> None:
         """Trace a program, and write the run of what it did.
 
-        Its log stays at ``kept`` when that is ``always`` wanted, or when not all went well.
+        Its logs stay at ``kept`` when that is ``always`` wanted, or when not all went well.
         """
-        from goldenctl.trace.session import log_folder, rescue, trace
+        from goldenctl.trace.session import keep, log_folder, rescue, trace
 
         with log_folder(kept) as logs:
             try:
                 with _progress() as progress:
                     outcome = trace(wanted, self.checkpoint, logs, _building, progress)
-                if outcome.calls is not None:
-                    _tell(outcome, outcome.calls)
-                    if any(outcome.calls.calls):
-                        self.write(outcome.calls.path, outcome.book)
+                _tell(outcome)
+                if any(call for calls in outcome.logs for call in calls.calls):
+                    self.write(outcome.logs, outcome.book)
                 if outcome.error is not None:
                     raise outcome.error
             except (GoldenctlError, KeyboardInterrupt):
-                if rescue(logs, kept):
-                    notify(f"what it did until then: goldenctl inspect {kept}")
+                for place in rescue(logs, kept):
+                    notify(f"what it did until then: goldenctl inspect {place}")
                 raise
-            if always and outcome.calls is not None:
-                outcome.calls.path.replace(kept)
+            if always:
+                keep([calls.path for calls in outcome.logs], kept)
 
-    def write(self, log: Path, book: Book | None = None) -> int:
-        """Write the run of what is in a log; return the exit code."""
+    def write(self, logs: Sequence[Calls], book: Book | None = None) -> int:
+        """Write the run of what is in the logs of a program; return the exit code."""
         from goldenctl.studies.local import judge
-        from goldenctl.trace.calls import read_calls
         from goldenctl.trace.run import TraceOptions, write_run
 
         with progress_bar("naming") as progress:
             summary = write_run(
                 self.golden,
                 self.checkpoint.folder,
-                read_calls(log),
+                logs,
                 self.run,
                 options=TraceOptions(judge, book=book, ops=self.ops, progress=progress),
             )
@@ -178,16 +182,17 @@ class _Task:
         return 0
 
 
-def _tell(outcome: Outcome, calls: Calls) -> None:
-    count = plural(sum(1 for _ in calls.calls), "call")
-    size = human_bytes(calls.path.stat().st_size)
-    notify(f"traced {count}, {size}, in {outcome.ending.took_s:.1f} s")
-    if len(outcome.ending.logs) > 1:
-        processes = len(outcome.ending.logs)
-        notify(f"{processes} processes called InfiniCore: taken is the one of the most calls")
-    for note in calls.notes:
-        if note.function:
-            notify(f"{note.function}: {note.text}")
+def _tell(outcome: Outcome) -> None:
+    logs = outcome.logs
+    if not logs:
+        return
+    count = plural(sum(1 for calls in logs for _ in calls.calls), "call")
+    size = human_bytes(sum(calls.path.stat().st_size for calls in logs))
+    where = f" of {len(logs)} processes" if len(logs) > 1 else ""
+    notify(f"traced {count}{where}, {size}, in {outcome.ending.took_s:.1f} s")
+    notes = (f"{n.function}: {n.text}" for calls in logs for n in calls.notes if n.function)
+    for note in dict.fromkeys(notes):
+        notify(note)
 
 
 def _building(line: str) -> None:

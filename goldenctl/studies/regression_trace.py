@@ -40,9 +40,8 @@ def trace_engine(
         outcome = trace(wanted, checkpoint, Path(logs), notify, lambda *_: None)
         if outcome.error is not None:
             raise outcome.error
-        assert outcome.calls is not None, "without calls there is an error"
         options = TraceOptions(judge, book=outcome.book)
-        write_run(golden, checkpoint.folder, outcome.calls, run_path, options=options)
+        write_run(golden, checkpoint.folder, outcome.logs, run_path, options=options)
 
 
 def command_of(spec: str, golden: GoldenFile, folder: Path) -> list[str]:

@@ -59,6 +59,24 @@ class Canvas:
             for step in steps:
                 picture.time_ns[step] += time_ns // (len(present) * len(steps))
 
+    def merge(self, other: Canvas) -> list[Place]:
+        """Take what another process computed; return where both did, and not the same bytes.
+
+        What is here already stays.
+        """
+        disputed = []
+        for place, theirs in other.pictures.items():
+            mine = self._picture(self._values.number(place), theirs.data.dtype)
+            same_type = mine.data.dtype == theirs.data.dtype
+            both = mine.written & theirs.written
+            if not (same_type and _same_bytes(mine.data[both], theirs.data[both])):
+                disputed.append(place)
+            new = theirs.written & ~mine.written
+            mine.data[new] = theirs.data[new].astype(mine.data.dtype, copy=False)
+            mine.written[new] = True
+            mine.time_ns.update(theirs.time_ns)
+        return disputed
+
     def _picture(self, number: int, dtype: np.dtype[Any]) -> Picture:
         place = self._values.place(number)
         if place not in self.pictures:
@@ -72,3 +90,7 @@ class Canvas:
         offset, self._end = self._end, self._end + nbytes + -nbytes % 64
         self._file.truncate(self._end)
         return np.memmap(self._file, dtype, "r+", offset, shape)
+
+
+def _same_bytes(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    return bool(np.array_equal(a.view(np.uint8), b.view(np.uint8)))

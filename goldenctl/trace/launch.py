@@ -58,19 +58,16 @@ class Launch:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a program ended: ``status`` is its exit status, or minus the signal that killed it."""
+    """How a program ended: ``status`` is its exit status, or minus the signal that killed it.
+
+    Of ``logs`` the one with the most calls, of the process that ran the model, is the first.
+    """
 
     status: int
     timed_out: bool
     took_s: float
     states: tuple[State, ...]
     logs: tuple[Path, ...]
-
-    @property
-    def log(self) -> Path | None:
-        """The log with the most calls, of the process that ran the model."""
-        calls = {state.pid: state.calls for state in self.states}
-        return max(self.logs, key=lambda path: calls.get(int(path.stem), 0), default=None)
 
 
 def launch(wanted: Launch, progress: Progress = lambda *_: None) -> Ending:
@@ -114,8 +111,10 @@ def _run(wanted: Launch, shim: Path, progress: Progress) -> Ending:
     if timed_out:
         _end(process, group)
     took_s = time.monotonic() - started
-    found = states(wanted.folder), _logs(wanted.folder)
-    return Ending(process.returncode, timed_out, took_s, *found)
+    found = states(wanted.folder)
+    calls = {state.pid: state.calls for state in found}
+    logs = sorted(_logs(wanted.folder), key=lambda path: -calls.get(int(path.stem), 0))
+    return Ending(process.returncode, timed_out, took_s, found, tuple(logs))
 
 
 def _wait(process: subprocess.Popen[bytes], wanted: Launch, progress: Progress) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -61,25 +61,57 @@ HANDLERS: Mapping[str, Handler] = {
 
 
 def name_calls(
-    golden: GoldenFile, book: Book, calls: Calls, *, progress: Progress = lambda *_: None
+    golden: GoldenFile,
+    book: Book,
+    logs: Sequence[Calls],
+    *,
+    progress: Progress = lambda *_: None,
 ) -> tuple[Tracing, list[Pass]]:
-    """Name every call; return what was found, and the program's passes."""
+    """Name every call of a program's processes; return what was found, and their passes.
+
+    Where two processes computed one tensor, the first one's is taken.
+    """
     entries = golden.recipe["cases"]
     cases = [Tokens.of(golden, entry) for entry in entries]
-    passes = find_passes(calls, book, cases)
-    tracing = Tracing(golden, book, calls, {tokens.case.name: tokens for tokens in cases})
+    first = Tracing(golden, book, logs[0], {tokens.case.name: tokens for tokens in cases})
+    processes = [first, *(first.of_process(calls) for calls in logs[1:])]
+    passes = [each for p in processes for each in _name_process(p, cases, progress)]
+    _join(processes)
+    _check_tokens(first, passes, cases)
+    return first, passes
+
+
+def _name_process(tracing: Tracing, cases: Sequence[Tokens], progress: Progress) -> list[Pass]:
+    passes = find_passes(tracing.calls, tracing.book, cases)
     beginning = {each.call: each for each in passes}
-    for count, event in enumerate(calls.events):
+    events = tracing.calls.events
+    for count, event in enumerate(events):
         if isinstance(event, Copy):
             tracing.memory.copy(event)
         elif isinstance(event, Call) and event.status == 0:
             if event.number in beginning:
                 _begin(tracing, beginning[event.number], event)
             _name(tracing, event)
-        progress(count + 1, len(calls.events), "naming calls")
+        progress(count + 1, len(events), "naming calls")
     _finish(tracing)
-    _check_tokens(tracing, passes, cases)
-    return tracing, passes
+    return passes
+
+
+def _join(processes: Sequence[Tracing]) -> None:
+    """Put together what processes computed, and say which one gave what."""
+    first = processes[0]
+    if len(processes) == 1:
+        return
+    for number, process in enumerate(processes, 1):
+        count = sum(1 for _ in process.calls.calls)
+        said = f"process {number} (pid {process.calls.start.pid}): {count} calls"
+        said += f", {len(process.ever)} of the model's tensors in whole or in part"
+        first.notes[said] = None
+        disputed = first.canvas.merge(process.canvas) if process is not first else []
+        if disputed:
+            said = f"process {number} computes {len(disputed)} tensors otherwise than those before"
+            said += f", such as {disputed[0]}: it is not judged there; trace --calls its log alone"
+            first.notes[said] = None
 
 
 def _begin(tracing: Tracing, pass_: Pass, call: Call) -> None:

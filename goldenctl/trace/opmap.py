@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -100,7 +100,7 @@ def load_map(path: Path | None) -> OpMap:
     return OpMap({entry.function: entry for entry in found.op})
 
 
-def listing(unexplained: Mapping[str, int], calls: Calls) -> Iterator[str]:
+def listing(unexplained: Mapping[str, int], logs: Sequence[Calls]) -> Iterator[str]:
     """Yield a map to start from: a commented entry for each function that is no op of the model."""
     yield "map_version = 1"
     yield "# What your engine's own operators are; take the # away and complete what is so."
@@ -110,7 +110,8 @@ def listing(unexplained: Mapping[str, int], calls: Calls) -> Iterator[str]:
     if not unexplained:
         yield "# Every call of this program is known already."
     for function, count in unexplained.items():
-        call = next((call for call in calls.calls if call.function == function), None)
+        each = (call for calls in logs for call in calls.calls)
+        call = next((call for call in each if call.function == function), None)
         if call is None:
             continue
         shown = "; ".join(f"{a.io} {a.name} {a.dtype} {list(a.shape)}" for a in call.args)

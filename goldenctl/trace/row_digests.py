@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from goldenctl.atomic import write_whole
+from goldenctl.dtypes import DTYPES
 from goldenctl.errors import GoldenctlError
 from goldenctl.folders import cache_folder
-from goldenctl.golden.dtypes import DTYPES
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.safetensors_header import DTYPE_OF_TAG
 from goldenctl.trace.digest import DigestRows, Digests, digest_rows
@@ -146,8 +146,8 @@ def _cache_place(checkpoint: Checkpoint) -> Path | None:
 def _cached(place: Path, count: int) -> Digests | None:
     """Return the digests of the cache; None where there are none, or it is damaged."""
     try:
-        with np.load(place, allow_pickle=False) as file:
-            found = file["digests"]
+        with place.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            found = arrays["digests"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     with contextlib.suppress(OSError):

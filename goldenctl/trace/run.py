@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from goldenctl.errors import DamagedError, UsageError
@@ -76,32 +77,35 @@ class _Part:
 def write_run(
     golden: GoldenFile,
     checkpoint: Path,
-    calls: Calls,
+    logs: Sequence[Calls],
     run_path: Path,
     *,
     options: TraceOptions,
 ) -> TraceSummary:
-    """Name a program's calls and write what they computed as a run of ``golden``.
+    """Name the calls of a program's processes and write what they computed as a run of ``golden``.
 
     Raises DamagedError when the checkpoint is not the one recorded, UsageError when the calls
     compute none of the golden's steps. Nothing is then written.
     """
     weights = _checkpoint(golden, checkpoint)
-    calls = options.ops.applied(calls)
+    logs = [options.ops.applied(calls) for calls in logs]
     book = options.book or Book.of(weights)
-    tracing, passes = name_calls(golden, book, calls, progress=options.progress)
+    tracing, passes = name_calls(golden, book, logs, progress=options.progress)
     parts = list(_parts(golden, tracing, passes))
     steps = _steps_run(golden, passes)
     trace = _trace(golden, tracing, passes, parts, steps)
+    count = sum(1 for calls in logs for _ in calls.calls)
+    if trace.coverage is not None:
+        trace = replace(trace, coverage=replace(trace.coverage, calls=count))
     if not parts and not trace.findings:
-        _refuse(calls, passes)
+        _refuse(logs[0], count, passes)
     local, note = options.judge(tracing, weights, steps)
-    trace = msgspec.structs.replace(trace, local=local, local_note=note)
+    trace = replace(trace, local=local, local_note=note)
     spared = [i.name for i in _expected(golden, steps) if _is_spared(tracing, passes, i)]
     not_computed = sorted(set(spared) - {part.info.name for part in parts})
-    _write(golden, calls, run_path, parts, (trace, steps, not_computed))
+    _write(golden, logs[0], run_path, parts, (trace, steps, not_computed))
     names = tuple(path.replace("cases/", "").replace("/steps", "") for path in steps)
-    return TraceSummary(trace, names, tuple(listing(tracing.unexplained, calls)))
+    return TraceSummary(trace, names, tuple(listing(tracing.unexplained, logs)))
 
 
 def _checkpoint(golden: GoldenFile, folder: Path) -> Checkpoint:
@@ -116,8 +120,7 @@ def _checkpoint(golden: GoldenFile, folder: Path) -> Checkpoint:
     return weights
 
 
-def _refuse(calls: Calls, passes: list[Pass]) -> None:
-    count = sum(1 for _ in calls.calls)
+def _refuse(calls: Calls, count: int, passes: list[Pass]) -> None:
     message = f"{calls.path}: none of its {count} calls is an op of the golden"
     hint = "no call reads an embedding of the checkpoint: is it the model that was recorded?"
     if passes:
@@ -163,10 +166,14 @@ def _part(tracing: Tracing, info: TensorInfo, picture: Picture) -> _Part | None:
         later = (key > token) & ~written
         data[later], written = 0, written | later
     rows = np.asarray(written.all(-1))
-    if data.shape != info.shape or not rows.any():
+    if data.shape != info.shape or not written.any():
         return None
     data[~rows] = np.nan
-    return _Part(info, picture, data, rows)
+    part = _Part(info, picture, data, rows)
+    if not _tokens_of(part):
+        tracing.in_part.add(info.name)
+        return None
+    return part
 
 
 def step_index(step: Step, dims: tuple[str, ...]) -> tuple[slice, ...]:
@@ -188,6 +195,9 @@ def _trace(
     fused = sum(_is_spared(tracing, passes, info) for info in lacking)
     aside = sum(each.tokens_of is None for each in passes)
     notes = list(tracing.notes)
+    if tracing.in_part:
+        said = f"{len(tracing.in_part)} tensors are computed for some heads or rows alone"
+        notes.append(f"{said}, such as one rank's: they are not judged")
     if aside:
         notes.append(f"{aside} other forward passes, such as a warm-up, are left out")
     return Trace(
@@ -199,7 +209,6 @@ def _trace(
             found=len(found),
             fused=fused,
             absent=len(lacking) - fused,
-            calls=sum(1 for _ in tracing.calls.calls),
             aside=aside,
             unexplained=dict(tracing.unexplained),
         ),

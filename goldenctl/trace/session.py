@@ -55,14 +55,14 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it: ``calls`` is None where no process called InfiniCore.
+    """What came of it: ``logs`` are of the processes that called InfiniCore.
 
-    ``error`` is what keeps this from being the whole story of a good run; ``book`` has the
-    checkpoint's rows, where they were digested.
+    The one with the most calls is the first. ``error`` is what keeps this from being the whole
+    story of a good run; ``book`` has the checkpoint's rows, where they were digested.
     """
 
     ending: Ending
-    calls: Calls | None
+    logs: tuple[Calls, ...]
     book: Book | None
     error: GoldenctlError | None
 
@@ -123,27 +123,30 @@ def trace(
         settings["GOLDENCTL_TRACE_WEIGHTS"] = str(folder / "weights")
     command = [str(program), *wanted.command[1:]]
     ending = launch(Launch(command, shim, folder, settings, wanted.timeout_s), progress)
-    calls = read_calls(ending.log) if ending.log is not None else None
-    return Outcome(ending, calls, book, _error(wanted, ending, calls))
+    logs = tuple(read_calls(path) for path in ending.logs)
+    return Outcome(ending, logs, book, _error(wanted, ending, logs))
 
 
-def rescue(folder: Path, place: Path) -> bool:
-    """Move the largest log of a folder to a place where it stays; False without one."""
-    logs = sorted(folder.glob("*.calls"), key=lambda path: path.stat().st_size)
-    if logs:
-        logs[-1].replace(place)
-    return bool(logs)
+def rescue(folder: Path, place: Path) -> list[Path]:
+    """Move the logs of a folder to where they stay, the largest first; return these places."""
+    return keep(sorted(folder.glob("*.calls"), key=lambda path: -path.stat().st_size), place)
+
+
+def keep(logs: Sequence[Path], place: Path) -> list[Path]:
+    """Move logs to ``place``, ``place.2``, ...; return these places."""
+    places = [place, *(place.with_name(f"{place.name}.{n}") for n in range(2, len(logs) + 1))]
+    return [log.replace(each) for log, each in zip(logs, places, strict=False)]
 
 
 def _infiniop(install: Install) -> Path:
     return next(path for path in install.libraries if path.name == "libinfiniop.so")
 
 
-def _error(wanted: Wanted, ending: Ending, calls: Calls | None) -> GoldenctlError | None:
+def _error(wanted: Wanted, ending: Ending, logs: Sequence[Calls]) -> GoldenctlError | None:
     program = wanted.command[0]
-    if calls is not None and calls.other:
+    if other := next((calls.other for calls in logs if calls.other), ""):
         message = (
-            f"{program}: loads {calls.other}, another InfiniCore than {_infiniop(wanted.install)}, "
+            f"{program}: loads {other}, another InfiniCore than {_infiniop(wanted.install)}, "
             "which the trace was built for"
         )
         return MissingError(message, hint="name its install with --infini-root")
@@ -151,12 +154,13 @@ def _error(wanted: Wanted, ending: Ending, calls: Calls | None) -> GoldenctlErro
         return ProgramError(wrong)
     if not ending.states:
         return MissingError(f"{program}: the loader did not preload anything into it")
-    if calls is None:
+    if not logs:
         message = f"{program}: never launched an op of InfiniCore"
         return MissingError(message, hint="is its libinfiniop.so what the program computes with?")
-    if error := next((state.error for state in ending.states if state.error), 0):
-        message = f"{calls.path.name}: could not be written whole ({os.strerror(error)})"
+    if failed := next((state for state in ending.states if state.error), None):
+        error = failed.error
+        message = f"{failed.pid}.calls: could not be written whole ({os.strerror(error)})"
         return UsageError(message, hint="write RUN to a larger disk, or trace less with --ops")
-    if not any(calls.calls) and wanted.ops != frozenset():
+    if not any(call for calls in logs for call in calls.calls) and wanted.ops != frozenset():
         return MissingError(f"{program}: launched no op of InfiniCore of those asked for")
     return None

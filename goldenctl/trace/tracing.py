@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -41,11 +42,12 @@ class Tracing:
     values: Values = field(init=False)
     pass_: Pass | None = None
     done: set[Place] = field(default_factory=set)  # in this pass
-    ever: set[Place] = field(default_factory=set)
+    ever: set[Place] = field(default_factory=set)  # in this process
     fused: set[Place] = field(default_factory=set)
     biased: set[Place] = field(default_factory=set)
     reads: dict[tuple[Place, int, str], Place] = field(default_factory=dict)  # by step
     unjudged: set[tuple[Place, str]] = field(default_factory=set)  # likewise
+    in_part: set[str] = field(default_factory=set)  # names of the golden's tensors
     hidden: dict[str, Tags] = field(default_factory=dict)  # by content, the pass's embeddings
     notes: dict[str, None] = field(default_factory=dict)
     unexplained: Counter[str] = field(default_factory=Counter)
@@ -61,6 +63,14 @@ class Tracing:
         self.canvas = Canvas(self.values)
         self.flows = {name: Flow(name, config) for name in self.cases}
         self.vectors = Vectors(self.book.checkpoint)
+
+    def of_process(self, calls: Calls) -> Tracing:
+        """Return the state for another process of the program: what is found is found together,
+        but its memory, its passes and what it computes are its own."""
+        other = copy.copy(self)
+        other.calls, other.memory, other.canvas = calls, Memory(calls), Canvas(self.values)
+        other.pass_, other.done, other.ever, other.hidden = None, set(), set(), {}
+        return other
 
     @property
     def flow(self) -> Flow:

@@ -6,7 +6,7 @@ in the norm, rotation and softmax in place, caches by key head, attention as one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,23 @@ class Habits:
     keys_early: int = 0  # slots by which decode steps write the cache too early
     pairs: bool = False  # the rotation's kernel turns neighbours, whatever it is asked for
     skip: frozenset[str] = frozenset()
+    split: str = ""  # how products with blocks of columns become one: beta, add or outside
+    swapped_blocks: bool = False  # each block of columns meets another one's inputs
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One of the processes that share a model; ``total`` adds up an array over all of them."""
+
+    number: int = 0
+    count: int = 1
+    total: Callable[[Array], Array] = lambda x: x
+
+    def rows(self, matrix: Array) -> Array:
+        return np.split(matrix, self.count)[self.number]
+
+    def columns(self, matrix: Array) -> Array:
+        return np.split(matrix, self.count, axis=1)[self.number]
 
 
 @dataclass
@@ -80,7 +97,9 @@ class PretendEngine:
         config: ModelConfig,
         dtype: Any,
         habits: Habits,
+        rank: Rank = Rank(),
     ) -> None:
+        self.rank = rank
         self.log, self.config, self.habits = log, config, habits
         self.dtype = np.dtype(dtype)
         self.weights = {
@@ -99,8 +118,9 @@ class PretendEngine:
         if name in self.habits.skip:
             return out
         args = [(key, np.array(x, copy=False), self.log.arg(key, "in", x)) for key, x in inputs]
+        found = out.copy()
         out[...] = value.astype(self.dtype)
-        output = self.log.arg("y", "out", out)
+        output = self.log.arg("y", "inout" if scalars.get("beta") else "out", out, found)
         self.log.call(name, output, *(arg for *_, arg in args), scalars=scalars)
         return out
 
@@ -109,12 +129,35 @@ class PretendEngine:
 
     def gemm(self, a: Array, b: Array, alpha: float = 1.0, out: Array | None = None) -> Array:
         value = alpha * (wide(a) @ wide(b))
+        beta = 0.0 if out is None else 1.0
         out = self.new(*value.shape) if out is None else out
-        return self.op("Gemm", out, value, ("a", a), ("b", b), alpha=alpha, beta=0.0)
+        value = value + beta * wide(out)
+        return self.op("Gemm", out, value, ("a", a), ("b", b), alpha=alpha, beta=beta)
 
     def linear(self, x: Array, *names: str) -> Array:
-        weight = np.concatenate([self.weights[name] for name in names])
+        """Products with this rank's rows of weights."""
+        weight = np.concatenate([self.rank.rows(self.weights[name]) for name in names])
         return self.gemm(x, weight.T)
+
+    def summed(self, x: Array, name: str) -> Array:
+        """A product with blocks of a weight's columns, whose results are added up."""
+        weight = self.weights[name]
+        if self.rank.count > 1:
+            out = self.gemm(x, self.rank.columns(weight).T)
+            out[...] = self.rank.total(out)
+            return out
+        if not self.habits.split:
+            return self.gemm(x, weight.T)
+        inputs, blocks = np.split(x, 2, axis=1), np.split(weight, 2, axis=1)
+        inputs = inputs[::-1] if self.habits.swapped_blocks else inputs
+        out = self.gemm(inputs[0], blocks[0].T)
+        if self.habits.split == "beta":
+            return self.gemm(inputs[1], blocks[1].T, out=out)
+        if self.habits.split == "add":
+            self.add(out, self.gemm(inputs[1], blocks[1].T))
+        else:
+            out[...] = wide(x) @ wide(weight).T
+        return out
 
     def norm(self, x: Array, name: str, out: Array | None = None) -> Array:
         w, eps = self.weights[name], self.config.rms_norm_eps
@@ -171,7 +214,8 @@ class PretendEngine:
             hidden = hidden.reshape(batch, count, -1)[:, -1]
         final = self._next(hidden, added, "model.norm.weight")
         tied = self.config.tie_word_embeddings
-        return self.linear(final, "model.embed_tokens.weight" if tied else "lm_head.weight")
+        head = "model.embed_tokens.weight" if tied else "lm_head.weight"
+        return self.gemm(final, self.weights[head].T)
 
     def _next(self, hidden: Array, added: Array | None, name: str) -> Array:
         if added is not None and self.habits.add_in_norm:
@@ -186,7 +230,8 @@ class PretendEngine:
 
     def attention(self, normed: Array, layer: int) -> Array:
         config, prefix = self.config, f"model.layers.{layer}.self_attn"
-        heads, kv, dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        dim, ranks = config.head_dim, self.rank.count
+        heads, kv = config.num_attention_heads // ranks, config.num_key_value_heads // ranks
         names = [f"{prefix}.{x}_proj.weight" for x in "qkv"]
         if self.habits.fused_products:
             qkv = self.linear(normed, *names).reshape(len(normed), heads + 2 * kv, dim)
@@ -205,7 +250,7 @@ class PretendEngine:
         for row in range(batch):
             span = slice(row * count, (row + 1) * count)
             attend(context[span], q[span], keys[row], values[row])
-        return self.linear(context.reshape(len(normed), -1), f"{prefix}.o_proj.weight")
+        return self.summed(context.reshape(len(normed), -1), f"{prefix}.o_proj.weight")
 
     def _cached(self, layer: int, name: str, x: Array) -> Array:
         """Append keys or values to the cache [B, K, capacity, D]; return what is filled."""
@@ -258,7 +303,7 @@ class PretendEngine:
             self.op("SiluAndMul", active, wide(value), ("input", joined))
         else:
             self.op("OwnGate", active, wide(value), ("closed", gate), ("open", up))
-        return self.linear(active, f"{prefix}.down_proj.weight")
+        return self.summed(active, f"{prefix}.down_proj.weight")
 
 
 def wide(x: Array) -> Array:

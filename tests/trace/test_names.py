@@ -101,7 +101,7 @@ def traced(model: Path, book: Book, tmp_path: Path) -> Callable[..., tuple[Trace
         summary = write_run(
             golden,
             model,
-            read_calls(log.path),
+            [read_calls(log.path)],
             path,
             options=TraceOptions(judge, book=book, ops=ops or OpMap()),
         )

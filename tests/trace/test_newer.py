@@ -32,8 +32,7 @@ def traced(install: Install, folder: Path, source: str) -> Calls:
     logs.mkdir()
     ending = launch(Launch([str(program)], build_shim(install), logs))
     assert ending.status == 0
-    assert ending.log is not None
-    return read_calls(ending.log)
+    return read_calls(ending.logs[0])
 
 
 def call(calls: Calls, op: str) -> Call:

@@ -14,8 +14,9 @@ import pytest
 from goldenctl.infini.find import Install
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.trace.build import build_shim
-from goldenctl.trace.calls import Alloc, Copy, Free
+from goldenctl.trace.calls import Alloc, Copy, Free, read_calls
 from goldenctl.trace.launch import Launch, launch
+from goldenctl.trace.row_digests import checkpoint_rows
 from goldenctl.trace.weights import Book, Piece
 from tests.trace.conftest import HERE, Trace
 
@@ -93,7 +94,9 @@ def test_a_forked_process_has_a_log_of_its_own(trace: Trace, engine: Path) -> No
     calls = list(traced.calls.calls)  # the child made more calls than its parent
     assert len(calls) == 5
     assert traced.calls.before(calls[0].args[1])[0, 0] == 10
-    assert "2 processes called InfiniCore" in traced.stderr
+    assert "traced 7 calls of 2 processes" in traced.stderr
+    parent = read_calls(traced.kept.with_name("log.calls.2"))
+    assert len(list(parent.calls)) == 2
 
 
 def test_threads_are_told_apart(trace: Trace, engine: Path) -> None:
@@ -166,6 +169,44 @@ def test_weights_of_the_checkpoint_are_known_until_their_bytes_change(
     assert book.pieces(weight) == (Piece((name,), 0, len(weights)),)
     np.testing.assert_array_equal(book.array(weight, read[0]), weights.T)
     np.testing.assert_array_equal(calls.before(read[5]), np.full_like(weights.T, 0.5))
+
+
+@pytest.mark.parametrize("form", ["rows", "transposed"])
+def test_a_block_of_a_weight_s_columns_is_known(
+    form: str, trace: Trace, engine: Path, traced_model: tuple[Path, Path], tmp_path: Path
+) -> None:
+    checkpoint = Checkpoint.open(traced_model[0])
+    name = "model.layers.1.self_attn.o_proj.weight"
+    block = checkpoint.map(name)[:, 64:].astype(np.float32)
+    held = block if form == "rows" else np.ascontiguousarray(block.T)
+    (tmp_path / "weights").write_bytes(held.tobytes())
+    traced = trace(engine, "weights", tmp_path / "weights")
+    read = next(call.args[2] for call in traced.calls.calls if call.op == "Gemm")
+    weight = traced.calls.weights[read.before or ""]
+    book = Book.of(checkpoint)
+    assert weight.form == form
+    assert book.pieces(weight) == (Piece((name,), 0, 64, first_column=64),)
+    np.testing.assert_array_equal(book.array(weight, read), held.T)
+
+
+def test_a_checkpoint_is_digested_once(
+    traced_model: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOLDENCTL_CACHE", str(tmp_path))
+    checkpoint = Checkpoint.open(traced_model[0])
+    first = checkpoint_rows(checkpoint)
+
+    def never(_matrix: np.ndarray) -> np.ndarray:
+        raise AssertionError
+
+    again = checkpoint_rows(checkpoint, never)
+    for one, other in zip(first, again, strict=True):
+        assert (one.tensor, one.row_bytes) == (other.tensor, other.row_bytes)
+        np.testing.assert_array_equal(one.digests, other.digests)
+    (kept,) = (tmp_path / "row-digests").iterdir()
+    kept.write_bytes(kept.read_bytes()[:-100])  # damaged, so it is made again
+    assert checkpoint_rows(checkpoint)[0].digests[0] == first[0].digests[0]
+    assert checkpoint_rows(checkpoint, never)[-1].tensor == first[-1].tensor
 
 
 @pytest.mark.parametrize(("ops", "kept"), [("add", 0), ("linear", 2), ("none", 0), ("Gemm", 2)])
