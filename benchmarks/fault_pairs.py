@@ -24,7 +24,9 @@ from goldenctl.model.config import load_config
 from goldenctl.model.graph import Sublayer
 from goldenctl.model.synth import synth
 from goldenctl.model.tokens import Inputs, make_cases
-from goldenctl.ops.faults import FAULTS, Context, Injection, combined, faulty_op
+from goldenctl.ops.catalogue import FAULTS
+from goldenctl.ops.faults import Context, combined, faulty_op
+from goldenctl.ops.inject import Injection
 from goldenctl.reference.patch import Emulator
 from goldenctl.reference.record import Recording, record
 from goldenctl.replay.backend import open_backend

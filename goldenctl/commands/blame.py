@@ -56,7 +56,7 @@ def blame_command(
     """
     from goldenctl.diff.tolerance import load_policy
     from goldenctl.golden.file import open_golden
-    from goldenctl.ops.faults import parse_injection
+    from goldenctl.ops.inject import parse_injection
     from goldenctl.replay.backend import open_backend, parse_device
     from goldenctl.replay.effect import refuse_without_effect
     from goldenctl.replay.run import Options

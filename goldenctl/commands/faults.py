@@ -10,7 +10,7 @@ def faults_command() -> None:
     """List the faults that replay --inject knows, and which ops each can befall."""
     from rich.table import Table
 
-    from goldenctl.ops.faults import FAULTS
+    from goldenctl.ops.catalogue import FAULTS
     from goldenctl.report.console_parts import make_console
 
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -142,7 +142,7 @@ def run_replay(
 ) -> int:
     """Replay and print what happened; return the exit code."""
     from goldenctl.golden.file import open_golden
-    from goldenctl.ops.faults import parse_injection
+    from goldenctl.ops.inject import parse_injection
     from goldenctl.replay.backend import (
         check_attention,
         check_dtype,

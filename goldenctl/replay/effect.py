@@ -9,7 +9,8 @@ from pathlib import Path
 
 from goldenctl.errors import UsageError
 from goldenctl.golden.file import GoldenFile, open_golden
-from goldenctl.ops.faults import Context, Injection, injected_into
+from goldenctl.ops.faults import Context
+from goldenctl.ops.inject import Injection, injected_into
 from goldenctl.replay.backend import Backend
 from goldenctl.replay.bind import choose_sublayers
 from goldenctl.replay.run import Options, open_source, replay

@@ -25,7 +25,7 @@ from goldenctl.golden.times import with_groups
 from goldenctl.golden.writer import GoldenWriter
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.graph import FUSED_TAPS, Op, Sublayer
-from goldenctl.ops.faults import Injection, inject
+from goldenctl.ops.inject import Injection, inject
 from goldenctl.ops.plan import File, Plan, write_plan
 from goldenctl.places import plain_tap, short_name
 from goldenctl.records.determinism import Determinism

@@ -26,7 +26,8 @@ from goldenctl.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import BUDGET_SCOPES
 from goldenctl.model.graph import CACHE_LINKS, Op, Sublayer
-from goldenctl.ops.faults import FAULTS, Context, Fault, combined
+from goldenctl.ops.catalogue import FAULTS
+from goldenctl.ops.faults import Context, Fault, together
 from goldenctl.records.findings import EXPLAINS, Cause, explanation
 from goldenctl.reference.patch import Emulator
 
@@ -182,8 +183,7 @@ class _Case:
     def _test(self, faults: tuple[Fault, ...]) -> Hypothesis | None:
         """Apply faults, in whichever order they go together, to the reference; None where they
         do not fit this op or each other, or the result cannot be computed."""
-        orders = (combined(order, self._op, self._context) for order in (faults, faults[::-1]))
-        op = next((op for op in orders if op is not None), None)
+        op = together(faults, self._op, self._context)
         if op is None:
             return None
         try:

@@ -31,7 +31,9 @@ from goldenctl.golden.schema import BUDGET_SCOPES
 from goldenctl.golden.times import now_utc
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.graph import Op, Sublayer
-from goldenctl.ops.faults import FAULTS, Context, Fault, Injection, faulty_op
+from goldenctl.ops.catalogue import FAULTS
+from goldenctl.ops.faults import Context, Fault, faulty_op, together
+from goldenctl.ops.inject import Injection
 from goldenctl.places import plain_name
 from goldenctl.records.report import Provenance, Report
 from goldenctl.records.trials import Selftest, Trial, Verdict
@@ -46,6 +48,7 @@ from goldenctl.studies.diagnose import Diagnoser
 from goldenctl.studies.gates import GATES, passes
 
 SUBLAYER_ROUNDS = 24
+_EQUAL_EPS = 64  # of a wider type: two ways of writing one formula are no further apart
 _OPS_SCOPE = BUDGET_SCOPES.index("op")
 
 
@@ -262,8 +265,20 @@ class Tester:
         self._tried_without.add((fault.name, tap))
         others = [f for f in FAULTS.values() if f != fault]
         diagnoser = Diagnoser(self._golden, self._emulator, faults=others)
-        diagnosis = diagnoser.diagnose(path, sublayer, tap, actual)
-        return tuple(f.name for cause in diagnosis.causes for f in cause.faults)
+        causes = diagnoser.diagnose(path, sublayer, tap, actual).causes
+        wrong = [c for c in causes if not self._same(path, sublayer, tap, c.faults, fault)]
+        return tuple(f.name for cause in wrong for f in cause.faults)
+
+    def _same(
+        self, path: str, sublayer: Sublayer, tap: str, faults: tuple[Fault, ...], fault: Fault
+    ) -> bool:
+        """Whether ``faults`` are ``fault`` by another name: equal but for the rounding of a wider
+        type, as scores that are scaled twice and doubled, where hidden is four head_dim."""
+        op, context = sublayer.producer(tap), Context(self._config, sublayer)
+        ops = [together(each, op, context) for each in (faults, (fault,))]
+        first, second = (self._wide.output(path, sublayer, each) for each in ops if each)
+        apart = np.linalg.norm((first - second).astype(np.float64))
+        return bool(apart <= _EQUAL_EPS * np.finfo(first.dtype).eps * np.linalg.norm(second))
 
     def _effect(self, path: str, sublayer: Sublayer, changed: Op, name: str) -> float:
         """How far the exactly computed fault moves the worst row, in units of rounding."""

@@ -19,7 +19,7 @@ from goldenctl import __version__
 from goldenctl.golden.file import open_golden
 from goldenctl.infini.find import Install
 from goldenctl.model.presets import PRESETS
-from goldenctl.ops.faults import FAULTS
+from goldenctl.ops.catalogue import FAULTS
 from goldenctl.places import short_name
 
 

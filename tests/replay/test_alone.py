@@ -12,7 +12,7 @@ from goldenctl.cli import run
 from goldenctl.diff.tolerance import default_policy
 from goldenctl.errors import UsageError
 from goldenctl.golden.file import GoldenFile, open_golden
-from goldenctl.ops.faults import parse_injection
+from goldenctl.ops.inject import parse_injection
 from goldenctl.records.report import Report
 from goldenctl.replay.backend import Backend, open_backend
 from goldenctl.replay.run import Options, replay

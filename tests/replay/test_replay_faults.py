@@ -12,7 +12,8 @@ from goldenctl.errors import UsageError
 from goldenctl.golden.file import open_golden
 from goldenctl.model import graph
 from goldenctl.model.presets import preset_config
-from goldenctl.ops.faults import FAULTS, inject, parse_injection
+from goldenctl.ops.catalogue import FAULTS
+from goldenctl.ops.inject import inject, parse_injection
 
 FAMILIES = ("tiny", "qwen2-tiny", "llama-tiny")
 # Injected elsewhere: test_replay_padding.py has padding, ../verdict/test_cache_faults.py a cache.

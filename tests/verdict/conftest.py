@@ -16,7 +16,8 @@ from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import ModelConfig, load_config
 from goldenctl.model.graph import Op, Sublayer
 from goldenctl.model.synth import synth
-from goldenctl.ops.faults import FAULTS, Context, faulty_op
+from goldenctl.ops.catalogue import FAULTS
+from goldenctl.ops.faults import Context, faulty_op
 from goldenctl.places import sublayer_path
 from goldenctl.reference.patch import Emulator
 from goldenctl.reference.record import Recording, record

@@ -17,7 +17,7 @@ from goldenctl.errors import DamagedError
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.schema import TensorInfo
 from goldenctl.golden.sketch import Sketch, sketch_of
-from goldenctl.ops.faults import parse_injection
+from goldenctl.ops.inject import parse_injection
 from goldenctl.records.report import TensorResult
 from goldenctl.replay.backend import Backend
 from goldenctl.replay.run import Options, replay

@@ -13,7 +13,8 @@ from goldenctl.cli import run
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.layout import Selection
 from goldenctl.model.case import Case
-from goldenctl.ops.faults import FAULTS, Context, faulty_op
+from goldenctl.ops.catalogue import FAULTS
+from goldenctl.ops.faults import Context, faulty_op
 from goldenctl.records.report import Report
 from goldenctl.replay.backend import Backend
 from goldenctl.report.json import load_report

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from goldenctl.ops.faults import FAULTS, Context, faulty_op
+from goldenctl.ops.catalogue import FAULTS
+from goldenctl.ops.faults import Context, faulty_op
 from tests.verdict.conftest import Bench
 
 DTYPES = ("float32", "bfloat16")

@@ -17,7 +17,9 @@ from goldenctl.errors import UsageError
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.model.graph import decoder
 from goldenctl.model.presets import preset_config
-from goldenctl.ops.faults import FAULTS, Context, Injection, combined, faulty_op, inject
+from goldenctl.ops.catalogue import FAULTS
+from goldenctl.ops.faults import Context, combined, faulty_op
+from goldenctl.ops.inject import Injection, inject
 from goldenctl.replay.backend import Backend
 from goldenctl.replay.run import Options, replay
 from tests.verdict.conftest import Bench

@@ -16,15 +16,10 @@ from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Op, Sublayer, decoder
 from goldenctl.model.presets import PRESETS, preset_config
 from goldenctl.model.rope import rope_tables
+from goldenctl.ops.catalogue import FAULTS
 from goldenctl.ops.derived import derived, derived_table, is_derived
-from goldenctl.ops.faults import (
-    FAULTS,
-    Context,
-    Injection,
-    faulty_op,
-    inject,
-    parse_injection,
-)
+from goldenctl.ops.faults import Context, faulty_op
+from goldenctl.ops.inject import Injection, inject, parse_injection
 from goldenctl.reference.faulty import EMULATIONS
 from tests.verdict.conftest import Bench
 

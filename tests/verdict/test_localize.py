@@ -11,7 +11,7 @@ from goldenctl.diff.judge import compare
 from goldenctl.diff.localize import culprits, depths
 from goldenctl.diff.tolerance import default_policy
 from goldenctl.golden.file import GoldenFile, open_golden
-from goldenctl.ops.faults import parse_injection
+from goldenctl.ops.inject import parse_injection
 from goldenctl.places import short_name
 from goldenctl.records.report import Report
 from goldenctl.replay.backend import Backend

@@ -13,7 +13,7 @@ from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.model.case import Case
 from goldenctl.model.config import load_config
 from goldenctl.model.rope import exact_rope_tables, rope_tables
-from goldenctl.ops.faults import parse_injection
+from goldenctl.ops.inject import parse_injection
 from goldenctl.replay.backend import Backend
 from goldenctl.replay.run import Options, replay
 from tests.verdict.conftest import TOKENS, Bench, record_tiny

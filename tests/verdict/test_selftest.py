@@ -11,11 +11,13 @@ from goldenctl.cli import run
 from goldenctl.diff import budget
 from goldenctl.errors import UsageError
 from goldenctl.golden.file import GoldenFile
-from goldenctl.ops.faults import FAULTS
+from goldenctl.model.synth import synth
+from goldenctl.ops.catalogue import FAULTS
 from goldenctl.records.trials import LEAST_CAUGHT, LEAST_LOCATED, LEAST_NAMED, Selftest
 from goldenctl.replay.backend import Backend
 from goldenctl.studies import selftest
 from goldenctl.studies.selftest import spread
+from tests.verdict.conftest import record_tiny
 
 LAYERS = frozenset({1})
 DTYPES = ("float32", "bfloat16")
@@ -103,6 +105,22 @@ def test_loosened_tolerances_are_noticed(
     caught = result.rate(lambda t: t.caught)
     assert (caught >= LEAST_CAUGHT) == (looser == 1.0)
     assert {t.fault for t in result.visible if not t.caught} <= {"scale_1.02"}
+
+
+def test_another_way_to_write_a_fault_is_no_wrong_name(
+    tmp_path: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scaled twice and doubled is scaled by hidden size, where that is four times head_dim."""
+    folder = synth("llama-tiny", tmp_path / "model")
+    golden = record_tiny(folder, tmp_path / "golden.h5")
+    tried = ("scale_by_hidden", "scale_twice", "scale_2")
+    monkeypatch.setattr(selftest, "FAULTS", {name: FAULTS[name] for name in tried})
+    monkeypatch.setattr(selftest, "ALTERNATIVES", {})
+    monkeypatch.setattr(selftest, "FUSED", {})
+    monkeypatch.setattr(selftest.Tester, "_other_engines", lambda *_: None)
+    result = selftest.Tester(golden, folder, backend=backend, layers=LAYERS).run()
+    assert {"scale_by_hidden", "scale_twice"} <= {t.fault for t in result.visible}
+    assert result.wrong_names == []
 
 
 @pytest.mark.parametrize(
