@@ -12,14 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from goldenctl.diff.sums import RowErrors
+from goldenctl.ops.table import OPS
 from goldenctl.records.policy import Check
 
 LEAST_ROWS = 8
 LEAST_UNITS = 0.2  # correct alternatives show at most 0.09 in 16 bits
 SIGNIFICANT = 6.0  # standard deviations: 2e-9 of draws by chance
 _TRUNCATED = (-0.75, -0.25)
-# An op whose rows share the error of one sum or norm may be further off, and not by bias.
-_SHARED_ERROR = ("causal_softmax", "rms_norm")
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,8 @@ class Bias:
 
     def check(self, op: str) -> Check | None:
         """Return the failure of a bias of more than one unit; None where it is none."""
-        if op in _SHARED_ERROR or not self.is_noted or abs(self.units) - 3.0 * self.error <= 1.0:
+        # An op whose rows share the error of one sum may be further off, and not by bias.
+        if OPS[op].row_errors or not self.is_noted or abs(self.units) - 3.0 * self.error <= 1.0:
             return None
         return Check("bias", self.units, 1.0, abs(self.units))
 

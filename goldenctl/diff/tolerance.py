@@ -13,6 +13,7 @@ import msgspec
 
 from goldenctl.dtypes import DTYPES
 from goldenctl.errors import UsageError, why_no_file
+from goldenctl.ops.table import OPS
 from goldenctl.records.metrics import Metrics
 from goldenctl.records.policy import Check, Limits, Policy
 
@@ -38,19 +39,6 @@ class Scores(NamedTuple):
     keys: int
 
 
-# Relative L2 error allowed, in epsilons of the dtype: what correct kernels measured in
-# sublayer replay, where errors of the ops before are inherited, times about two.
-_EPSILONS = {
-    "rms_norm": 2.0,
-    "rope": 2.0,
-    "matmul_qk": 3.0,
-    "swiglu": 3.0,
-    "linear": 4.0,
-    "causal_softmax": 4.0,
-    "matmul_pv": 4.0,
-    "sdpa": 4.0,
-    "add": 4.0,
-}
 # A sum of n terms in float32 errs by up to sqrt(n) roundoffs when it is made in one go: a
 # 16-bit result hides that, a float32 one does not.
 _SUM_FACTOR = {"bfloat16": 1.0, "float16": 1.0, "float32": 16.0, "float64": 16.0}
@@ -69,10 +57,13 @@ def default_policy() -> Policy:
     table = {}
     for dtype, factor in _SUM_FACTOR.items():
         eps = DTYPES[dtype].eps
-        for op, count in _EPSILONS.items():
-            limit = count * factor * eps
-            table[f"{dtype}/{op}"] = Limits(rel_l2=limit, peak=2 * limit, scale=factor * eps)
-        table[f"{dtype}/embedding"] = Limits(rel_l2=0.0)
+        for op, kind in OPS.items():
+            limit = kind.epsilons * factor * eps
+            table[f"{dtype}/{op}"] = (
+                Limits(rel_l2=limit, peak=2 * limit, scale=factor * eps)
+                if limit
+                else Limits(rel_l2=0.0)
+            )
     return Policy("default", table, budget=True)
 
 
@@ -201,10 +192,10 @@ def _ratio(value: float, limit: float) -> float:
 
 def _check_entry(path: Path, key: str, limits: Limits) -> None:
     dtype, slash, op = key.partition("/")
-    known_op = op in ("*", "embedding", *_EPSILONS)
+    known_op = op in ("*", *OPS)
     if not slash or dtype not in ("*", *DTYPES) or not known_op:
         message = f"{path}: {key!r} is not DTYPE/OP, such as bfloat16/rope, float32/* or */*"
-        raise UsageError(message, hint=f"ops: {', '.join(('embedding', *_EPSILONS))}")
+        raise UsageError(message, hint=f"ops: {', '.join(OPS)}")
     values = [v for v in msgspec.structs.asdict(limits).values() if v is not None]
     if not values or not all(math.isfinite(value) and value >= 0 for value in values):
         message = f"{path}: {key!r} needs at least one limit, each finite and not negative"

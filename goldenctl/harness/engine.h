@@ -57,6 +57,17 @@ struct Launch {
     std::shared_ptr<Buffer> workspace;
 };
 
+// A view of an op, bound to device memory.
+struct Operand {
+    View view;
+    Dtype dtype;
+    char* data;  // of the element at index 0
+};
+
+// The ops that plans may hold, and the one of a name that is there.
+extern const std::vector<OpKind> kOpKinds;
+const OpKind& op_kind(const std::string& name);
+
 // Makes an op over a sublayer's tensors ready; reads ids and positions on the host to check
 // them. Throws SublayerError: `status`, `unsupported`, `memory` or `bad_input`.
 Launch prepare(const Op& op, const Sublayer& sublayer, const std::vector<Buffer>& buffers);

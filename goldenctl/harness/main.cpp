@@ -57,7 +57,7 @@ std::string content_of(const std::string& path) {
 }
 
 int run_plan(const char* path, long skip, long only, long poison) {
-    Plan plan = parse_plan(content_of(path));
+    Plan plan = parse_plan(content_of(path), kOpKinds);
     std::deque<File> files;  // a File never moves
     for (const PlanFile& file : plan.files) {
         files.emplace_back(decode_path(file.path), file.write);

@@ -24,14 +24,6 @@ constexpr bool kRopeHasAlgo =
                          infiniopRoPEDescriptor_t*, TensorDesc, TensorDesc, TensorDesc, TensorDesc,
                          TensorDesc>;
 
-// A view of an op, bound to device memory.
-struct Operand {
-    View view;
-    Dtype dtype;
-    char* data;  // of the element at index 0
-};
-using Operands = std::vector<Operand>;  // out, then the args
-
 std::shared_ptr<InfiniopTensorDescriptor> describe(const Operand& operand) {
     static constexpr infiniDtype_t types[] = {INFINI_DTYPE_F16, INFINI_DTYPE_BF16,
                                               INFINI_DTYPE_F32, INFINI_DTYPE_F64,
@@ -82,7 +74,8 @@ Launch make(const Operands& operands, Calls... calls) {
 }
 
 // The engine has one batch dimension; those before it are looped over.
-Launch gemm(const Op& op, Operands operands) {
+Launch gemm(const Op& op, const Operands& whole) {
+    Operands operands = whole;
     std::vector<std::vector<int64_t>> starts;  // of each operand: bytes, at each outer index
     for (auto& [view, dtype, data] : operands) {
         auto width = static_cast<int64_t>(dtype_bytes(dtype));
@@ -144,7 +137,7 @@ Launch rms_norm(const Op& op, const Operands& operands) {
                    infiniopDestroyRMSNormDescriptor);
 }
 
-Launch rearrange(const Operands& operands) {
+Launch rearrange(const Op&, const Operands& operands) {
     auto run = [](auto desc, void*, size_t, auto... arguments) {
         return infiniopRearrange(desc, arguments...);
     };
@@ -154,7 +147,7 @@ Launch rearrange(const Operands& operands) {
 }
 
 // InfiniCore gained an embedding op late; one copy per row does the same on every version.
-Launch gather(const Operands& operands) {
+Launch gather(const Op&, const Operands& operands) {
     const Operand &out = operands[0], &table = operands[1];
     auto width = static_cast<int64_t>(dtype_bytes(out.dtype));
     auto rows = indices(operands[2], table.view.shape[0], "id");
@@ -167,9 +160,37 @@ Launch gather(const Operands& operands) {
             nullptr};
 }
 
+// An op that takes `count` views and nothing else, by what InfiniCore calls it.
+#define PLAIN(count, Name)                                                    \
+    [](const Op&, const Operands& operands) {                                 \
+        return make<count>(operands, #Name, infiniopCreate##Name##Descriptor, \
+                           infiniopGet##Name##WorkspaceSize, infiniop##Name,  \
+                           infiniopDestroy##Name##Descriptor);                \
+    }
+
 }  // namespace
 
+// goldenctl/ops/table.py has the same ops, for those who write plans.
+const std::vector<OpKind> kOpKinds{
+    {"gather", "", {{"NM", 1}, {"VM", 1}, {"N", 1, true}}, gather},
+    {"rms_norm", "epsilon ", {{"*M", 1}, {"*M", 1}, {"M", 1}}, rms_norm},
+    {"gemm", "alpha beta ", {{"*MN"}, {"*MK"}, {"*KN"}}, gemm},
+    {"rope", "algo ", {{"NHD", 1}, {"NHD", 1}, {"N", 1, true}, {"Pd", 2}, {"Pd", 2}}, rope},
+    {"causal_softmax", "", {{"*ST"}, {"*ST"}}, PLAIN(2, CausalSoftmax)},
+    {"swiglu", "", {{"*"}, {"*"}, {"*"}}, PLAIN(3, SwiGLU)},
+    {"add", "", {{"*"}, {"*"}, {"*"}}, PLAIN(3, Add)},
+    {"rearrange", "", {{"*"}, {"*"}}, rearrange},
+    {"sdpa", "alpha ", {{"BHSD"}, {"BHSD"}, {"BKTD"}, {"BKTD"}}, nullptr},
+};
+
+const OpKind& op_kind(const std::string& name) {
+    return *std::find_if(kOpKinds.begin(), kOpKinds.end(),
+                         [&](const OpKind& kind) { return kind.name == name; });
+}
+
 Launch prepare(const Op& op, const Sublayer& sublayer, const std::vector<Buffer>& buffers) {
+    if (!op.kind->prepare)
+        throw SublayerError("unsupported", say("InfiniCore has no ", op.kind->name));
     Operands operands;
     for (const View& view : op.views) {
         Dtype dtype = sublayer.tensors[view.tensor].dtype;
@@ -177,31 +198,7 @@ Launch prepare(const Op& op, const Sublayer& sublayer, const std::vector<Buffer>
             {view, dtype,
              buffers[view.tensor].data() + view.offset * static_cast<int64_t>(dtype_bytes(dtype))});
     }
-    switch (op.kind) {
-        case OpKind::Gather:
-            return gather(operands);
-        case OpKind::RmsNorm:
-            return rms_norm(op, operands);
-        case OpKind::Gemm:
-            return gemm(op, operands);
-        case OpKind::Rope:
-            return rope(op, operands);
-        case OpKind::CausalSoftmax:
-            return make<2>(operands, "CausalSoftmax", infiniopCreateCausalSoftmaxDescriptor,
-                           infiniopGetCausalSoftmaxWorkspaceSize, infiniopCausalSoftmax,
-                           infiniopDestroyCausalSoftmaxDescriptor);
-        case OpKind::Swiglu:
-            return make<3>(operands, "SwiGLU", infiniopCreateSwiGLUDescriptor,
-                           infiniopGetSwiGLUWorkspaceSize, infiniopSwiGLU,
-                           infiniopDestroySwiGLUDescriptor);
-        case OpKind::Add:
-            return make<3>(operands, "Add", infiniopCreateAddDescriptor,
-                           infiniopGetAddWorkspaceSize, infiniopAdd, infiniopDestroyAddDescriptor);
-        case OpKind::Rearrange:
-            return rearrange(operands);
-        default:
-            throw SublayerError("unsupported", say("InfiniCore has no ", op_name(op.kind)));
-    }
+    return op.kind->prepare(op, operands);
 }
 
 bool engine_has_rope_algo() { return kRopeHasAlgo; }

@@ -50,12 +50,31 @@ struct View {
     }
 };
 
-enum class OpKind { Gather, RmsNorm, Gemm, Rope, CausalSoftmax, Swiglu, Add, Rearrange, Sdpa };
+// What a view must be. `shape` has a letter per dimension: the same letter is the same size
+// throughout an op, `d` is half of `D`, `S` at most `T`, `H` a multiple of `K`. A leading `*`
+// stands for any outer dimensions, the same ones throughout an op. The last `dense` dimensions
+// are contiguous.
+struct ViewRule {
+    std::string shape;
+    size_t dense = 0;
+    bool ids = false;  // int32
+};
 
-const char* op_name(OpKind kind);
+struct Op;
+struct Launch;
+struct Operand;
+using Operands = std::vector<Operand>;  // out, then the args
+
+// An op of plans: how a plan states it, and what makes it ready (nullptr: the engine has none).
+struct OpKind {
+    const char* name;
+    std::string parameters;       // sorted, a space behind each
+    std::vector<ViewRule> views;  // out, then the args
+    Launch (*prepare)(const Op&, const Operands&);
+};
 
 struct Op {
-    OpKind kind;
+    const OpKind* kind;
     std::string tap;
     std::vector<View> views;                   // out, then the args
     std::map<std::string, double> parameters;  // those of its kind; algo: 0 gptj, 1 neox
@@ -80,8 +99,8 @@ struct Plan {
     std::vector<Sublayer> sublayers;
 };
 
-// Parses and validates a whole plan, without looking at its files or at any device; throws
-// PlanError naming the place.
-Plan parse_plan(std::string text);
+// Parses and validates a whole plan of ops in `kinds`, which outlive it, without looking at its
+// files or at any device; throws PlanError naming the place.
+Plan parse_plan(std::string text, const std::vector<OpKind>& kinds);
 
 }  // namespace goldenctl

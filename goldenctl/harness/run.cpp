@@ -105,7 +105,7 @@ Timing run_op(const Op& op, const Sublayer& sublayer, const std::vector<Buffer>&
               int repeat, size_t poison) {
     size_t out = op.out().tensor;
     uint16_t other = kPoisons[poison == 1 ? 2 : 1];
-    uint16_t value = op.kind == OpKind::Gemm && poison == 0 ? kPoisons[2] : kPoisons[poison];
+    uint16_t value = op.parameters.count("beta") && poison == 0 ? kPoisons[2] : kPoisons[poison];
     Launch launch = prepare(op, sublayer, buffers);
     Watch watch(op.out(), dtype_bytes(sublayer.tensors[out].dtype), buffers[out]);
     auto timed_launch = [&] {
@@ -193,7 +193,8 @@ std::vector<std::string> probe_quirks(Dtype dtype) {
             // An op that this device lacks has no quirk; the plan will meet the error itself.
         }
     };
-    Op gemm{OpKind::Gemm, "", {}, {{"alpha", 1}, {"beta", 0}}}, add{OpKind::Add, "", {}, {}};
+    Op gemm{&op_kind("gemm"), "", {}, {{"alpha", 1}, {"beta", 0}}},
+        add{&op_kind("add"), "", {}, {}};
     note("gemm_reads_output", gemm, 2, 3, 0x40C00000);  // 6
     // 1 plus three quarters of a last place is the next number in a type that rounds to nearest.
     if (dtype == Dtype::Bfloat16) note("rounds_to_zero", add, 1, 0x1.8p-8F, 0x3F810000);
@@ -227,7 +228,7 @@ bool run_sublayer(const Plan& plan, const std::deque<File>& files, size_t index,
     if (!attempt({where}, load)) return false;
     int64_t total_ns = 0;
     for (const Op& op : sublayer.ops) {
-        const Member tap{"tap", quote(op.tap)}, kind{"op", quote(op_name(op.kind))};
+        const Member tap{"tap", quote(op.tap)}, kind{"op", quote(op.kind->name)};
         emit({{"event", quote("op_start")}, where, tap});
         Timing took;
         auto run = [&] {

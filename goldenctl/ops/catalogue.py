@@ -15,6 +15,7 @@ from goldenctl.model.graph import Op, own_name
 from goldenctl.ops.derived import derived
 from goldenctl.ops.faults import Change, Context, Fault
 from goldenctl.ops.few_bits import FEW_BITS
+from goldenctl.ops.table import ELEMENTARY
 
 
 def _attrs(**attrs: object) -> Change:
@@ -171,17 +172,7 @@ _NORM = ("rms_norm",)
 _LINEAR = ("linear",)
 _OVER_KEYS = ("matmul_qk", "matmul_pv")
 _MATMULS = ("linear", *_OVER_KEYS)
-_ANY = (
-    "embedding",
-    "rms_norm",
-    "linear",
-    "rope",
-    "matmul_qk",
-    "causal_softmax",
-    "matmul_pv",
-    "swiglu",
-    "add",
-)
+_ANY = ELEMENTARY
 _FLOAT = _ANY[1:]
 
 FAULTS: dict[str, Fault] = {

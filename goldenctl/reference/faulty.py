@@ -1,7 +1,7 @@
 """Owns the faulty arithmetic that no engine offers: each fault of the catalogue that is
 emulated, around or instead of an op's own kernel.
 
-``compute`` is what replaces ``ops.KERNELS`` wherever an op may carry a fault.
+``compute`` is what replaces ``kernels.KERNELS`` wherever an op may carry a fault.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from goldenctl.reference.ops import KERNELS, rms_norm, rope, wide
+from goldenctl.reference.kernels import KERNELS, rms_norm, rope, wide
 from goldenctl.reference.quantized import SCHEMES, Scheme
 
 Tensors = tuple[Tensor, ...]

@@ -16,7 +16,7 @@ from goldenctl.golden.steps import Step, attention_mask, position_ids
 from goldenctl.model.graph import CACHE_LINKS, Op, Sublayer, with_past
 from goldenctl.reference.clock import Clock
 from goldenctl.reference.faulty import compute
-from goldenctl.reference.ops import KERNELS
+from goldenctl.reference.kernels import KERNELS
 from goldenctl.reference.weights import WeightLoader
 
 VOCAB_SLICE_ROWS = 8192

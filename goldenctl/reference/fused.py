@@ -13,7 +13,7 @@ from torch import Tensor
 
 from goldenctl.model.graph import Op, Sublayer
 from goldenctl.reference.forward import apply
-from goldenctl.reference.noise import Unit, noise_of
+from goldenctl.reference.kernels import Unit, noise_of
 from goldenctl.reference.twins import TWINS, own_budget, twin_budget, with_noise
 
 _SEED = 20_27

@@ -21,7 +21,7 @@ from goldenctl.places import sublayer_path
 from goldenctl.records.structure import Local
 from goldenctl.reference.forward import VOCAB_SLICE_ROWS, apply
 from goldenctl.reference.fused import fused_budget, fused_ops
-from goldenctl.reference.noise import Unit, noise_of
+from goldenctl.reference.kernels import Unit, noise_of
 from goldenctl.reference.weights import TORCH_DTYPES, WeightLoader, from_numpy
 from goldenctl.trace.canvas import Picture
 from goldenctl.trace.run import step_index

@@ -28,7 +28,7 @@ from goldenctl.golden.steps import Step
 from goldenctl.model.graph import CACHE_LINKS, Sublayer, with_past
 from goldenctl.reference.forward import Cache, Sink, State, apply, extend
 from goldenctl.reference.fused import fused_budget, fused_ops
-from goldenctl.reference.noise import Noise, Unit, noise_of
+from goldenctl.reference.kernels import Noise, Unit, noise_of
 from goldenctl.reference.twins import TWINS, l2_max, own_budget, twin_budget, with_noise
 from goldenctl.reference.weights import TORCH_DTYPES, WeightLoader
 

@@ -26,8 +26,9 @@ from goldenctl import __version__
 from goldenctl.errors import GoldenctlError, MissingError
 from goldenctl.ops.plan import Plan, PlanOp, PlanSublayer, View, read_plan
 from goldenctl.ops.plan import Tensor as Buffer
+from goldenctl.ops.table import LAUNCHES
 from goldenctl.reference.device import check_device
-from goldenctl.reference.ops import KERNELS
+from goldenctl.reference.kernels import KERNELS
 
 _TYPES = {
     "bfloat16": torch.bfloat16,
@@ -84,19 +85,23 @@ def _rope(op: PlanOp, _out: Tensor, args: tuple[Tensor, ...]) -> Tensor:
     return KERNELS["rope"](attrs, (x.unsqueeze(0), positions.unsqueeze(0), sin, cos), ())[0]
 
 
+# Ops of a plan that are no op of the reference, or see its tensors in another layout.
 _COMPUTE: dict[str, Compute] = {
     "gather": lambda _op, _out, args: F.embedding(args[1].long(), args[0]),
-    "rms_norm": lambda op, _out, args: KERNELS["rms_norm"](
-        {"epsilon": op.epsilon}, args[:1], args[1:]
-    ),
     "gemm": _gemm,
     "rope": _rope,
-    "causal_softmax": lambda _op, _out, args: KERNELS["causal_softmax"]({}, args, ()),
-    "swiglu": lambda _op, _out, args: KERNELS["swiglu"]({}, args, ()),
-    "add": lambda _op, _out, args: args[0] + args[1],
     "rearrange": lambda _op, _out, args: args[0],
     "sdpa": _sdpa,
 }
+
+
+def _compute(op: PlanOp, out: Tensor, args: tuple[Tensor, ...]) -> Tensor:
+    if op.op in _COMPUTE:
+        return _COMPUTE[op.op](op, out, args)
+    launch = LAUNCHES[op.op]
+    inputs = launch.args - launch.weights
+    attrs = {name: getattr(op, name) for name in launch.parameters}
+    return KERNELS[op.op](attrs, args[:inputs], args[inputs:])
 
 
 class Executor:
@@ -153,7 +158,7 @@ class Executor:
             if before is not None:
                 out.copy_(before)
             started = self._now_ns()
-            out.copy_(_COMPUTE[op.op](op, out, args))
+            out.copy_(_compute(op, out, args))
             times_ns.append(self._now_ns() - started)
         counted = sorted(times_ns[self._plan.repeat > 1 :])
         median_ns = int(statistics.median(counted))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from goldenctl.reference.noise import Noise
+from goldenctl.reference.kernels import Noise
 
 TWINS = 4
 """How many twins a truth has."""

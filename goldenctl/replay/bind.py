@@ -20,7 +20,6 @@ from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Op, Sublayer
 from goldenctl.ops.derived import derived_table, is_derived
-from goldenctl.ops.launches import LOWERINGS
 from goldenctl.ops.plan import (
     File,
     Load,
@@ -31,6 +30,7 @@ from goldenctl.ops.plan import (
     SublayerBuilder,
     View,
 )
+from goldenctl.ops.table import OPS, copy
 from goldenctl.places import paths_so_far, short_name, step_number
 from goldenctl.replay.walk import Walk
 
@@ -196,10 +196,10 @@ class Binder:
         out = builder.tensor(tap, shape, store=self._store(path, tap))
         replacement = self._replacement(path, walk.sublayer, op)
         if replacement is None:
-            builder.ops += LOWERINGS[op.kind](tap, out, inputs, weights, op.attrs)
+            builder.ops += OPS[op.kind].lower(tap, out, inputs, weights, op.attrs)
         else:
             source = builder.tensor(f"{tap}#replaced", shape, load=replacement)
-            builder.ops += LOWERINGS["copy"](tap, out, (source,), (), {})
+            builder.ops += copy(tap, out, (source,), (), {})
         return out
 
     def _again(self, walk: Walk, op: Op, known: View) -> View:
@@ -209,7 +209,7 @@ class Binder:
         if store is None:
             return known
         out = walk.builder.tensor(tap, known.shape, store=store)
-        walk.builder.ops += LOWERINGS["copy"](tap, out, (known,), (), {})
+        walk.builder.ops += copy(tap, out, (known,), (), {})
         return out
 
     def _shape(self, path: str, sublayer: Sublayer, op: Op) -> tuple[int, ...]:

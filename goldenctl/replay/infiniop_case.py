@@ -30,20 +30,11 @@ from goldenctl.model import graph
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Op, Sublayer
-from goldenctl.ops.launches import LOWERINGS
 from goldenctl.ops.plan import PlanOp, View, contiguous
+from goldenctl.ops.table import LAUNCHES, OPS
 from goldenctl.places import paths_so_far, short_name
 from goldenctl.replay.bind import choose_sublayers
 
-# What infiniop-test calls each launch, its arguments, and its output.
-_TESTS = {
-    "rms_norm": ("rms_norm", ("x", "w"), "y"),
-    "rope": ("rope", ("x", "pos_ids", "sin_table", "cos_table"), "y"),
-    "causal_softmax": ("causal_softmax", ("x",), "y"),
-    "swiglu": ("swiglu", ("a", "b"), "c"),
-    "add": ("add", ("a", "b"), "c"),
-    "gemm": ("gemm", ("a", "b"), "c"),
-}
 _ROPE_ALGORITHMS = {"gpt_j": 0, "neox": 1}
 Array = NDArray[Any]
 
@@ -192,11 +183,12 @@ def _case(bound: _Bound, sublayer: Sublayer, op: Op, info: TensorInfo) -> Case:
     inputs = tuple(bound.activation(name) for name in op.inputs)
     weights = tuple(bound.weight(name) for name in op.weights)
     out = bound.output(info.shape)
-    launches = LOWERINGS[op.kind](op.output, out, inputs, weights, op.attrs)
+    launches = OPS[op.kind].lower(op.output, out, inputs, weights, op.attrs)
     launch = launches[-1]
-    if launch.op not in _TESTS:
+    if LAUNCHES[launch.op].test is None:
         message = f"{info.name}: infiniop-test has no test of {op.kind}"
-        raise UsageError(message, hint=f"it has {', '.join(_TESTS)}")
+        tested = ", ".join(name for name, each in LAUNCHES.items() if each.test)
+        raise UsageError(message, hint=f"it has {tested}")
     truth = f"{bound.folder}/oracle/{info.tap}"
     kept = truth in bound.golden.tensors
     answer = bound.golden.verify(truth)[0] if kept else bound.golden.verify(info.name)
@@ -266,9 +258,11 @@ def _parts(launch: PlanOp) -> Iterator[PlanOp]:
 
 def _add_test(case: Case, bound: _Bound, launch: PlanOp, number: int, before: Array | None) -> None:
     """Add one launch; ``before`` is what its output holds already."""
-    name, arguments, output = _TESTS[launch.op]
+    test = LAUNCHES[launch.op].test
+    assert test is not None
+    arguments, output = test
     prefix = f"test.{number}"
-    case.metadata[f"{prefix}.op_name"] = name
+    case.metadata[f"{prefix}.op_name"] = launch.op
     for key in ("epsilon", "alpha", "beta"):
         value = getattr(launch, key)
         if value is not None:
@@ -280,7 +274,7 @@ def _add_test(case: Case, bound: _Bound, launch: PlanOp, number: int, before: Ar
         array = bound.array(view) if held is None else held.reshape(view.shape)
         _add_input(case, f"{prefix}.{argument}", array, view.strides)
     dtype = DTYPES[bound.dtype].numpy
-    if name == "gemm":  # its output is an input too: c = alpha a b + beta c
+    if launch.op == "gemm":  # its output is an input too: c = alpha a b + beta c
         c = np.zeros(launch.out.shape, dtype) if before is None else before
         _add_input(case, f"{prefix}.{output}", c, launch.out.strides)
     else:

@@ -16,6 +16,18 @@ using goldenctl::Sublayer;
 using goldenctl::Tensor;
 using goldenctl::View;
 
+// The ops of the corpus; the parser launches none.
+const std::vector<goldenctl::OpKind> kKinds{
+    {"gather", "", {{"NM", 1}, {"VM", 1}, {"N", 1, true}}, nullptr},
+    {"rms_norm", "epsilon ", {{"*M", 1}, {"*M", 1}, {"M", 1}}, nullptr},
+    {"gemm", "alpha beta ", {{"*MN"}, {"*MK"}, {"*KN"}}, nullptr},
+    {"rope", "algo ", {{"NHD", 1}, {"NHD", 1}, {"N", 1, true}, {"Pd", 2}, {"Pd", 2}}, nullptr},
+    {"causal_softmax", "", {{"*ST"}, {"*ST"}}, nullptr},
+    {"swiglu", "", {{"*"}, {"*"}, {"*"}}, nullptr},
+    {"add", "", {{"*"}, {"*"}, {"*"}}, nullptr},
+    {"rearrange", "", {{"*"}, {"*"}}, nullptr},
+    {"sdpa", "alpha ", {{"BHSD"}, {"BHSD"}, {"BKTD"}, {"BKTD"}}, nullptr},
+};
 constexpr int64_t kMostVisited = 1 << 14;
 
 void require(bool holds) {
@@ -83,7 +95,7 @@ void check(const Plan& plan) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     std::string text(reinterpret_cast<const char*>(data), size);
     try {
-        check(goldenctl::parse_plan(text));
+        check(goldenctl::parse_plan(text, kKinds));
     } catch (const goldenctl::PlanError& error) {
         goldenctl::quote(error.what());
     }

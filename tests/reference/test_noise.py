@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from goldenctl.model.graph import Op
-from goldenctl.reference.noise import Unit, noise_of
-from goldenctl.reference.ops import KERNELS
+from goldenctl.reference.kernels import KERNELS, Unit, noise_of
 
 UNIT = Unit.of("float32")
 TOKENS, WIDE = 24, 5  # the column or channel that dwarfs the others

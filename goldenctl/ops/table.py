@@ -1,4 +1,8 @@
-"""Owns how each op of the graph becomes launches over views (docs/plan-protocol.md).
+"""The ops: what each is, how far a correct one may err, and the launches that compute it.
+
+``OPS`` has a record for each op of the graph, ``LAUNCHES`` one for each op of a plan
+(docs/plan-protocol.md). The kernels are in ``goldenctl.reference.kernels``, an engine's own in
+``goldenctl/harness/ops.cpp``, the mistakes that ports make in ``goldenctl.ops.faults``.
 
 Shapes: B batch, S token, T key token, H query heads, K key/value heads, G = H / K, D
 head_dim, N rows, M columns.
@@ -8,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from goldenctl.ops.plan import Lowering, PlanOp, View
@@ -103,16 +108,65 @@ def _linear_rows(view: View) -> View:
     return view.reshape(view.shape[0] * view.shape[1], math.prod(view.shape[2:]))
 
 
-LOWERINGS: dict[str, Lowering] = {
-    "embedding": _embedding,
-    "rms_norm": _rms_norm,
-    "linear": _linear,
-    "rope": _rope,
-    "matmul_qk": _matmul_qk,
-    "causal_softmax": _causal_softmax,
-    "matmul_pv": _matmul_pv,
-    "sdpa": _sdpa,
-    "swiglu": _elementwise("swiglu"),
-    "add": _elementwise("add"),
-    "copy": _elementwise("rearrange"),
+@dataclass(frozen=True)
+class Launch:
+    """An op of a plan: so many ``args``, the last ``weights`` of which are weights.
+
+    ``parameters`` are the numbers and choices that it takes. ``test`` is what infiniop-test
+    calls the arguments and the output, where it tests this op.
+    """
+
+    args: int
+    parameters: tuple[str, ...] = ()
+    weights: int = 0
+    test: tuple[tuple[str, ...], str] | None = None
+
+
+LAUNCHES: dict[str, Launch] = {
+    "gather": Launch(2),
+    "rms_norm": Launch(2, ("epsilon",), weights=1, test=(("x", "w"), "y")),
+    "gemm": Launch(2, ("alpha", "beta"), test=(("a", "b"), "c")),
+    "rope": Launch(4, ("algo",), test=(("x", "pos_ids", "sin_table", "cos_table"), "y")),
+    "causal_softmax": Launch(1, test=(("x",), "y")),
+    "swiglu": Launch(2, test=(("a", "b"), "c")),
+    "add": Launch(2, test=(("a", "b"), "c")),
+    "rearrange": Launch(1),
+    "sdpa": Launch(3, ("alpha",)),
 }
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An op of the graph. ``lower`` makes its launches.
+
+    ``epsilons`` is the relative L2 error that the tolerance table allows, in epsilons of the
+    dtype: what correct kernels measured in sublayer replay, where errors of the ops before are
+    inherited, times about two; 0 means equal bits. ``roundings`` is how often a correct
+    implementation may round to the stored type on the way. An op of ``row_errors`` divides a
+    row by one sum, whose error the whole row has.
+    """
+
+    lower: Lowering
+    epsilons: float
+    roundings: int = 1
+    row_errors: bool = False
+
+
+OPS: dict[str, Kind] = {
+    "embedding": Kind(_embedding, 0.0),
+    # before and after the norm's weight
+    "rms_norm": Kind(_rms_norm, 2.0, roundings=2, row_errors=True),
+    "linear": Kind(_linear, 4.0),
+    "rope": Kind(_rope, 2.0),
+    "matmul_qk": Kind(_matmul_qk, 3.0, roundings=2),  # the product, and its scale
+    # the exponentials, and the division
+    "causal_softmax": Kind(_causal_softmax, 4.0, roundings=2, row_errors=True),
+    "matmul_pv": Kind(_matmul_pv, 4.0),
+    "sdpa": Kind(_sdpa, 4.0),
+    "swiglu": Kind(_elementwise("swiglu"), 3.0, roundings=2),  # the activation, and the product
+    "add": Kind(_elementwise("add"), 4.0),
+}
+copy = _elementwise("rearrange")
+
+# The ops that the reference computes one by one: all but fused ones.
+ELEMENTARY = tuple(name for name in OPS if name != "sdpa")

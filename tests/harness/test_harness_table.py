@@ -1,0 +1,33 @@
+"""The table of ops in Python and that of the harness say the same."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+
+import goldenctl
+from goldenctl.ops.plan import PlanOp
+from goldenctl.ops.table import LAUNCHES, OPS
+from goldenctl.reference.kernels import ARITHMETIC
+
+HARNESS = Path(goldenctl.__file__).parent / "harness"
+
+
+def test_the_harness_knows_the_ops_of_plans_by_the_same_operands() -> None:
+    text = (HARNESS / "ops.cpp").read_text(encoding="utf-8")
+    table = text.partition("kOpKinds{\n")[2].partition("\n};")[0]
+    rows = re.findall(r'\{"(\w+)", "([\w ]*)", \{(.*)\}, [^{}]+\},?$', table, re.MULTILINE)
+    known = {name: (views.count('"') // 2 - 1, set(given.split())) for name, given, views in rows}
+    assert known == {name: (each.args, set(each.parameters)) for name, each in LAUNCHES.items()}
+
+
+def test_a_plan_can_state_every_parameter() -> None:
+    stated = {field.name for field in msgspec.structs.fields(PlanOp)}
+    assert {name for each in LAUNCHES.values() for name in each.parameters} <= stated
+
+
+def test_every_op_of_the_graph_but_fused_ones_has_a_kernel() -> None:
+    assert [*ARITHMETIC] == [name for name in OPS if name != "sdpa"]
+    assert all((each.before is None) == OPS[kind].row_errors for kind, each in ARITHMETIC.items())
