@@ -13,7 +13,7 @@ from goldenctl.diff.budget import Budget, check_budget
 from goldenctl.diff.pooled import BEHIND_FLOAT16
 from goldenctl.diff.sums import RowErrors
 from goldenctl.golden.layout import oracle_dtype
-from goldenctl.golden.steps import Step, attention_mask, position_ids
+from goldenctl.golden.steps import Step, attention_mask, position_ids, visible_tokens
 from goldenctl.model import graph
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.graph import CACHE_LINKS, CONSTANTS, Op, Sublayer, own_name
@@ -84,7 +84,7 @@ class _Judge:
         if op.kind == "embedding":
             return Local(share=0.0, rel_l2=0.0)  # it was found by its bytes
         index = step_index(step, sublayer.dims(op.output))
-        rows = picture.written[index].all(-1)
+        rows = picture.written[index].all(-1) & _visible(step, sublayer.dims(op.output))
         if not rows.any():
             return None
         dtype = picture.data.dtype.name
@@ -183,6 +183,16 @@ class _Judge:
         return np.where(picture.written[index], picture.data[index], np.nan).astype(
             picture.data.dtype
         )
+
+
+def _visible(step: Step, dims: tuple[str, ...]) -> np.ndarray:
+    """Return which rows are of tokens that are no padding, as an array that fits all axes but
+    the last."""
+    token = "token" if "token" in dims else "last_token"
+    shown = visible_tokens(step.case)[step_index(step, ("batch", token))]
+    sizes = dict(zip(("batch", token), shown.shape, strict=True))
+    order = shown if dims.index("batch") < dims.index(token) else shown.T
+    return order.reshape([sizes.get(dim, 1) for dim in dims[:-1]])
 
 
 def _name(step: Step) -> str:

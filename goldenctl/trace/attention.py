@@ -1,4 +1,7 @@
-"""Attention among the calls: scores, softmax and context over keys and values of any layout."""
+"""Attention among the calls: scores, softmax and context over keys and values of any layout.
+
+fused.py has attention as one op.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from goldenctl.trace.args import inputs, named, number, outputs
+from goldenctl.trace.args import inputs, outputs
 from goldenctl.trace.calls import Arg, Call
 from goldenctl.trace.memory import UNKNOWN, Tags
 from goldenctl.trace.norms import moved
@@ -19,7 +22,7 @@ _CLOSE = 1e-3  # of a scale that went through float32
 
 
 @dataclass(frozen=True)
-class _Heads:
+class Heads:
     """Rows of queries, keys or values: which batch row, token and head each is; -1 unknown."""
 
     row: Ints
@@ -27,7 +30,7 @@ class _Heads:
     head: Ints
 
     @staticmethod
-    def of(tracing: Tracing, tags: Tags) -> _Heads:
+    def of(tracing: Tracing, tags: Tags) -> Heads:
         """Read them of tags [..., head_dim] of values [B, tokens, heads, head_dim]."""
         first = tags[..., 0]
         numbers, flats = numbers_of(first), flats_of(first)
@@ -38,10 +41,10 @@ class _Heads:
                 index = tracing.values.index(int(source), flats[mine])
                 for kept, each in zip(found, index, strict=False):
                     kept[mine] = each
-        return _Heads(*found)
+        return Heads(*found)
 
-    def at(self, order: Ints) -> _Heads:
-        return _Heads(self.row, order, self.head)
+    def at(self, order: Ints) -> Heads:
+        return Heads(self.row, order, self.head)
 
 
 def scores(
@@ -61,7 +64,7 @@ def scores(
     q_right = tracing.check_input(place, 0, tracing.values.found(left))
     k_right = tracing.check_input(place, 1, tracing.values.found(right))
     check_scale(tracing, place, scale)
-    queries, keys = _Heads.of(tracing, left), _Heads.of(tracing, right)
+    queries, keys = Heads.of(tracing, left), Heads.of(tracing, right)
     if k_right:
         _check_keys(tracing, place, queries, keys)
     keys = keys.at(_in_order(keys.token))
@@ -87,9 +90,9 @@ def context(tracing: Tracing, call: Call, operands: tuple[Tags, Tags], out: Arg)
     tracing.check_input(place, 0, tracing.values.found(left))
     right_ones = tracing.check_input(place, 1, tracing.values.found(right))
     row, head, token, columns = _of_probs(tracing, left)
-    values = _Heads.of(tracing, right)
+    values = Heads.of(tracing, right)
     if right_ones:
-        _check_values(tracing, place, columns, values.token)
+        _check_values(tracing, place, columns, values)
         _check_pairs(tracing, place, head, values.head)
     shape = tracing.values.shape(tracing.number(place))
     first = (row * shape[1] + token) * shape[2] + head
@@ -116,33 +119,6 @@ def softmax(tracing: Tracing, call: Call) -> None:
     tracing.yields(call, y, result)
 
 
-def fused(tracing: Tracing, call: Call) -> None:
-    """Attention as one op: queries, keys and values, or their caches, to the context."""
-    (out, *_) = outputs(call)
-    q = named(call, "q")
-    k, v = named(call, "k_cache", "k"), named(call, "v_cache", "v")
-    if q is None or k is None or v is None:
-        tracing.unexplained[call.function] += 1
-        return
-    tags = tracing.tags(q)
-    place = tracing.choose("matmul_qk", [p for p in tracing.values.found(tags) if p is not None])
-    if place is None:
-        tracing.unexplained[call.function] += 1
-        tracing.forget(out)
-        return
-    probs, result = (Place(place.case, place.sublayer, tap) for tap in ("probs", "context"))
-    tracing.fused |= {place, probs}
-    tracing.done |= {place, probs}
-    tracing.check_input(place, 0, tracing.values.found(tags))
-    for at, arg in ((place, k), (result, v)):
-        held = tracing.values.found(tracing.tags(arg))
-        if tracing.flow.nodes[at].inputs[1] not in held:
-            tracing.check_input(at, 1, held)
-    if "scale" in call.scalars:
-        check_scale(tracing, place, number(call, 1.0, "scale"))
-    tracing.yields(call, out, moved(tracing, result, tags.reshape(out.shape), q))
-
-
 def check_scale(tracing: Tracing, place: Place, scale: float) -> None:
     expected = float(tracing.flow.nodes[place].op.attrs["scale"])
     if abs(scale - expected) > _CLOSE * expected:
@@ -150,7 +126,7 @@ def check_scale(tracing: Tracing, place: Place, scale: float) -> None:
         tracing.find(place, "scalar", f"{text}, 1 / sqrt(head_dim)")
 
 
-def _check_keys(tracing: Tracing, place: Place, queries: _Heads, keys: _Heads) -> None:
+def _check_keys(tracing: Tracing, place: Place, queries: Heads, keys: Heads) -> None:
     """Every token up to the pass's last must be among the keys, once, in the slot of its order."""
     tokens = tracing.now
     last = int(tokens.tokens.max()) if len(tokens.tokens) else -1
@@ -174,15 +150,30 @@ def _check_keys(tracing: Tracing, place: Place, queries: _Heads, keys: _Heads) -
             return
 
 
-def _check_values(tracing: Tracing, place: Place, columns: Ints, tokens: Ints) -> None:
+def _check_values(tracing: Tracing, place: Place, columns: Ints, values: Heads) -> None:
     """Each probability must meet the value of its own key's token."""
-    wrong = (columns != tokens) & (columns >= 0)
+    wrong = (columns != values.token) & (columns >= 0)
+    wrong &= ~alike(tracing, tracing.flow.nodes[place].inputs[1], values, columns)
     if wrong.any():
         at = tuple(np.argwhere(wrong)[0])
-        held = int(tokens[at])
+        held = int(values.token[at])
         what = f"the value of token {held}" if held >= 0 else "what was never written"
         tracing.unjudge(place)
         tracing.find(place, "cache", f"slot {int(columns[at])} of the cache of values holds {what}")
+
+
+def alike(tracing: Tracing, place: Place, heads: Heads, tokens: Ints) -> NDArray[np.bool_]:
+    """Say of which heads' rows other tokens' have the same bytes, as values of the first layer
+    have wherever a token id comes again."""
+    picture = tracing.canvas.pictures.get(place)
+    known = (heads.row >= 0) & (heads.token >= 0) & (tokens >= 0)
+    if picture is None or not known.any():
+        return np.zeros(known.shape, np.bool_)
+    row, head = (np.where(known, index, 0) for index in (heads.row, heads.head))
+    mine, others = (
+        picture.data[row, np.where(known, token, 0), head] for token in (heads.token, tokens)
+    )
+    return np.asarray(known & (mine == others).all(-1))
 
 
 def _check_pairs(tracing: Tracing, place: Place, heads: Ints, kv_heads: Ints) -> None:
@@ -202,18 +193,21 @@ def _check_pairs(tracing: Tracing, place: Place, heads: Ints, kv_heads: Ints) ->
 
 
 def _check_mask(tracing: Tracing, place: Place, tags: Tags, after: NDArray[np.generic]) -> None:
-    """No probability of a later token may be other than 0."""
+    """No probability of a later token, or of padding, may be other than 0."""
     known = tags >= 0
     if not known.any():
         return
     number_ = tracing.number(place)
     mine = known & (numbers_of(tags) == number_)
-    *_, token, key = tracing.values.index(number_, flats_of(tags[mine]))
-    seen = after[mine].astype(np.float32) != 0
-    if (seen & (key > token)).any():
-        at = int(np.flatnonzero(seen & (key > token))[0])
-        text = f"token {int(token[at])} sees the key of token {int(key[at])}, which comes later"
-        tracing.find(place, "mask", text)
+    row, _, token, key = tracing.values.index(number_, flats_of(tags[mine]))
+    assert tracing.now.tokens_of is not None
+    visible = tracing.now.tokens_of.visible
+    seen = (after[mine].astype(np.float32) != 0) & visible[row, token]
+    for wrong, why in ((key > token, "comes later"), (~visible[row, key], "is padding")):
+        if (seen & wrong).any():
+            at = int(np.flatnonzero(seen & wrong)[0])
+            text = f"token {int(token[at])} sees the key of token {int(key[at])}, which {why}"
+            tracing.find(place, "mask", text)
 
 
 def _of_probs(tracing: Tracing, tags: Tags) -> tuple[Ints, Ints, Ints, Ints]:

@@ -10,6 +10,7 @@ from goldenctl.golden.file import GoldenFile
 from goldenctl.trace import attention, norms, products, sums, turns
 from goldenctl.trace.args import inputs, outputs
 from goldenctl.trace.calls import Call, Calls, Copy
+from goldenctl.trace.fused import fused
 from goldenctl.trace.passes import Pass, Tokens, find_passes, hidden_inputs, token_problem
 from goldenctl.trace.tracing import Tracing
 from goldenctl.trace.values import Place, tag_of
@@ -49,14 +50,15 @@ HANDLERS: Mapping[str, Handler] = {
     "Add": sums.add_call,
     "Rearrange": move,
     "Cast": move,
+    "Embedding": elsewhere,
     "KVCaching": elsewhere,
     "PagedCaching": elsewhere,
     "SelectLastTokenHidden": elsewhere,
     "RandomSample": elsewhere,
-    "Attention": attention.fused,
-    "FlashAttention": attention.fused,
-    "PagedAttention": attention.fused,
-    "PagedAttentionPrefill": attention.fused,
+    "Attention": fused,
+    "FlashAttention": fused,
+    "PagedAttention": fused,
+    "PagedAttentionPrefill": fused,
 }
 
 

@@ -13,6 +13,8 @@ from goldenctl.trace.partial import added
 from goldenctl.trace.tracing import Tracing
 from goldenctl.trace.values import Place, flats_of, numbers_of, tag_of
 
+_HIDES = -1e4  # what a mask adds at least
+
 
 def add_call(tracing: Tracing, call: Call) -> None:
     """``c, a, b``."""
@@ -32,7 +34,7 @@ def add(tracing: Tracing, call: Call, out: Arg, args: tuple[Arg, Arg]) -> Tags:
         return added(tracing, call, out, both[0], parts)
     if _is_mask(tracing, args, found):
         tags = both[0] if found[0] is not None else both[1]
-        tracing.yields(call, out, tags)
+        tracing.memory.write(out, tags)  # the golden's scores are those without the mask
         return tags
     place = tracing.choose("add", [p for p in found if p is not None])
     if place is None:
@@ -135,11 +137,14 @@ def _is_weight(tracing: Tracing, tags: Tags) -> bool:
 
 
 def _is_mask(tracing: Tracing, args: tuple[Arg, Arg], found: list[Place | None]) -> bool:
-    """Whether scores are added to a mask: the other operand is nobody's and hides elements."""
+    """Whether scores are added to a mask: the other operand is nobody's and hides elements, or
+    leaves all of them as they are."""
     for arg, place, other in zip(args, found, found[::-1], strict=True):
         if place is None and other is not None and other.tap == "scores":
-            held = tracing.calls.holds(arg.before)
-            return held and bool((tracing.calls.before(arg).astype(np.float32) < -1e4).any())
+            if not tracing.calls.holds(arg.before):
+                return False
+            mask = tracing.calls.before(arg).astype(np.float32)
+            return bool(((mask == 0) | (mask < _HIDES)).all())
     return False
 
 

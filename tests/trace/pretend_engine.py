@@ -25,8 +25,8 @@ Rows = Sequence[Sequence[int]]
 
 @dataclass(frozen=True)
 class Habits:
-    """How an engine does things. ``attention`` is ``matrices`` or ``flash``; ``cache`` is
-    ``calls`` or ``memcpy``, which no call shows; ``gate`` names the MLP's op."""
+    """How an engine does things. ``attention`` is ``matrices``, ``flash`` or ``paged``; ``cache``
+    is ``calls`` or ``memcpy``, which no call shows; ``gate`` names the MLP's op."""
 
     fused_products: bool = True
     add_in_norm: bool = False
@@ -40,6 +40,10 @@ class Habits:
     skip: frozenset[str] = frozenset()
     split: str = ""  # how products with blocks of columns become one: beta, add or outside
     swapped_blocks: bool = False  # each block of columns meets another one's inputs
+    heads_first: bool = True  # in pages: [blocks, heads, slots, D]
+    lengths_off: int = 0  # of the sequences, as attention is told
+    wrong_tables: bool = False  # attention is given the blocks in another order
+    causal: bool = True
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,8 @@ class PretendEngine:
         self.tables: dict[str, Array] = {}
         self.caches: dict[tuple[int, str], Array] = {}
         self.past = 0
+        self.pasts: list[int] = []  # of each row
+        self.hidden_keys: Array | None = None  # [B, all tokens]: padding, where it is computed
 
     # --- ops: each computes in float32, rounds into its output, and is logged ---
 
@@ -198,10 +204,14 @@ class PretendEngine:
     def forward(self, ids: Rows, positions: Rows | None = None) -> Array:
         """Compute one pass of [B, S] tokens over the cache; return the last hidden states."""
         batch, count = len(ids), len(ids[0])
-        where = positions or [range(self.past, self.past + count)] * batch
-        self.positions = np.array(where, np.int32).reshape(-1)
+        self.counts = [len(row) for row in ids]
+        self.pasts = self.pasts or [0] * batch
+        spans = zip(self.pasts, self.counts, strict=True)
+        where = positions or [range(past, past + each) for past, each in spans]
+        self.positions = np.concatenate([np.array(row, np.int32) for row in where])
         self.shape = (batch, count)
-        hidden = self.weights["model.embed_tokens.weight"][np.array(ids).reshape(-1)].copy()
+        flat = np.concatenate([np.array(row) for row in ids])
+        hidden = self.weights["model.embed_tokens.weight"][flat].copy()
         added: Array | None = None
         for layer in range(self.config.num_hidden_layers):
             prefix = f"model.layers.{layer}"
@@ -210,8 +220,11 @@ class PretendEngine:
             normed = self._next(hidden, added, f"{prefix}.post_attention_layernorm.weight")
             added = self._added(hidden, self.mlp(normed, f"{prefix}.mlp"))
         self.past += count
+        self.pasts = [past + each for past, each in zip(self.pasts, self.counts, strict=True)]
         if self.habits.last_logits and not self.habits.add_in_norm:
-            hidden = hidden.reshape(batch, count, -1)[:, -1]
+            ends = np.cumsum(self.counts) - 1
+            evenly = len(set(self.counts)) == 1
+            hidden = hidden[self.counts[0] - 1 :: self.counts[0]] if evenly else hidden[ends]
         final = self._next(hidden, added, "model.norm.weight")
         tied = self.config.tie_word_embeddings
         head = "model.embed_tokens.weight" if tied else "lm_head.weight"
@@ -243,13 +256,17 @@ class PretendEngine:
             self.norm(k, f"{prefix}.k_norm.weight", k)
         self.rope(q, self.positions)
         self.rope(k, self.positions)
-        keys, values = self._cached(layer, "k", k), self._cached(layer, "v", v)
         context = self.new(len(normed), heads, dim)
-        attend = self._flash if self.habits.attention == "flash" else self._matrices
-        batch, count = self.shape
-        for row in range(batch):
-            span = slice(row * count, (row + 1) * count)
-            attend(context[span], q[span], keys[row], values[row])
+        if self.habits.attention == "paged":
+            self._paged(layer, context, q, k, v)
+        else:
+            keys, values = self._cached(layer, "k", k), self._cached(layer, "v", v)
+            attend = self._flash if self.habits.attention == "flash" else self._matrices
+            batch, count = self.shape
+            for row in range(batch):
+                self.row = row
+                span = slice(row * count, (row + 1) * count)
+                attend(context[span], q[span], keys[row], values[row])
         return self.summed(context.reshape(len(normed), -1), f"{prefix}.o_proj.weight")
 
     def _cached(self, layer: int, name: str, x: Array) -> Array:
@@ -278,18 +295,78 @@ class PretendEngine:
             queries.reshape(kv, -1, dim), keys.transpose(0, 2, 1), self.config.head_dim**-0.5
         )
         by_head = scores.reshape(heads, count, total)
-        self.op("CausalSoftmax", by_head, _softmax(by_head), ("x", by_head))
+        if self.hidden_keys is None:
+            self.op("CausalSoftmax", by_head, _softmax(by_head), ("x", by_head))
+        else:
+            mask = np.zeros((count, total), self.dtype)
+            mask[:, self.hidden_keys[self.row, :total]] = -30000
+            mask[np.arange(total)[None] > np.arange(count)[:, None] + total - count] = -30000
+            spread = np.broadcast_to(mask, by_head.shape)
+            self.op("Add", by_head, wide(by_head) + mask, ("a", by_head), ("b", spread))
+            self.op("Softmax", by_head, _exp(wide(by_head)), ("x", by_head))
         found = self.gemm(scores, values)
         context = out.reshape(count, kv, heads // kv, dim).transpose(1, 2, 0, 3)
         self.copy(context, found.reshape(kv, heads // kv, count, dim))
 
+    def _paged(self, layer: int, out: Array, q: Array, k: Array, v: Array) -> None:
+        """Write keys and values into pages, of which each row has its own in any order, and
+        attend to all rows at once."""
+        batch, kv, dim = len(self.counts), k.shape[1], k.shape[2]
+        slots, most = 4, 4  # of a block, and blocks of a row
+        tables = np.random.default_rng(5).permutation(batch * most).reshape(batch, most)
+        shape = (batch * most, slots, kv, dim)
+        pages = []
+        for name in "kv":
+            if (layer, name) not in self.caches:
+                self.caches[layer, name] = self.new(*shape)
+                if self.habits.heads_first:
+                    turned = self.new(shape[0], kv, slots, dim)
+                    self.caches[layer, name] = turned.transpose(0, 2, 1, 3)
+            pages.append(self.caches[layer, name])
+        where = [
+            (tables[row, token // slots], token % slots)
+            for row in range(batch)
+            for token in range(self.pasts[row], self.pasts[row] + self.counts[row])
+        ]
+        mapping = np.array([block * slots + slot for block, slot in where], np.int64)
+        held = [page.transpose(0, 2, 1, 3) if self.habits.heads_first else page for page in pages]
+        before = [page.copy() for page in pages]
+        for page, x in zip(pages, (k, v), strict=True):
+            for (block, slot), each in zip(where, x, strict=True):
+                page[block, slot] = each
+        turned = [b.transpose(0, 2, 1, 3) if self.habits.heads_first else b for b in before]
+        arg = self.log.arg
+        caches = [
+            arg(f"{n}_cache", "inout", page, old)
+            for n, page, old in zip("kv", held, turned, strict=True)
+        ]
+        new = [arg(n, "in", x) for n, x in zip("kv", (k, v), strict=True)]
+        self.log.call("PagedCaching", *caches, *new, arg("slot_mapping", "in", mapping))
+        totals = np.array(self.pasts) + self.counts
+        value, at = [], 0
+        for row, total in enumerate(totals):
+            keys, values = (page[tables[row]].reshape(-1, kv, dim)[:total] for page in pages)
+            mine, at = q[at : at + self.counts[row]], at + self.counts[row]
+            value.append(_attended(mine, keys.swapaxes(0, 1), values.swapaxes(0, 1)))
+        given = tables[:, ::-1].copy() if self.habits.wrong_tables else tables
+        lengths = (totals + self.habits.lengths_off).astype(np.int64)
+        decode = max(self.counts) == 1
+        more = [] if decode else [("new_lens", np.array(self.counts, np.int64))]
+        self.op(
+            "PagedAttention" if decode else "PagedAttentionPrefill",
+            out,
+            np.concatenate(value),
+            ("q", q),
+            *(("k_cache", held[0]), ("v_cache", held[1])),
+            *(("block_tables", given.astype(np.int64)), ("seq_lens", lengths)),
+            *more,
+            scale=dim**-0.5,
+        )
+
     def _flash(self, out: Array, q: Array, keys: Array, values: Array) -> None:
-        group = q.shape[1] // keys.shape[0]
-        k, v = (wide(x).repeat(group, axis=0) for x in (keys, values))
-        scale = self.config.head_dim**-0.5
-        scores = np.einsum("thd,hsd->hts", wide(q), k) * scale
-        value = np.einsum("hts,hsd->thd", _softmax(scores), v)
-        self.op("FlashAttention", out, value, ("q", q), ("k", keys), ("v", values), scale=scale)
+        given = {"scale": self.config.head_dim**-0.5, "is_causal": int(self.habits.causal)}
+        value = _attended(q, keys, values)
+        self.op("FlashAttention", out, value, ("q", q), ("k", keys), ("v", values), **given)
 
     def mlp(self, normed: Array, prefix: str) -> Array:
         names = [f"{prefix}.{x}_proj.weight" for x in ("gate", "up")]
@@ -315,9 +392,20 @@ def _normed(x: Array, w: Array, eps: float) -> Array:
     return wide(x) / np.sqrt(squares + np.float32(eps)) * wide(w)
 
 
+def _attended(q: Array, keys: Array, values: Array) -> Array:
+    """Return the context [T, H, D] of queries [T, H, D] over keys and values [K, S, D]."""
+    group = q.shape[1] // keys.shape[0]
+    k, v = (wide(x).repeat(group, axis=0) for x in (keys, values))
+    scores = np.einsum("thd,hsd->hts", wide(q), k) * q.shape[-1] ** -0.5
+    return np.asarray(np.einsum("hts,hsd->thd", _softmax(scores), v))
+
+
 def _softmax(scores: Array) -> Array:
     count, total = scores.shape[-2:]
     hidden = np.arange(total)[None] > np.arange(count)[:, None] + total - count
-    x = np.where(hidden, -np.inf, wide(scores))
+    return _exp(np.where(hidden, -np.inf, wide(scores)))
+
+
+def _exp(x: Array) -> Array:
     x = np.exp(x - x.max(-1, keepdims=True))
     return np.asarray(x / x.sum(-1, keepdims=True))
