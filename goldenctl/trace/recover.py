@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from goldenctl.model.graph import CACHE_LINKS
 from goldenctl.trace.canvas import Canvas, Picture
 from goldenctl.trace.memory import UNKNOWN, Tags
 from goldenctl.trace.values import Values, tag_of
 
+_CACHED = frozenset(CACHE_LINKS.values())
 _LEAST_BYTES = 16  # a shorter row may be equal by chance
 
 
@@ -35,7 +37,7 @@ def recovered(tags: Tags, data: NDArray[Any], canvas: Canvas, values: Values) ->
 
 
 def _search(tags: Tags, data: NDArray[Any], canvas: Canvas, values: Values) -> None:
-    for picture in reversed(list(canvas.pictures.values())):
+    for picture in _likely_first(canvas):
         width = picture.data.shape[-1]
         if data.dtype != picture.data.dtype or data.shape[-1] % width:
             continue
@@ -50,6 +52,13 @@ def _search(tags: Tags, data: NDArray[Any], canvas: Canvas, values: Values) -> N
             break
         _fill(parts, rows, unknown, picture, values)
         tags[...] = parts.reshape(tags.shape)
+
+
+def _likely_first(canvas: Canvas) -> list[Picture]:
+    """Return what was computed, what caches hold first: the context of a first token has the
+    same bytes as its value."""
+    latest_first = reversed(list(canvas.pictures.values()))
+    return sorted(latest_first, key=lambda picture: picture.place.tap not in _CACHED)
 
 
 def _fill(

@@ -3,6 +3,7 @@
 #include <infinicore.h>
 #include <infiniop/handle.h>
 #include <infiniop/ops/add.h>
+#include <infiniop/ops/attention.h>
 #include <infiniop/ops/gemm.h>
 #include <infiniop/ops/rearrange.h>
 #include <infinirt.h>
@@ -71,6 +72,25 @@ void views() {
     add(a, a, b);
 }
 
+// Two query heads that share a key head: a prefill of two tokens, then one more over the cache.
+void attention() {
+    float k_cache[12] = {}, v_cache[12] = {}, workspace[1 << 12];
+    for (size_t past = 0, tokens = 2; past < 3; past += tokens, tokens = 1) {
+        float out[16], q[16], k[8], v[8];
+        for (size_t i = 0; i < 16; ++i) q[i] = float(i % 5) - float(past);
+        for (size_t i = 0; i < 8; ++i) k[i] = float(i % 3), v[i] = float(i) + 8 * float(past);
+        auto D = ptrdiff_t(4), T = ptrdiff_t(tokens);
+        infiniopAttentionDescriptor_t op;
+        check(infiniopCreateAttentionDescriptor(
+            handle, &op, describe({tokens, 2, 4}, {2 * D, D, 1}),
+            describe({2, tokens, 4}, {T * D, D, 1}), describe({1, tokens, 4}, {T * D, D, 1}),
+            describe({1, tokens, 4}, {T * D, D, 1}), describe({1, 3, 4}, {3 * D, D, 1}),
+            describe({1, 3, 4}, {3 * D, D, 1}), past));
+        check(infiniopAttention(op, workspace, sizeof workspace, out, q, k, v, k_cache, v_cache,
+                                nullptr));
+    }
+}
+
 void memory() {
     float host[6] = {1, 2, 3, 4, 5, 6};
     void* device;
@@ -122,6 +142,7 @@ int main(int argc, char** argv) {
     if (how == "product") product();
     if (how == "views") views();
     if (how == "memory") memory();
+    if (how == "attention") attention();
     if (how == "weights") weights(argv[2]);
     if (how == "fork" && fork() == 0) adds(5, 10), _exit(0);
     adds(2, 1);

@@ -25,8 +25,11 @@ Rows = Sequence[Sequence[int]]
 
 @dataclass(frozen=True)
 class Habits:
-    """How an engine does things. ``attention`` is ``matrices``, ``flash`` or ``paged``; ``cache``
-    is ``calls`` or ``memcpy``, which no call shows; ``gate`` names the MLP's op."""
+    """How an engine does things.
+
+    ``attention`` is ``matrices``, ``flash``, ``one op`` that writes the cache too, or ``paged``;
+    ``cache`` is ``calls`` or ``memcpy``, which no call shows; ``gate`` names the MLP's op.
+    """
 
     fused_products: bool = True
     add_in_norm: bool = False
@@ -257,8 +260,9 @@ class PretendEngine:
         self.rope(q, self.positions)
         self.rope(k, self.positions)
         context = self.new(len(normed), heads, dim)
-        if self.habits.attention == "paged":
-            self._paged(layer, context, q, k, v)
+        if self.habits.attention in ("paged", "one op"):
+            attend_all = self._paged if self.habits.attention == "paged" else self._one_op
+            attend_all(layer, context, q, k, v)
         else:
             keys, values = self._cached(layer, "k", k), self._cached(layer, "v", v)
             attend = self._flash if self.habits.attention == "flash" else self._matrices
@@ -307,6 +311,30 @@ class PretendEngine:
         found = self.gemm(scores, values)
         context = out.reshape(count, kv, heads // kv, dim).transpose(1, 2, 0, 3)
         self.copy(context, found.reshape(kv, heads // kv, count, dim))
+
+    def _one_op(self, layer: int, out: Array, q: Array, k: Array, v: Array) -> None:
+        """The op that InfiniCore composes of others; a row of the batch at a time."""
+        count = self.shape[1]
+        for row in range(self.shape[0]):
+            span = slice(row * count, (row + 1) * count)
+            new = [x[span].transpose(1, 0, 2) for x in (k, v)]
+            caches = []
+            for name, x in zip("kv", new, strict=True):
+                where = (layer, f"{name}{row}")
+                if where not in self.caches:
+                    self.caches[where] = self.new(x.shape[0], 16, x.shape[2])
+                caches.append(self.caches[where])
+            before = [cache.copy() for cache in caches]
+            for cache, x in zip(caches, new, strict=True):
+                cache[:, self.past : self.past + count] = x
+            keys, values = (cache[:, : self.past + count] for cache in caches)
+            out[span] = _attended(q[span], keys, values).astype(self.dtype)
+            args = [self.log.arg("out", "out", out[span])]
+            args.append(self.log.arg("q", "in", q[span].transpose(1, 0, 2)))
+            args += [self.log.arg(n, "in", x) for n, x in zip("kv", new, strict=True)]
+            for name, cache, old in zip("kv", caches, before, strict=True):
+                args.append(self.log.arg(f"{name}_cache", "inout", cache, old))
+            self.log.call("Attention", *args, scalars={"pos": self.past})
 
     def _paged(self, layer: int, out: Array, q: Array, k: Array, v: Array) -> None:
         """Write keys and values into pages, of which each row has its own in any order, and

@@ -143,7 +143,7 @@ def test_what_pages_hold_otherwise_is_proved(
 
 
 @pytest.mark.parametrize("cache", ["calls", "memcpy"])
-@pytest.mark.parametrize("attention", ["matrices", "flash"])
+@pytest.mark.parametrize("attention", ["matrices", "flash", "one op"])
 def test_a_token_that_comes_again_is_not_taken_for_a_wrong_slot(
     attention: str, cache: str, recorded: Callable[..., Any], traced: Callable[..., Any]
 ) -> None:

@@ -134,6 +134,21 @@ def test_strided_and_broadcast_views_and_calls_in_place(trace: Trace, engine: Pa
     np.testing.assert_array_equal(traced.calls.after(target), A + 1)
 
 
+def test_attention_as_one_op_shows_queries_and_caches(trace: Trace, engine: Path) -> None:
+    traced = trace(engine, "attention")
+    prefill, decode = list(traced.calls.calls)[:2]
+    assert [call.op for call in (prefill, decode)] == ["Attention"] * 2  # not what it is made of
+    assert (prefill.scalars["pos"], decode.scalars["pos"]) == (0, 2)
+    out, q, k, v, k_cache, v_cache = decode.args
+    assert [a.io for a in decode.args] == ["out", "in", "in", "in", "inout", "inout"]
+    keys = np.concatenate([traced.calls.before(k_cache)[0, :2], traced.calls.before(k)[0]])
+    values = np.concatenate([traced.calls.before(v_cache)[0, :2], traced.calls.before(v)[0]])
+    np.testing.assert_array_equal(traced.calls.after(v_cache)[0], values)
+    weights = np.exp(traced.calls.before(q)[:, 0] @ keys.T / 2)
+    expected = weights @ values / weights.sum(-1, keepdims=True)
+    np.testing.assert_allclose(traced.calls.after(out)[0], expected, rtol=1e-5)
+
+
 def test_memory_of_infinirt_is_followed_and_not_read_beyond_its_end(
     trace: Trace, engine: Path
 ) -> None:
