@@ -33,11 +33,16 @@ def check_pooled(
     counted = typical > 0.0
     if not counted.any():
         return None
-    squared = np.maximum(rows.error_squared - _shared(rows), 0.0)[counted]
+    squared = left_of_bias(rows)[counted]
     value = float(np.sqrt(np.mean(squared / typical[counted] ** 2)))
     draws = float(np.sum(concentration[counted] ** 2)) ** 0.5 / int(counted.sum())
     limit = factor * (1.0 + draws)
     return Check("pooled", value, limit, value / limit)
+
+
+def left_of_bias(rows: RowErrors) -> Rows:
+    """Return each row's squared error without what all elements err by together."""
+    return np.maximum(rows.error_squared - _shared(rows), 0.0)
 
 
 def _shared(rows: RowErrors) -> Rows:

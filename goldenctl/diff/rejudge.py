@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from goldenctl.diff.further import NOT_OF_TOLERANCE
+from goldenctl.diff.results import with_tensors
 from goldenctl.diff.tolerance import Policy, Scores, check_limits, limits_for
 from goldenctl.golden.composed import scope_of
 from goldenctl.records.report import (
@@ -14,8 +15,6 @@ from goldenctl.records.report import (
     Report,
     SublayerResult,
     TensorResult,
-    first_wrong,
-    worst_share,
 )
 
 FINAL = ("check", "selftest")
@@ -46,15 +45,7 @@ def _sublayer(sublayer: SublayerResult, policy: Policy, mode: str) -> SublayerRe
         tensors.append(_tensor(tensor, policy, scope, scores))
         if tensor.op == "matmul_qk" and tensor.metrics is not None:
             scores = Scores(tensor.metrics.max_expected, tensor.shape[-1])
-    wrong = first_wrong(tensors, sublayer.failure)
-    state = sublayer.state if sublayer.state == "crashed" else "failed" if wrong else PASSED
-    return replace(
-        sublayer,
-        state=state,
-        tensors=tuple(tensors),
-        first_wrong=wrong.tap if wrong else "",
-        share=worst_share(tensors),
-    )
+    return with_tensors(sublayer, tensors)
 
 
 def _tensor(tensor: TensorResult, policy: Policy, mode: str, scores: Scores | None) -> TensorResult:

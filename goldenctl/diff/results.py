@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from goldenctl.golden.schema import TensorInfo
-from goldenctl.records.report import TensorResult
+from goldenctl.records.report import (
+    CRASHED,
+    PASSED,
+    SublayerResult,
+    TensorResult,
+    first_wrong,
+    worst_share,
+)
 
 
 def result_of(
@@ -27,4 +37,17 @@ def result_of(
         expected_iqr_ns=info.iqr_ns,
         actual_iqr_ns=actual.iqr_ns if actual is not None else 0,
         **rest,
+    )
+
+
+def with_tensors(sublayer: SublayerResult, tensors: Sequence[TensorResult]) -> SublayerResult:
+    """Return a sublayer with other verdicts on its tensors; one that crashed stays so."""
+    wrong = first_wrong(tensors, sublayer.failure)
+    state = CRASHED if sublayer.state == CRASHED else "failed" if wrong else PASSED
+    return replace(
+        sublayer,
+        state=state,
+        tensors=tuple(tensors),
+        first_wrong=wrong.tap if wrong else "",
+        share=worst_share(list(tensors)),
     )
