@@ -16,6 +16,9 @@ from goldenctl.infini.provision import fetch, install, is_whole
 
 # Where the tests themselves run on GitHub, no test may write to the job's summary.
 os.environ.pop("GITHUB_STEP_SUMMARY", None)
+# Threads of several workers that spin at their barriers take each other's cores: a small product
+# takes 6 ms instead of 0.1. Read when PyTorch or an engine is loaded, and inherited.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # --- InfiniCore and its harness: built once, kept in the user's own folders, safe under xdist ---
 

@@ -30,7 +30,7 @@ from goldenctl.ops.plan import (
     SublayerBuilder,
     View,
 )
-from goldenctl.ops.table import OPS, copy
+from goldenctl.ops.table import OPS
 from goldenctl.places import paths_so_far, short_name, step_number
 from goldenctl.replay.walk import Walk
 
@@ -199,7 +199,7 @@ class Binder:
             builder.ops += OPS[op.kind].lower(tap, out, inputs, weights, op.attrs)
         else:
             source = builder.tensor(f"{tap}#replaced", shape, load=replacement)
-            builder.ops += copy(tap, out, (source,), (), {})
+            builder.ops += OPS["copy"].lower(tap, out, (source,), (), {})
         return out
 
     def _again(self, walk: Walk, op: Op, known: View) -> View:
@@ -209,7 +209,7 @@ class Binder:
         if store is None:
             return known
         out = walk.builder.tensor(tap, known.shape, store=store)
-        walk.builder.ops += copy(tap, out, (known,), (), {})
+        walk.builder.ops += OPS["copy"].lower(tap, out, (known,), (), {})
         return out
 
     def _shape(self, path: str, sublayer: Sublayer, op: Op) -> tuple[int, ...]:

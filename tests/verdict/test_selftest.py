@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from goldenctl.cli import run
@@ -25,17 +28,25 @@ DTYPES = ("float32", "bfloat16")
 
 @pytest.fixture(scope="module")
 def tested(
-    golden_of: Callable[..., GoldenFile], checkpoint_folder: Path, backend: Backend
+    golden_of: Callable[..., GoldenFile],
+    checkpoint_folder: Path,
+    backend: Backend,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[str], Selftest]:
-    """Return what runs the selftest of one layer in a dtype, once."""
-    known: dict[str, Selftest] = {}
+    """Return what runs the selftest of one layer in a dtype, once for all workers."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
 
     def of(dtype: str) -> Selftest:
-        if dtype not in known:
-            golden = golden_of(dtype)
-            tester = selftest.Tester(golden, checkpoint_folder, backend=backend, layers=LAYERS)
-            known[dtype] = tester.run()
-        return known[dtype]
+        kept = shared / f"selftest-{dtype}.msgpack"
+        with (shared / f"selftest-{dtype}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not kept.exists():
+                golden = golden_of(dtype)
+                tester = selftest.Tester(golden, checkpoint_folder, backend=backend, layers=LAYERS)
+                kept.write_bytes(msgspec.msgpack.encode(tester.run()))
+            return msgspec.msgpack.decode(kept.read_bytes(), type=Selftest)
 
     return of
 
