@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from goldenctl.golden.file import GoldenFile
+from goldenctl.golden.operands import operand
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import ModelConfig
-from goldenctl.model.graph import Op, Sublayer, own_name, recorded_path
-from goldenctl.ops.derived import derived_table, is_derived
-from goldenctl.places import paths_so_far
+from goldenctl.model.graph import Op, Sublayer
 from goldenctl.reference.faulty import Call
 from goldenctl.reference.forward import apply, heads_merged
 from goldenctl.reference.weights import TORCH_DTYPES, WeightLoader, from_numpy, to_numpy
@@ -101,15 +100,6 @@ class Emulator:
 
     def _tensor(self, path: str, name: str) -> Tensor:
         if name not in self._operands:
-            self._operands[name] = self._loaded(path, name)
+            value = from_numpy(operand(self._golden, path, name).array())
+            self._operands[name] = value.to(self._dtype) if value.is_floating_point() else value
         return self._operands[name]
-
-    def _loaded(self, path: str, name: str) -> Tensor:
-        if is_derived(name):
-            positions = self._golden.info("constants/rope_cos").shape[0]
-            return torch.from_numpy(derived_table(name, self.config, positions)).to(self._dtype)
-        own = own_name(name)
-        paths = [path] if own == name else paths_so_far(path)
-        parts = [from_numpy(self._golden.verify(recorded_path(at, own))) for at in paths]
-        value = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
-        return value.to(self._dtype) if value.is_floating_point() else value

@@ -14,12 +14,12 @@ from goldenctl.dtypes import DTYPES
 from goldenctl.errors import UsageError
 from goldenctl.golden.composed import BOTH
 from goldenctl.golden.file import GoldenFile
+from goldenctl.golden.operands import added_mask, operand, past
 from goldenctl.golden.schema import ALIGNMENT_BYTES, TensorInfo
 from goldenctl.model import graph
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Op, Sublayer
-from goldenctl.ops.derived import derived_table, is_derived
 from goldenctl.ops.plan import (
     File,
     Load,
@@ -246,28 +246,17 @@ class Binder:
         return Load(number, self._patches.append(array), self._dtype)
 
     def _load_activation(self, builder: SublayerBuilder, path: str, name: str) -> View:
-        golden = self._source.golden
-        if is_derived(name):
-            positions = golden.info("constants/rope_cos").shape[0]
-            table = derived_table(name, self._source.config, positions)
-            rounded = table.astype(DTYPES[self._dtype].numpy)
-            return builder.tensor(name, table.shape, load=self._patch(rounded))
+        found = operand(self._source.golden, path, name)
+        if found.table is not None:
+            rounded = found.table.astype(DTYPES[self._dtype].numpy)
+            return builder.tensor(name, rounded.shape, load=self._patch(rounded))
         if name == "attention_mask":
-            visible = golden.verify(graph.recorded_path(path, name))
-            plan_dtype = DTYPES[self._dtype]
-            added = np.where(visible, 0.0, plan_dtype.lowest).astype(plan_dtype.numpy)
+            added = added_mask(found.array(), self._dtype)
             return builder.tensor(name, added.shape, load=self._patch(added))
-        info = self._recorded(graph.recorded_path(path, name))
+        (info,) = found.parts
         load = self._source_of(info)
         dtype = info.dtype if info.dtype.startswith("int") else self._dtype
         return builder.tensor(name, info.shape, dtype=dtype, load=load)
-
-    def _recorded(self, name: str) -> TensorInfo:
-        golden = self._source.golden
-        if golden.aliases.get(name, name) not in golden.tensors:
-            message = f"{golden.path}: {name} was not recorded, this replay needs every tap"
-            raise UsageError(message, hint="record it again with --taps op")
-        return golden.info(name)
 
     def _source_of(self, info: TensorInfo) -> Load:
         """Where an activation comes from: in a chain, what the run itself has written."""
@@ -290,9 +279,7 @@ class Binder:
         self, builder: SublayerBuilder, path: str, name: str, *, without: int = 0
     ) -> View:
         """A buffer [B, T, K, D] of all steps so far; the last ``without`` tokens stay empty."""
-        links = {tap: link for link, tap in graph.CACHE_LINKS.items()}
-        kept = links.get(name, name)  # a fault may read another tap than the cache holds
-        infos = [self._recorded(f"{at}/{kept}") for at in paths_so_far(path)]
+        infos = past(self._source.golden, path, name)
         total = sum(info.shape[1] for info in infos)
         batch, _, *inner = infos[0].shape
         row = math.prod(inner)

@@ -25,14 +25,14 @@ from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError, MissingError, UsageError
 from goldenctl.exchange.gguf import UInt64, Value
 from goldenctl.golden.file import GoldenFile, open_golden
+from goldenctl.golden.operands import added_mask, operand
 from goldenctl.golden.schema import BUDGET_SCOPES, TensorInfo
-from goldenctl.model import graph
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Op, Sublayer
 from goldenctl.ops.plan import PlanOp, View, contiguous
 from goldenctl.ops.table import LAUNCHES, OPS
-from goldenctl.places import paths_so_far, short_name
+from goldenctl.places import short_name
 from goldenctl.replay.bind import choose_sublayers
 
 _ROPE_ALGORITHMS = {"gpt_j": 0, "neox": 1}
@@ -137,23 +137,8 @@ class _Bound:
 
     def activation(self, name: str) -> View:
         """Add what the golden holds of an input; UsageError when it was not recorded."""
-        own = graph.own_name(name)
-        if own != name:
-            return self._add(self._past(own))
-        full = graph.recorded_path(self.folder, name)
-        if name == "attention_mask":
-            dtype = DTYPES[self.dtype]
-            return self._add(np.where(self.golden.verify(full), 0.0, dtype.lowest))
-        if self.golden.aliases.get(full, full) not in self.golden.tensors:
-            message = f"{self.golden.path}: {full} was not recorded, the op's inputs are needed"
-            raise UsageError(message, hint="record it again with --taps op")
-        return self._add(self.golden.verify(full))
-
-    def _past(self, name: str) -> Array:
-        """Return keys or values of all steps so far, [batch, key_token, kv_head, head_dim]."""
-        links = {tap: link for link, tap in graph.CACHE_LINKS.items()}
-        steps = [self.golden.verify(f"{at}/{links[name]}") for at in paths_so_far(self.folder)]
-        return np.concatenate(steps, axis=1)
+        array = operand(self.golden, self.folder, name).array()
+        return self._add(added_mask(array, self.dtype) if name == "attention_mask" else array)
 
     def weight(self, name: str) -> View:
         return self._add(self._checkpoint.map(name))

@@ -144,7 +144,7 @@ def test_op_mode_needs_every_tap(golden_of: Callable[..., Path], tmp_path: Path)
     small = tmp_path / "g.h5"
     arguments = ["record", str(checkpoint), str(small), "--token-ids", "1", "--taps", "sublayer"]
     assert run(arguments) == 0
-    with pytest.raises(UsageError, match="was not recorded, this replay needs every tap"):
+    with pytest.raises(UsageError, match="was not recorded, the inputs of every op are needed"):
         replay(
             open_golden(small), checkpoint, tmp_path / "r.h5", backend=NONE, options=Options("op")
         )
