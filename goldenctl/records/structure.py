@@ -56,14 +56,19 @@ def merged(findings: Sequence[Finding], steps: int) -> list[Merged]:
     ``steps`` is how many steps there are."""
     alike: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
-        key = (_LAYER.sub("", f"{finding.place}."), _LAYER.sub("", finding.text))
+        key = (without_layer(f"{finding.place}."), without_layer(finding.text))
         alike.setdefault(key, []).append(finding)
     return [_merged(group, steps) for group in alike.values()]
 
 
+def without_layer(text: str) -> str:
+    """Return a text that is the same for every layer."""
+    return _LAYER.sub("", text)
+
+
 def _merged(findings: list[Finding], steps: int) -> Merged:
     first = findings[0]
-    where, others = _places(list(dict.fromkeys(finding.place for finding in findings)))
+    where, others = together(list(dict.fromkeys(finding.place for finding in findings)))
     details = [f"also in {_some(others)}"] if others else []
     seen = list(dict.fromkeys(step for finding in findings for step in finding.steps))
     if steps > 1 and len(seen) < steps:
@@ -71,7 +76,7 @@ def _merged(findings: list[Finding], steps: int) -> Merged:
     return Merged(where, tuple(details), first)
 
 
-def _places(places: list[str]) -> tuple[str, list[str]]:
+def together(places: list[str]) -> tuple[str, list[str]]:
     """Return neighbouring layers as one place; else the first, and the others."""
     found = [_OF_LAYER.fullmatch(place) for place in places]
     numbers = [int(match[1]) for match in found if match]

@@ -13,7 +13,7 @@ from goldenctl.places import short_name
 from goldenctl.records.findings import Culprit
 from goldenctl.records.metrics import Metrics
 from goldenctl.records.report import NEUTRAL, NOT_JUDGED, Report, SublayerResult, TensorResult
-from goldenctl.records.structure import Merged, merged
+from goldenctl.records.structure import Merged, merged, together, without_layer
 from goldenctl.records.units import factor, human_ns
 from goldenctl.records.units import plural as plural
 
@@ -155,28 +155,32 @@ class Places:
         path, _, tap = name.rpartition("/")
         return f"{self.sublayer(path)}.{tap}" if path else tap
 
-    def culprit(self, culprit: Culprit, groups: list[str]) -> str:
-        """Where a merged culprit is: ``layers.02.attention.q_rope in default/00, default/01``."""
-        if len(groups) < 2:
-            return self.tensor(culprit.name)
-        where = short_name(culprit.sublayer) or culprit.sublayer
-        return f"{where}.{culprit.tap} in {some(dict.fromkeys(groups))}"
+    def culprit(self, alike: list[Culprit]) -> str:
+        """Where merged culprits are: ``layers.02-04.attention.q_rope in default/00``."""
+        first = alike[0]
+        if len(alike) < 2:
+            return self.tensor(first.name)
+        sublayers = [short_name(each.sublayer) or each.sublayer for each in alike]
+        where, others = together(list(dict.fromkeys(sublayers)))
+        also = f", also in {some(others)}" if others else ""
+        groups = list(dict.fromkeys(self.group(group_of(each.name)) for each in alike))
+        seen = f" in {some(groups)}" if self._many or len(groups) > 1 else ""
+        return f"{where}.{first.tap}{also}{seen}"
 
     def group(self, group: str) -> str:
         """``default``, or ``default/01`` where there are several steps."""
         return group if self._steps else group.rpartition("/")[0] or group
 
 
-def merged_culprits(report: Report) -> list[tuple[Culprit, list[str]]]:
-    """Return the culprits, those of one op and one bug in several cases and steps once, with
-    the names of these."""
-    places = Places(report)
-    found: dict[tuple[object, ...], tuple[Culprit, list[str]]] = {}
+def merged_culprits(report: Report) -> list[list[Culprit]]:
+    """Return the culprits, those of one op and one bug in several layers, cases and steps
+    together."""
+    found: dict[tuple[object, ...], list[Culprit]] = {}
     for culprit in report.culprits:
-        bug = tuple(cause.title for cause in culprit.named) or culprit.summary
-        key = (short_name(culprit.sublayer) or culprit.sublayer, culprit.tap, bug)
-        _, groups = found.setdefault(key, (culprit, []))
-        groups.append(places.group(group_of(culprit.name)))
+        bug = tuple(cause.title for cause in culprit.named) or without_layer(culprit.summary)
+        sublayer = short_name(culprit.sublayer) or culprit.sublayer
+        key = (without_layer(f"{sublayer}."), culprit.tap, bug)
+        found.setdefault(key, []).append(culprit)
     return list(found.values())
 
 

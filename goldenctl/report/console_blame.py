@@ -63,9 +63,10 @@ def _culprits(report: Report, places: Places, matches: Matcher, *, verbose: bool
         yield f"{head}; [bold yellow]{clean(silent)}[/]" if silent else head
     if unjudged := not_judged(report):
         yield f"[yellow]{clean(unjudged)}[/]"
-    for culprit, groups in merged_culprits(report):
-        if matches(culprit.name):
-            place = clean(places.culprit(culprit, groups))
+    for alike in merged_culprits(report):
+        shown = [culprit for culprit in alike if matches(culprit.name)]
+        for culprit in shown[:1]:
+            place = clean(places.culprit(shown))
             yield f"[bold red]✗ culprit[/] [bold]{place}[/] ({clean(culprit.op)})"
             yield f"    {clean(culprit.summary)}"
             for skipped in culprit.skipped if verbose else ():

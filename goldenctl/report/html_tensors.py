@@ -95,7 +95,7 @@ def checks(report: Report) -> Section:
 def culprits(report: Report) -> Section:
     """Return blame's culprits with their bugs, and how sublayers failed to run."""
     merged = merged_culprits(report)
-    parts = [_culprit(Places(report), *each) for each in merged[:MOST_CULPRITS]]
+    parts = [_culprit(Places(report), each) for each in merged[:MOST_CULPRITS]]
     if len(merged) > MOST_CULPRITS:
         parts.append(f"<p>And {len(merged) - MOST_CULPRITS} more.</p>")
     crashed = [s for s in report.sublayers if s.state == CRASHED and s.failure is not None]
@@ -123,8 +123,8 @@ def culprits(report: Report) -> Section:
     return Section("culprits", title, "", "".join(parts))
 
 
-def _culprit(places: Places, culprit: Culprit, groups: list[str]) -> str:
-    name = escape(places.culprit(culprit, groups))
+def _culprit(places: Places, alike: list[Culprit]) -> str:
+    name, culprit = escape(places.culprit(alike)), alike[0]
     head = f'<h3><span class="no">✗</span> {name} <span class="soft">({escape(culprit.op)})</span>'
     if len(culprit.named) < 2:
         return f"{head}</h3><p>{escape(culprit.summary)}</p>"

@@ -68,7 +68,7 @@ def blame_run(
     A culprit is an op whose structure is proved wrong, or that is wrong by itself.
     """
     report = compare(golden, run, policy)
-    found = {(f.place, f.op): str(f) for f in report.structure}
+    found = {(f.place, f.op): f.text for f in report.structure}
     culprits = [t for t in report.tensors if t.part == "culprit" or (not t.ok and _key(t) in found)]
     unproved = [t for t in culprits if _key(t) not in found and t.metrics is not None]
     diagnoses, note = _diagnosed(golden, run, checkpoint, unproved, notify)

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -49,7 +49,11 @@ class Rows:
     digests: Digests
 
 
-def checkpoint_rows(checkpoint: Checkpoint, digest: DigestRows = digest_rows) -> list[Rows]:
+def checkpoint_rows(
+    checkpoint: Checkpoint,
+    digest: DigestRows = digest_rows,
+    notify: Callable[[str], None] = lambda _: None,
+) -> list[Rows]:
     """Return all rows of all weights that have a dtype of floats.
 
     Reads the whole checkpoint, unless the cache has its digests.
@@ -58,6 +62,7 @@ def checkpoint_rows(checkpoint: Checkpoint, digest: DigestRows = digest_rows) ->
     parts = list(_parts(checkpoint))
     found = None if place is None else _cached(place, sum(part.rows for part in parts))
     if found is None:
+        notify(f"digesting the weights of {checkpoint.folder}")
         found = np.concatenate(
             [np.empty(0, np.uint64), *(_digested(checkpoint, p, digest) for p in parts)]
         )

@@ -117,8 +117,8 @@ def trace(
         settings["GOLDENCTL_TRACE_LIMIT"] = str(wanted.log_bytes)
     book = None
     if wanted.ops != frozenset():
-        notify(f"digesting the weights of {checkpoint.folder}")
-        book = Book.of(checkpoint, native_digest_rows(shim))
+        digest = native_digest_rows(shim)
+        book = Book.of(checkpoint, digest, notify=notify)
         book.write_table(folder / "weights")
         settings["GOLDENCTL_TRACE_WEIGHTS"] = str(folder / "weights")
     command = [str(program), *wanted.command[1:]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,9 +47,14 @@ class Book:
         self._digests, self._owners, self._rows = digests[order], owners[order], rows[order]
 
     @staticmethod
-    def of(checkpoint: Checkpoint, digest: DigestRows = digest_rows) -> Book:
-        """Digest every weight, or take the digests of the cache."""
-        return Book(checkpoint, checkpoint_rows(checkpoint, digest))
+    def of(
+        checkpoint: Checkpoint,
+        digest: DigestRows = digest_rows,
+        *,
+        notify: Callable[[str], None] = lambda _: None,
+    ) -> Book:
+        """Digest every weight, and tell that it takes its time; or take what the cache has."""
+        return Book(checkpoint, checkpoint_rows(checkpoint, digest, notify))
 
     def write_table(self, path: Path) -> None:
         """Write what the shim recognises weights by; see shim/weights.h."""
