@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from goldenctl.errors import DamagedError, UsageError
 from goldenctl.golden.file import GoldenFile
+from goldenctl.records.structure import MODE
 
 
 def check_pair(golden: GoldenFile, run: GoldenFile) -> None:
@@ -26,7 +27,7 @@ def _check_runs(first: GoldenFile, second: GoldenFile) -> None:
         message = f"{second.path}: was replayed from another golden than {first.path}"
         raise DamagedError(message, hint="replay both from the same golden")
     modes = [file.recipe.get("mode") for file in (first, second)]
-    if modes[0] != modes[1]:
+    if modes[0] != modes[1] and set(modes) != {"chain", MODE}:  # an engine is a chain
         message = f"{second.path}: was replayed in mode {modes[1]}, {first.path} in {modes[0]}"
         raise UsageError(message, hint="replay both in the same mode")
     if any(case.get("padding") for case in first.recipe.get("cases") or ()):

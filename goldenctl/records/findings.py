@@ -111,7 +111,8 @@ class Graft(msgspec.Struct, frozen=True):
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Everything that blame adds to the comparison; ``note`` is what kept it from more."""
+    """Everything that blame adds to the comparison; ``note`` is what kept it from more, or
+    what a replay with a traced engine's bugs showed."""
 
     culprits: tuple[Culprit, ...] = ()
     depths: tuple[Depth, ...] = ()

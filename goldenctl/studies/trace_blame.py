@@ -3,7 +3,8 @@ the engine itself gave."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,19 @@ from numpy.typing import NDArray
 from goldenctl.diff.illustrate import illustrate
 from goldenctl.diff.judge import compare
 from goldenctl.diff.tolerance import Policy
-from goldenctl.errors import MissingError, require_torch
-from goldenctl.golden.file import GoldenFile
+from goldenctl.errors import GoldenctlError, MissingError, require_torch
+from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.schema import TensorInfo
 from goldenctl.model.checkpoint import Checkpoint
+from goldenctl.ops.catalogue import FAULTS
+from goldenctl.ops.inject import Injection
 from goldenctl.places import short_name
 from goldenctl.records.findings import Culprit, Findings
 from goldenctl.records.report import Report, TensorResult
+from goldenctl.records.units import plural
+from goldenctl.replay.backend import open_backend
 from goldenctl.replay.bind import choose_sublayers
+from goldenctl.replay.run import Options, replay
 from goldenctl.studies.blame import culprit_of
 
 if TYPE_CHECKING:
@@ -72,14 +78,48 @@ def blame_run(
     culprits = [t for t in report.tensors if t.part == "culprit" or (not t.ok and _key(t) in found)]
     unproved = [t for t in culprits if _key(t) not in found and t.metrics is not None]
     diagnoses, note = _diagnosed(golden, run, checkpoint, unproved, notify)
-    findings = Findings(
-        culprits=tuple(
-            _culprit(tensor, found.get(_key(tensor)), diagnoses.get(tensor.name))
-            for tensor in culprits
-        ),
-        note=note,
-    )
+    blamed = tuple(_culprit(t, found.get(_key(t)), diagnoses.get(t.name)) for t in culprits)
+    injections = _injections(blamed)
+    if injections:
+        notify("replaying in PyTorch with these bugs")
+        shown = _reproduced(golden, run, checkpoint, injections, report, policy)
+        note = "; ".join(filter(None, (shown, note)))
+    findings = Findings(culprits=blamed, note=note)
     return illustrate(replace(report, command="blame", findings=findings), golden, run)
+
+
+def _injections(culprits: Sequence[Culprit]) -> tuple[Injection, ...]:
+    """Return the bugs that were named, each at its op; the first where several are as good."""
+    found = (
+        Injection(FAULTS[fault], f"{short_name(culprit.sublayer)}.{culprit.tap}")
+        for culprit in culprits
+        for cause in culprit.named[:1]
+        for fault in cause.faults
+    )
+    return tuple(dict.fromkeys(found))
+
+
+def _reproduced(
+    golden: GoldenFile,
+    run: GoldenFile,
+    checkpoint: Path,
+    injections: tuple[Injection, ...],
+    report: Report,
+    policy: Policy,
+) -> str:
+    """Say how far a chain in PyTorch with these bugs in it computes what the engine did."""
+    options = Options(mode="chain", dtype=run.recipe["dtype"], faults=injections)
+    with tempfile.TemporaryDirectory(prefix="goldenctl-") as folder:
+        path = Path(folder, "run.h5")
+        try:
+            replay(golden, checkpoint, path, backend=open_backend("torch"), options=options)
+            again = compare(open_golden(path), run, policy)
+        except GoldenctlError as error:
+            return f"these bugs could not be replayed: {error}"
+    # By the numbers alone: an op with a bug stays wrong by itself.
+    wrong, before = (sum(not t.share <= 1 for t in each.compared) for each in (again, report))
+    said = f"a chain in PyTorch with {plural(len(injections), 'bug')} put in"
+    return f"{said} differs from the engine in {plural(wrong, 'tensor')}, without in {before}"
 
 
 def _key(tensor: TensorResult) -> tuple[str, str]:
