@@ -28,7 +28,7 @@ from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import BUDGET_SCOPES, BUDGET_STATISTICS, TensorInfo, budget_path
 from goldenctl.places import is_composed
 from goldenctl.records.metrics import Metrics
-from goldenctl.records.policy import Check
+from goldenctl.records.policy import Check, verdict
 from goldenctl.records.report import NOT_JUDGED, PASSED, TensorResult
 from goldenctl.records.structure import Trace
 
@@ -87,19 +87,18 @@ class ByBytes:
         if self._policy.budget:  # another tolerance is what its author wrote
             further = further_checks(sides, pair.rows, pair.counted, scope=scope)
         checks += further.checks
-        share = max((check.share for check in checks), default=float("inf"))
         stored = self._stored(info, actual) if rule == "budget" else None
         finite = pair.finite
-        ok = finite and all(check.share <= 1.0 for check in checks) and bool(checks)
+        found = verdict(checks, finite=finite)
         noted = further.note if self._strict else ""
-        ok = ok and not noted
+        ok = found.ok and not noted
         is_logits = info.sublayer == "lm_head"
         return result_of(
             info,
             PASSED if ok else "failed",
             actual,
             rule=rule,
-            share=share if finite else float("inf"),
+            share=found.share,
             checks=tuple(checks),
             metrics=metrics,
             logits=score_logits(pair.actual, pair.expected) if is_logits else None,

@@ -32,7 +32,7 @@ from goldenctl.golden.sketch import (
     group_rows,
     row_budget,
 )
-from goldenctl.records.policy import Check
+from goldenctl.records.policy import Check, share_of, verdict
 from goldenctl.records.report import NOT_JUDGED, PASSED, TensorResult
 
 UNSURE = "unsure"
@@ -139,13 +139,13 @@ def _judged(info: TensorInfo, actual: TensorInfo, gap: Distance, granted: _Grant
         return result_of(info, UNSURE, actual, rule=RULE, share=math.inf, message=said)
     shares = _group_shares(gap, granted.rows)
     checks = [
-        Check("sketch_l2", gap.rel_l2, granted.total, _share(gap.rel_l2, granted.total)),
+        Check("sketch_l2", gap.rel_l2, granted.total, share_of(gap.rel_l2, granted.total)),
         Check("sketch_rows", float(shares.max(initial=0.0)), 1.0, float(shares.max(initial=0.0))),
     ]
     if granted.scale is not None:
         checks.append(_scale_check(gap, granted.scale))
     floor = RESOLUTION * max(1.0, gap.norm_ratio)
-    exact = all(check.share <= 1.0 for check in checks[1:]) and gap.same_places
+    exact = all(check.ok for check in checks[1:]) and gap.same_places
     beyond = (gap.rel_l2 - floor) * LEAST > granted.total or not exact
     within = (gap.rel_l2 + floor) * MOST <= granted.total and exact
     state = "failed" if beyond else PASSED if within else UNSURE
@@ -154,10 +154,10 @@ def _judged(info: TensorInfo, actual: TensorInfo, gap: Distance, granted: _Grant
         state,
         actual,
         rule=RULE,
-        share=max(check.share for check in checks) if gap.same_places else math.inf,
+        share=verdict(checks, finite=gap.same_places).share,
         checks=tuple(checks),
         message="" if state == PASSED else _said(info, gap, checks, unsure=state == UNSURE),
-        worst=rows_named(info, int(shares.argmax())) if not checks[1].share <= 1.0 else "",
+        worst=rows_named(info, int(shares.argmax())) if not checks[1].ok else "",
     )
 
 
@@ -166,7 +166,7 @@ def _said(info: TensorInfo, gap: Distance, checks: list[Check], *, unsure: bool)
         return "NaN or Inf are not where the golden has them"
     limit = checks[0].limit
     said = f"relative L2 about {gap.rel_l2:.2g}, {limit:.2g} is allowed"
-    wrong = {check.metric: check.share for check in checks[1:] if not check.share <= 1.0}
+    wrong = {check.metric: check.share for check in checks[1:] if not check.ok}
     if "sketch_rows" in wrong:
         said += f"; some rows are {wrong['sketch_rows']:.2g} times beyond theirs"
     if "sketch_scale" in wrong:
@@ -178,13 +178,7 @@ def _scale_check(gap: Distance, limit: float) -> Check:
     """|s - 1| of the best fit a = s·e, which follows from the two norms and the distance; the
     norms are exact, so only the distance's own square makes it uncertain."""
     error = abs((gap.norm_ratio**2 - 1.0 - gap.rel_l2**2) / 2.0)
-    return Check("sketch_scale", error, limit, _share(error, limit + gap.rel_l2**2))
-
-
-def _share(value: float, limit: float) -> float:
-    if limit == 0.0:
-        return 0.0 if value == 0.0 else math.inf
-    return value / limit
+    return Check("sketch_scale", error, limit, share_of(error, limit + gap.rel_l2**2))
 
 
 def _group_shares(gap: Distance, limits: Doubles) -> Doubles:

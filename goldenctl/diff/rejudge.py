@@ -8,6 +8,7 @@ from goldenctl.diff.further import NOT_OF_TOLERANCE
 from goldenctl.diff.results import with_tensors
 from goldenctl.diff.tolerance import Policy, Scores, check_limits, limits_for
 from goldenctl.golden.composed import scope_of
+from goldenctl.records.policy import verdict
 from goldenctl.records.report import (
     BY_BUDGET,
     NOT_JUDGED,
@@ -62,13 +63,11 @@ def _tensor(tensor: TensorResult, policy: Policy, mode: str, scores: Scores | No
         *(check for check in tensor.checks if policy.budget and check.metric in NOT_OF_TOLERANCE),
     )
     m = tensor.metrics
-    finite = m.mismatches == 0 and m.compared > 0
-    share = max((check.share for check in checks), default=float("inf"))
-    ok = finite and bool(checks) and all(check.share <= 1.0 for check in checks)
+    found = verdict(checks, finite=m.mismatches == 0 and m.compared > 0)
     return replace(
         tensor,
-        state=PASSED if ok else "failed",
+        state=PASSED if found.ok else "failed",
         rule=policy.name,
         checks=checks,
-        share=share if finite else float("inf"),
+        share=found.share,
     )

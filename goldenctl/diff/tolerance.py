@@ -15,7 +15,7 @@ from goldenctl.dtypes import DTYPES
 from goldenctl.errors import UsageError, why_no_file
 from goldenctl.ops.table import OPS
 from goldenctl.records.metrics import Metrics
-from goldenctl.records.policy import Check, Limits, Policy
+from goldenctl.records.policy import Check, Limits, Policy, share_of
 
 __all__ = [
     "CLASSIC",
@@ -164,15 +164,15 @@ def check_limits(metrics: Metrics, limits: Limits) -> Iterator[Check]:
         "rel_l2": metrics.rel_l2,
         "mse": metrics.mse,
         "max_ulp": float(metrics.max_ulp),
-        "peak": _ratio(metrics.max_abs_error, metrics.max_expected),
+        "peak": share_of(metrics.max_abs_error, metrics.max_expected),
         "scale": scale_error(metrics),
     }
     for name, value in upper.items():
         limit = getattr(limits, name)
         if limit is not None:
-            yield Check(name, value, limit, _ratio(value, limit))
+            yield Check(name, value, limit, share_of(value, limit))
     if limits.cosine is not None:
-        share = _ratio(1.0 - metrics.cosine, 1.0 - limits.cosine)
+        share = share_of(1.0 - metrics.cosine, 1.0 - limits.cosine)
         yield Check("cosine", metrics.cosine, limits.cosine, share)
 
 
@@ -180,14 +180,7 @@ def scale_error(metrics: Metrics) -> float:
     """|s - 1| of the best fit a = s·e: noise leaves it near 0, a wrong scale does not."""
     if metrics.rel_l2 == 0.0:
         return 0.0
-    return abs(metrics.cosine * _ratio(metrics.norm_actual, metrics.norm_expected) - 1.0)
-
-
-def _ratio(value: float, limit: float) -> float:
-    """value / limit; 0 / 0 is 0, anything else over 0 is Inf."""
-    if limit == 0.0:
-        return 0.0 if value == 0.0 else math.inf
-    return value / limit
+    return abs(metrics.cosine * share_of(metrics.norm_actual, metrics.norm_expected) - 1.0)
 
 
 def _check_entry(path: Path, key: str, limits: Limits) -> None:

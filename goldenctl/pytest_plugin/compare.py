@@ -39,7 +39,7 @@ def difference(actual: Array, expected: Array, allowed: Allowed) -> str:
         lines.append(_outside(metrics, allowed))
     limits = allowed.limits(expected.dtype.name)
     if limits is not None and metrics.compared:
-        lines += [_check(c) for c in check_limits(metrics, limits) if not c.share <= 1.0]
+        lines += [_check(c) for c in check_limits(metrics, limits) if not c.ok]
     if not lines:
         return ""
     return "\n".join([*lines, *_worst(actual, expected), _summary(metrics)])

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import msgspec
 
 from goldenctl.errors import UsageError
@@ -49,3 +53,28 @@ class Check(msgspec.Struct, frozen=True):
     value: float
     limit: float
     share: float
+
+    @property
+    def ok(self) -> bool:
+        return self.share <= 1.0
+
+
+def share_of(value: float, limit: float) -> float:
+    """Return value / limit; 0 / 0 is 0, anything else over 0 is Inf."""
+    if limit == 0.0:
+        return 0.0 if value == 0.0 else math.inf
+    return value / limit
+
+
+class Verdict(NamedTuple):
+    """Whether a tensor passes, and the largest share of a tolerance that it uses."""
+
+    ok: bool
+    share: float
+
+
+def verdict(checks: Sequence[Check], *, finite: bool = True) -> Verdict:
+    """Decide on a tensor: NaN and Inf are where they belong, something was asked of it, and no
+    check uses more than its limit."""
+    share = max((check.share for check in checks), default=math.inf) if finite else math.inf
+    return Verdict(finite and bool(checks) and all(check.ok for check in checks), share)

@@ -18,6 +18,7 @@ from goldenctl.model import graph
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.graph import CACHE_LINKS, CONSTANTS, Op, Sublayer, own_name
 from goldenctl.places import sublayer_path
+from goldenctl.records.policy import verdict
 from goldenctl.records.structure import Local
 from goldenctl.reference.forward import VOCAB_SLICE_ROWS, apply
 from goldenctl.reference.fused import fused_budget, fused_ops
@@ -223,7 +224,7 @@ def _local(errors: RowErrors, floor_l2: np.ndarray, floor_max: np.ndarray) -> Lo
     checks, _ = check_budget(errors, budget, from_truth=True)
     norm = float(np.sqrt(errors.expected_squared.sum()))
     rel_l2 = float(np.sqrt(errors.error_squared.sum())) / norm if norm else 0.0
-    return Local(share=max(check.share for check in checks), rel_l2=rel_l2)
+    return Local(share=verdict(checks).share, rel_l2=rel_l2)
 
 
 class _Sums:
