@@ -126,12 +126,12 @@ def _free_memory_bytes() -> int:
 
 def _checkpoint(source: Path) -> Iterator[Finding]:
     from goldenctl.model.checkpoint import Checkpoint
-    from goldenctl.model.config import load_config
 
     def model() -> str:
         folder = model_folder(source)
-        config = load_config(folder)
-        Checkpoint.open(folder).check_against(config)
+        checkpoint = Checkpoint.open(folder)
+        config = checkpoint.config
+        checkpoint.check_against(config)
         return f"{config.model_type}, {config.num_hidden_layers} layers, {config.dtype}"
 
     finding = guarded("checkpoint", model)

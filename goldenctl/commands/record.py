@@ -283,6 +283,7 @@ def prepare(
     kept_layers = parse_layers(layers, config.num_hidden_layers)
     selection = Selection(taps, kept_layers, logits, oracle, budget_dtypes or ())
     weights = open_weights(checkpoint, selection, verbose=verbose)
+    config = weights.config
     if padding_side is not None and not batch:
         message = "--padding says where --batch pads, which was not given"
         raise UsageError(message)

@@ -43,6 +43,11 @@ def notes(checkpoint: Checkpoint, unread: tuple[str, ...], *, verbose: bool) -> 
         stored, name = pairs[0]
         tail = ", which transformers would not find" if odd else ""
         yield f"{plural(len(pairs), 'tensor')} read by other names: {stored} as {name}{tail}"
+    if checkpoint.untied:
+        yield (
+            "config.json ties the embeddings, but lm_head.weight holds other values: it is read, "
+            "as transformers 5 reads it"
+        )
     if verbose and checkpoint.files.misplaced:
         count = plural(checkpoint.files.misplaced, "tensor")
         yield f"{INDEX} is stale: {count} are not where it says"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -29,7 +29,7 @@ class WeightRef:
 
     path: Path
     offset: int
-    dtype: str  # bfloat16, float16 or float32
+    dtype: str  # bfloat16, float16, float32 or float64
     shape: tuple[int, ...]
 
 
@@ -37,13 +37,15 @@ class Checkpoint:
     """The weights of a Hugging Face layout folder; nothing is read until it is mapped.
 
     Names are canonical, whatever the files call a tensor; ``renamed`` says which of them call
-    it otherwise.
+    it otherwise. ``config`` is that of the folder; where it ties the embeddings to a head that is
+    stored with other values, they are ``untied`` and it says so, as transformers 5 does.
     """
 
     def __init__(self, folder: Path, config: ModelConfig, files: WeightFiles) -> None:
         self.folder = folder
         self.config = config
         self.files = files
+        self.untied = False
         stored = {
             name: e.shape for entries in files.headers.values() for name, e in entries.items()
         }
@@ -69,6 +71,7 @@ class Checkpoint:
         config = load_config(folder)
         checkpoint = Checkpoint(folder, config, weight_files(folder))
         checkpoint._require_shards()
+        checkpoint._untie()
         return checkpoint
 
     def __enter__(self) -> Checkpoint:
@@ -151,9 +154,8 @@ class Checkpoint:
 
         All parameters of ``config`` have to be there, or those in ``read``. Raises DamagedError
         for what is missing or misshapen, UsageError for dtypes that are not supported, both
-        with all that is wrong (``verbose``) or the first of it. UsageError, too, when
-        embeddings are tied but ``lm_head.weight`` has other values (transformers 4 ignores it,
-        transformers 5 uses it), and when a parameter is there twice with other values.
+        with all that is wrong (``verbose``) or the first of it. UsageError, too, when a
+        parameter is there twice with other values.
         """
         found = fit({name: self.entry(name) for name in self._place}, config, read)
         if error := misfit(found, str(self.folder), verbose=verbose):
@@ -163,17 +165,20 @@ class Checkpoint:
 
     def _refuse_twice(self, config: ModelConfig) -> None:
         """Raise UsageError when a parameter has two values under two names that it may have."""
-        head = next((name for name in (LM_HEAD, other_name(LM_HEAD)) if name in self), None)
-        tied = config.tie_word_embeddings and EMBEDDING in self
-        if tied and head is not None and not self._same_values(EMBEDDING, head):
-            message = f"{self.folder}: config.json ties the embeddings, but {head} differs from "
-            hint = "set tie_word_embeddings to false, or remove the tensor"
-            raise UsageError(message + EMBEDDING, hint=hint)
         for name in parameter_shapes(config):
             other = other_name(name)
             if name in self and other in self and not self._same_values(name, other):
                 message = f"{self.folder}: {other} differs from {name}, and both name one parameter"
                 raise UsageError(message, hint="transformers takes either; remove one of them")
+
+    def _untie(self) -> None:
+        """Take a stored head that differs from the embeddings for what it is."""
+        both = [name for name in (EMBEDDING, LM_HEAD) if name in self]
+        known = all(self.entry(name).tag in DTYPE_OF_TAG for name in both)
+        if self.config.tie_word_embeddings and len(both) == 2 and known:
+            self.untied = not self._same_values(EMBEDDING, LM_HEAD)
+        if self.untied:
+            self.config = replace(self.config, tie_word_embeddings=False)
 
     def _same_values(self, first: str, second: str) -> bool:
         """Whether two tensors hold the same numbers, in whatever dtypes."""
@@ -245,5 +250,5 @@ def _blocks(
 
 
 def _equal(x: NDArray[np.generic], y: NDArray[np.generic]) -> bool:
-    """Whether values of two dtypes are the same; float32 holds those of all that are supported."""
-    return np.array_equal(x.astype(np.float32), y.astype(np.float32))
+    """Whether values of two dtypes are the same; float64 holds those of all that are supported."""
+    return np.array_equal(x.astype(np.float64), y.astype(np.float64))

@@ -41,7 +41,8 @@ class ModelConfig:
     """A dense decoder, with Hugging Face's key names; every default is filled in.
 
     ``attention_bias`` is the bias of q, k and v; ``attention_output_bias`` that of o_proj;
-    ``dtype`` is ``torch_dtype`` of the checkpoint (float32 when it does not say).
+    ``dtype`` is ``torch_dtype`` of the checkpoint (float32 when it does not say; float64
+    too, which nothing computes in).
     """
 
     model_type: str
@@ -105,8 +106,8 @@ class ModelConfig:
 def load_config(folder: str | Path) -> ModelConfig:
     """Return the config of the checkpoint in ``folder``.
 
-    Raises MissingError without ``config.json``, DamagedError when it is not JSON, and
-    UsageError naming the file and key for what is wrong or not supported.
+    Raises MissingError without ``config.json``, DamagedError when it is not JSON, and as
+    ``parse_config`` does.
     """
     path = Path(folder) / "config.json"
     if not path.is_file():
@@ -119,13 +120,17 @@ def load_config(folder: str | Path) -> ModelConfig:
 def parse_config(data: dict[str, Any], *, where: str) -> ModelConfig:
     """Return the config that a ``config.json`` object describes; ``where`` names it in errors.
 
-    Raises UsageError with all that is wrong or not supported at once.
+    Raises DamagedError for values of the wrong kind or that contradict each other, else
+    UsageError for what is not supported, with all of both at once.
     """
     model_type = data.get("model_type")
     family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
     if family is None or not isinstance(model_type, str):
         message = f"{where}: model_type {show(model_type)} is not supported"
-        raise UsageError(message, hint=f"supported are {', '.join(FAMILIES)}")
+        named = model_type is None or isinstance(model_type, str)
+        raise (UsageError if named else DamagedError)(
+            message, hint=f"supported are {', '.join(FAMILIES)}"
+        )
     reader = Fields({**family.defaults, **data}, where)
     problems = Problems(_unknown_keys(data, where))
     sizes: dict[str, Any] = {n: problems.tried(partial(reader.size, n), 1) for n in _OWN_SIZES}
@@ -190,9 +195,7 @@ def _dtype(reader: Fields) -> str:
     if value is None:
         return "float32"
     name = value.removeprefix("torch.") if isinstance(value, str) else value
-    if name not in WEIGHT_DTYPES:
-        reader.fail(key, f"one of {', '.join(WEIGHT_DTYPES)}", value)
-    return str(name)
+    return reader.one_of(key, name, (*WEIGHT_DTYPES, "float64"))
 
 
 def _bias(rule: bool | str, key: str, reader: Fields) -> bool:
@@ -213,10 +216,10 @@ def _check_attention(config: ModelConfig, where: str) -> None:
             f"{where}: num_attention_heads: expected a multiple of num_key_value_heads "
             f"{kv_heads}, got {heads}"
         )
-        raise UsageError(message)
+        raise DamagedError(message)
     if config.head_dim % 2:
         message = f"{where}: head_dim: expected an even number, got {config.head_dim}"
-        raise UsageError(message)
+        raise DamagedError(message)
 
 
 def _refuse_sliding_window(reader: Fields, family: Family, config: ModelConfig) -> None:

@@ -1,11 +1,16 @@
-"""Owns typed access to an untrusted JSON object: every complaint names the file and the key."""
+"""Typed access to an untrusted JSON object: every complaint names the file and the key.
+
+A value of the wrong kind is a damaged file (DamagedError), one that is not supported is not
+(UsageError).
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any, NoReturn
 
-from goldenctl.errors import UsageError
+from goldenctl.errors import DamagedError, UsageError
 from goldenctl.model.jsonfile import type_name
 
 FLOAT_LIMIT = 1e12
@@ -61,9 +66,20 @@ class Fields:
             self.fail(key, "a string", value)
         return value
 
+    def one_of(self, key: str, value: object, known: Collection[str]) -> str:
+        """Return a name that is known; another one is not supported."""
+        if isinstance(value, str) and value in known:
+            return value
+        expected = f"one of {', '.join(known)}"
+        if not isinstance(value, str):
+            self.fail(key, expected, value)
+        raise UsageError(self._unlike(key, expected, value))
+
     def fail(self, key: str, expected: str, actual: object) -> NoReturn:
-        message = f"{self.where}: {self.prefix}{key}: expected {expected}, got {show(actual)}"
-        raise UsageError(message)
+        raise DamagedError(self._unlike(key, expected, actual))
+
+    def _unlike(self, key: str, expected: str, actual: object) -> str:
+        return f"{self.where}: {self.prefix}{key}: expected {expected}, got {show(actual)}"
 
     def refuse(self, key: str, *, hint: str = "") -> NoReturn:
         message = f"{self.where}: {self.prefix}{key} {show(self.get(key))} is not supported"
@@ -73,7 +89,7 @@ class Fields:
 def as_object(value: object, where: str) -> dict[str, Any]:
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         message = f"{where}: expected an object, got {type_name(value)}"
-        raise UsageError(message)
+        raise DamagedError(message)
     return value
 
 

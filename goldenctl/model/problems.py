@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from goldenctl.errors import GoldenctlError, UsageError
+from goldenctl.errors import DamagedError, GoldenctlError, UsageError
 
 LISTED = 5
 T = TypeVar("T")
@@ -32,7 +32,8 @@ class Problems:
             return otherwise
 
     def raise_all(self, where: str) -> None:
-        """Raise what there is: one error as it is, several as one UsageError about ``where``."""
+        """Raise what there is: one error as it is, several as one about ``where``: a
+        DamagedError where one of them is."""
         if len(self._errors) == 1:
             raise self._errors[0]
         if self._errors:
@@ -45,4 +46,5 @@ class Problems:
             more = len(said) - LISTED
             tail = f"; and {more} more" if more > 0 else ""
             message = f"{where}: {'; '.join(said[:LISTED])}{tail}"
-            raise UsageError(message)
+            damaged = any(isinstance(error, DamagedError) for error in self._errors)
+            raise (DamagedError if damaged else UsageError)(message)

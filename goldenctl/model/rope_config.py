@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from goldenctl.errors import UsageError
+from goldenctl.errors import DamagedError, UsageError
 from goldenctl.model.families import ROPE_TYPES
 from goldenctl.model.fields import Fields, as_object, show
 
@@ -43,7 +43,7 @@ def read_rope(reader: Fields) -> RopeConfig:
         reader.fail("rope_theta", f"{show(data['rope_theta'])} as in {key}", theta)
     if "type" in data and data.setdefault("rope_type", data["type"]) != data["type"]:
         message = f"{reader.where}: {key} has both type and rope_type, and they differ"
-        raise UsageError(message)
+        raise DamagedError(message)
     data.pop("type", None)
     if data.pop("partial_rotary_factor", None) not in (1, None):
         message = f"{reader.where}: {key}.partial_rotary_factor other than 1 is not supported"
@@ -60,9 +60,7 @@ def _without_theta(reader: Fields, key: str) -> dict[str, Any]:
 
 def parse_rope(reader: Fields, positions: int | None) -> RopeConfig:
     """Parse a flat rope object; ``positions`` is transformers' default for the original length."""
-    rope_type = reader.data.get("rope_type", "default")
-    if not isinstance(rope_type, str) or rope_type not in ROPE_TYPES:
-        reader.fail("rope_type", f"one of {', '.join(ROPE_TYPES)}", rope_type)
+    rope_type = reader.one_of("rope_type", reader.data.get("rope_type", "default"), ROPE_TYPES)
     required, optional = ROPE_TYPES[rope_type]
     for key in reader.data:
         if key not in required | optional | {"rope_type", "rope_theta"}:

@@ -44,7 +44,7 @@ ITEM_BITS = {
     "C64": 64,
 }
 # Those of weights that a forward pass can read, by the names of dtypes.
-DTYPE_OF_TAG = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+DTYPE_OF_TAG = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 _TAG = re.compile(r"[A-Z][A-Z0-9_]{0,31}")
 
 

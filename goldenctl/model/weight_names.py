@@ -29,7 +29,7 @@ def canonical_names(stored: Shapes, config: ModelConfig) -> dict[str, str]:
     A name that is canonical already keeps its meaning; two stored names never mean the same.
     """
     wanted = {name: shape for name, shape in parameter_shapes(config).items() if name not in stored}
-    if not wanted:
+    if not wanted and (LM_HEAD in stored or other_name(LM_HEAD) not in stored):
         return {}
     plain = _without_wrappers(stored)
     body = [name for name in parameter_shapes(config) if name.startswith(_BODY)]

@@ -12,7 +12,7 @@ from goldenctl.golden.layout import Selection, weights_read
 from goldenctl.golden.recipe import CaseRecipe, ModelRecipe, Recipe
 from goldenctl.model.case import Case
 from goldenctl.model.checkpoint import Checkpoint
-from goldenctl.model.config import ModelConfig, load_config
+from goldenctl.model.config import ModelConfig
 from goldenctl.model.source import checkpoint_folder
 from goldenctl.reference.record import Recording
 
@@ -45,7 +45,8 @@ def recording_of(recipe: Recipe, where: str, *, source: str = "") -> Recording:
     if not folder.is_dir():
         message = f"{where}: the checkpoint that was recorded, {source}, is not here"
         raise MissingError(message, hint="--model-path says where it is")
-    config = load_config(folder)
+    weights = Checkpoint.open(folder)
+    config = weights.config
     layers = None if recipe.layers is None else frozenset(recipe.layers)
     selection = Selection(
         recipe.taps,
@@ -55,7 +56,6 @@ def recording_of(recipe: Recipe, where: str, *, source: str = "") -> Recording:
         recipe.budget_dtypes,
         recipe.fused_budget,
     )
-    weights = Checkpoint.open(folder)
     weights.check_against(config, read=weights_read(config, selection))
     check_model(model, weights, where)
     if layers is not None and not all(layer < config.num_hidden_layers for layer in layers):

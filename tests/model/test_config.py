@@ -86,18 +86,24 @@ def test_old_and_new_rope_spelling_agree(key: str) -> None:
 
 
 class Expect(NamedTuple):
-    """``base`` with ``change`` is refused with exactly this ``message``."""
+    """``base`` with ``change`` is refused with exactly this ``message``: not supported, or a bad
+    value."""
 
     base: dict[str, Any]
     change: dict[str, Any]
     message: str
+    bad: bool = False
+
+    @property
+    def error(self) -> type[GoldenctlError]:
+        return DamagedError if self.bad else UsageError
 
 
 POSITIVE = "expected a number above 0 and up to 1e+12, got"
 REFUSED = [
     Expect({}, {}, "model_type null is not supported; supported are qwen3, qwen2, llama, mistral"),
     Expect({"model_type": "gemma3"}, {}, 'model_type "gemma3" is not supported; supported are'),
-    Expect({"model_type": ["qwen3"]}, {}, "model_type ['qwen3'] is not supported"),
+    Expect({"model_type": ["qwen3"]}, {}, "model_type ['qwen3'] is not supported", True),
     Expect(QWEN3_06B, {"hidden_act": "gelu"}, 'hidden_act "gelu" is not supported'),
     Expect(QWEN3_06B, {"num_experts": 128}, "num_experts 128 is not supported"),
     Expect(QWEN3_06B, {"num_experts_per_tok": 8}, 'key "num_experts_per_tok" (value 8) is not'),
@@ -106,26 +112,39 @@ REFUSED = [
     Expect(QWEN3_06B, {"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5 is not"),
     Expect(QWEN3_06B, {"pretraining_tp": 2}, "pretraining_tp 2 is not supported"),
     Expect(QWEN3_06B, {"a\nb": 1}, 'key "a\\nb" (value 1) is not known to goldenctl'),
-    Expect(QWEN3_06B, {"hidden_size": 0}, "hidden_size: expected an integer from 1 to 1048576, go"),
-    Expect(QWEN3_06B, {"hidden_size": 1024.0}, "got 1024.0"),
-    Expect(QWEN3_06B, {"hidden_size": True}, "got true"),
-    Expect(QWEN3_06B, {"vocab_size": 10**40}, "got an integer of more than 30 digits"),
-    Expect(QWEN3_06B, {"num_key_value_heads": 3}, "expected a multiple of num_key_value_heads 3,"),
-    Expect(QWEN3_06B, {"head_dim": 127}, "head_dim: expected an even number, got 127"),
-    Expect(QWEN3_06B, {"rms_norm_eps": float("nan")}, f"rms_norm_eps: {POSITIVE} nan"),
-    Expect(QWEN3_06B, {"rms_norm_eps": 0}, f"rms_norm_eps: {POSITIVE} 0"),
-    Expect(QWEN3_06B, {"rms_norm_eps": "1e-6"}, f'rms_norm_eps: {POSITIVE} "1e-6"'),
+    Expect(
+        QWEN3_06B,
+        {"hidden_size": 0},
+        "hidden_size: expected an integer from 1 to 1048576, go",
+        True,
+    ),
+    Expect(QWEN3_06B, {"hidden_size": 1024.0}, "got 1024.0", True),
+    Expect(QWEN3_06B, {"hidden_size": True}, "got true", True),
+    Expect(QWEN3_06B, {"vocab_size": 10**40}, "got an integer of more than 30 digits", True),
+    Expect(
+        QWEN3_06B, {"num_key_value_heads": 3}, "expected a multiple of num_key_value_heads 3,", True
+    ),
+    Expect(QWEN3_06B, {"head_dim": 127}, "head_dim: expected an even number, got 127", True),
+    Expect(QWEN3_06B, {"rms_norm_eps": float("nan")}, f"rms_norm_eps: {POSITIVE} nan", True),
+    Expect(QWEN3_06B, {"rms_norm_eps": 0}, f"rms_norm_eps: {POSITIVE} 0", True),
+    Expect(QWEN3_06B, {"rms_norm_eps": "1e-6"}, f'rms_norm_eps: {POSITIVE} "1e-6"', True),
     Expect(QWEN3_06B, {"torch_dtype": "int8"}, "torch_dtype: expected one of bfloat16, float16, f"),
     Expect(
         QWEN3_06B, {"rope_scaling": {"type": "longrope"}}, "rope_scaling.rope_type: expected on"
     ),
     Expect(
-        QWEN3_06B, {"rope_scaling": {"type": "linear"}}, f"rope_scaling.factor: {POSITIVE} null"
+        QWEN3_06B,
+        {"rope_scaling": {"type": "linear"}},
+        f"rope_scaling.factor: {POSITIVE} null",
+        True,
     ),
-    Expect(QWEN3_06B, {"rope_scaling": [1]}, "rope_scaling: expected an object, got array"),
-    Expect(QWEN3_06B, {"rope_theta": 1}, "rope_theta: expected a number above 1, got 1.0"),
+    Expect(QWEN3_06B, {"rope_scaling": [1]}, "rope_scaling: expected an object, got array", True),
+    Expect(QWEN3_06B, {"rope_theta": 1}, "rope_theta: expected a number above 1, got 1.0", True),
     Expect(
-        QWEN3_06B, {"rope_parameters": {"rope_theta": 5e5}}, "rope_theta: expected 500000.0 as in r"
+        QWEN3_06B,
+        {"rope_parameters": {"rope_theta": 5e5}},
+        "rope_theta: expected 500000.0 as in r",
+        True,
     ),
     Expect(
         QWEN3_06B,
@@ -144,6 +163,7 @@ REFUSED = [
         QWEN3_06B,
         {"layer_types": ["full_attention"] * 27},
         "layer_types: expected 28 entries, one for each layer, got 27",
+        True,
     ),
     Expect({"model_type": "mistral"}, {}, "sliding_window 4096 is not supported"),
     Expect(MISTRAL, {"attention_bias": True}, "attention_bias true is not supported; mistral"),
@@ -151,7 +171,9 @@ REFUSED = [
     Expect(
         QWEN3_06B, {"mlp_bias": True}, "mlp_bias true is not supported; qwen3 models have it fa"
     ),
-    Expect(LLAMA, {"hidden_size": 100}, "hidden_size: expected a multiple of num_attention_heads"),
+    Expect(
+        LLAMA, {"hidden_size": 100}, "hidden_size: expected a multiple of num_attention_heads", True
+    ),
     Expect(
         LLAMA,
         {
@@ -163,13 +185,14 @@ REFUSED = [
             }
         },
         "rope_scaling.high_freq_factor: expected more than 4.0, got 1.0",
+        True,
     ),
 ]
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.message[:40])
 def test_refused(case: Expect) -> None:
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(case.error) as caught:
         parse_config({**case.base, **case.change}, where="config.json")
     assert str(caught.value).startswith("config.json: ")
     assert case.message in str(caught.value)
@@ -251,14 +274,14 @@ def test_all_problems_are_said_at_once() -> None:
         "hidden_act": "gelu",
         "dtype": "int8",
     }
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(DamagedError) as caught:
         parse_config(data, where="config.json")
     said = str(caught.value)
     assert said.count("config.json: ") == 1
     places = [said.index(key) for key in ("hidden_act", "foo_bar", "hidden_size", "rms_norm_eps")]
     assert places == sorted(places)
-    assert 'dtype: expected one of bfloat16, float16, float32, got "int8"' in said
+    assert 'dtype: expected one of bfloat16, float16, float32, float64, got "int8"' in said
     assert "num_attention_heads" not in said  # nothing is said of what stands in for a bad value
     many = {**data, **{f"foo{number}": number for number in range(9)}}
-    with pytest.raises(UsageError, match=r"; and 9 more$"):
+    with pytest.raises(DamagedError, match=r"; and 9 more$"):
         parse_config(many, where="config.json")

@@ -18,7 +18,6 @@ from goldenctl.golden.layout import Selection
 from goldenctl.golden.steps import Step, attention_mask, position_ids, steps
 from goldenctl.model.case import Case
 from goldenctl.model.checkpoint import Checkpoint
-from goldenctl.model.config import load_config
 from goldenctl.reference.record import Recording, record
 from goldenctl.reference.weights import from_numpy
 
@@ -154,9 +153,10 @@ def _wrapped_attention(
 def recorded(
     checkpoint: Path, cases: list[Case], path: Path, dtype: str = "float32", **selection: Any
 ) -> GoldenFile:
+    weights = Checkpoint.open(checkpoint)
     recording = Recording(
-        Checkpoint.open(checkpoint),
-        load_config(checkpoint),
+        weights,
+        weights.config,
         cases,
         dtype,
         selection=Selection(**{"logits": "all", **selection}),

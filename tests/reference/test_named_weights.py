@@ -98,6 +98,31 @@ def test_only_the_tied_head_is_stored(
     assert Checkpoint.open(folder).fingerprint() == Checkpoint.open(original).fingerprint()
 
 
+@pytest.mark.parametrize("original", ["tied"], indirect=True)
+@pytest.mark.parametrize("rename", [str, head_under_model])
+def test_a_tied_head_with_other_values_is_read(
+    original: Path, tmp_path: Path, rename: Callable[[str], str]
+) -> None:
+    def with_head(weights: Weights) -> Weights:
+        return renamed(rename)({**weights, HEAD: weights[EMBEDDING] * 2})
+
+    folder = rewritten(original, tmp_path / "model", with_head)
+    assert_as_transformers(folder, tmp_path / "g.h5")
+    assert Checkpoint.open(folder).untied
+
+
+@pytest.mark.parametrize("original", ["untied"], indirect=True)
+def test_float64_weights_are_rounded_once(original: Path, tmp_path: Path) -> None:
+    """Just above what float32 would round to a tie of bfloat16."""
+
+    def finer(weights: Weights) -> Weights:
+        return {n: w.bfloat16().double() * (1 + 2**-9 + 2**-40) for n, w in weights.items()}
+
+    folder = rewritten(original, tmp_path / "model", finer)
+    edit(folder / "config.json", dtype="float64", torch_dtype="float64")
+    assert_as_transformers(folder, tmp_path / "g.h5")
+
+
 PREFIXED = {
     "twice": lambda name: f"model.{name}" if name.startswith("model.") else name,
     "all twice": lambda name: f"model.{name}",
