@@ -62,8 +62,8 @@ _TELL_S = 10.0  # between two lines of progress
     metavar="FILE",
     help="Take this log instead of running PROGRAM; once for each process.",
 )
-@click.option("--map", "ops_map", type=PATH, help="What the engine's own operators are (TOML).")
-@click.option("--list", "listing", is_flag=True, help="Print a map of those that are not known.")
+@click.option("--map", "ops_map", type=PATH, help="What operators and tensors are (TOML).")
+@click.option("--list", "listing", is_flag=True, help="Print a map of what is not known.")
 @goldens_option()
 def trace_command(
     golden: Path, run: Path, program: tuple[str, ...], model_path: Path | None, **options: Any

@@ -58,7 +58,7 @@ def scores(
     sources = [p for x in (left, right) for p in tracing.values.found(x) if p is not None]
     place = tracing.choose("matmul_qk", sources)
     if place is None:
-        tracing.unexplained[call.function] += 1
+        tracing.not_explained(call)
         tracing.forget(out)
         return
     q_right = tracing.check_input(place, 0, tracing.values.found(left))
@@ -84,7 +84,7 @@ def context(tracing: Tracing, call: Call, operands: tuple[Tags, Tags], out: Arg)
     sources = [p for x in (left, right) for p in tracing.values.found(x) if p is not None]
     place = tracing.choose("matmul_pv", sources)
     if place is None:
-        tracing.unexplained[call.function] += 1
+        tracing.not_explained(call)
         tracing.forget(out)
         return
     tracing.check_input(place, 0, tracing.values.found(left))
@@ -109,7 +109,7 @@ def softmax(tracing: Tracing, call: Call) -> None:
     found = tracing.values.found(tags)
     place = tracing.choose("causal_softmax", [p for p in found if p is not None])
     if place is None:
-        tracing.unexplained[call.function] += 1
+        tracing.not_explained(call)
         tracing.forget(y)
         return
     tracing.check_input(place, 0, found)

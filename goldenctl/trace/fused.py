@@ -31,7 +31,7 @@ def fused(tracing: Tracing, call: Call) -> None:
     found = [] if tags is None else tracing.values.found(tags)
     scores = tracing.choose("matmul_qk", [p for p in found if p is not None])
     if scores is None or q is None or tags is None or not keys or not values:
-        tracing.unexplained[call.function] += 1
+        tracing.not_explained(call)
         tracing.forget(out)
         return
     probs, context = (Place(scores.case, scores.sublayer, tap) for tap in ("probs", "context"))

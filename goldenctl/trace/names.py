@@ -11,6 +11,8 @@ from goldenctl.trace import attention, norms, products, sums, turns
 from goldenctl.trace.args import inputs, outputs
 from goldenctl.trace.calls import Call, Calls, Copy
 from goldenctl.trace.fused import fused
+from goldenctl.trace.given import Given, given_tensors, name_given
+from goldenctl.trace.opmap import OpMap
 from goldenctl.trace.passes import Pass, Tokens, find_passes, hidden_inputs, token_problem
 from goldenctl.trace.tracing import Tracing
 from goldenctl.trace.values import Place, tag_of
@@ -24,7 +26,7 @@ def move(tracing: Tracing, call: Call) -> None:
     """``y, x``: the same elements elsewhere, or in another layout."""
     outs, ins = outputs(call), inputs(call)
     if not outs or not ins or outs[0].shape != ins[0].shape:
-        tracing.unexplained[call.function] += 1
+        tracing.not_explained(call)
         return
     tracing.memory.write(outs[0], tracing.tags(ins[0]))
 
@@ -67,23 +69,30 @@ def name_calls(
     book: Book,
     logs: Sequence[Calls],
     *,
+    ops: OpMap | None = None,
     progress: Progress = lambda *_: None,
 ) -> tuple[Tracing, list[Pass]]:
     """Name every call of a program's processes; return what was found, and their passes.
 
-    Where two processes computed one tensor, the first one's is taken.
+    Where two processes computed one tensor, the first one's is taken. Raises UsageError where
+    ``ops`` name what is no tensor of the golden or of a call.
     """
     entries = golden.recipe["cases"]
     cases = [Tokens.of(golden, entry) for entry in entries]
     first = Tracing(golden, book, logs[0], {tokens.case.name: tokens for tokens in cases})
     processes = [first, *(first.of_process(calls) for calls in logs[1:])]
-    passes = [each for p in processes for each in _name_process(p, cases, progress)]
+    passes = []
+    for number, process in enumerate(processes, 1):
+        given = given_tensors(ops or OpMap(), process, number)
+        passes += _name_process(process, cases, given, progress)
     _join(processes)
     _check_tokens(first, passes, cases)
     return first, passes
 
 
-def _name_process(tracing: Tracing, cases: Sequence[Tokens], progress: Progress) -> list[Pass]:
+def _name_process(
+    tracing: Tracing, cases: Sequence[Tokens], given: Given, progress: Progress
+) -> list[Pass]:
     passes = find_passes(tracing.calls, tracing.book, cases)
     beginning = {each.call: each for each in passes}
     events = tracing.calls.events
@@ -93,7 +102,8 @@ def _name_process(tracing: Tracing, cases: Sequence[Tokens], progress: Progress)
         elif isinstance(event, Call) and event.status == 0:
             if event.number in beginning:
                 _begin(tracing, beginning[event.number], event)
-            _name(tracing, event)
+            if not name_given(tracing, event, given):
+                _name(tracing, event)
         progress(count + 1, len(events), "naming calls")
     _finish(tracing)
     return passes
@@ -144,7 +154,7 @@ def _name(tracing: Tracing, call: Call) -> None:
         return
     handler = HANDLERS.get(call.op)
     if handler is None:
-        tracing.unexplained[call.function] += 1
+        tracing.not_explained(call)
         _forget_outputs(tracing, call)
         return
     try:
@@ -154,7 +164,7 @@ def _name(tracing: Tracing, call: Call) -> None:
         if not tracing.unexplained[call.function]:
             what = f"call {call.number}, {call.function}, fits no op here"
             tracing.notes[f"{what} ({type(error).__name__}: {error})"] = None
-        tracing.unexplained[call.function] += 1
+        tracing.not_explained(call)
         _forget_outputs(tracing, call)
 
 

@@ -40,7 +40,7 @@ def _normed(tracing: Tracing, call: Call, args: tuple[Arg, Arg], tags: Tags, x: 
         fits=lambda node: tracing.book.checkpoint.tensor(node.op.weights[0]).shape == (width,),
     )
     if place is None:
-        tracing.unexplained[call.function] += 1
+        tracing.not_explained(call)
         tracing.forget(y)
         return
     node = tracing.flow.nodes[place]
@@ -67,12 +67,12 @@ def moved(tracing: Tracing, place: Place, tags: Tags, x: Arg) -> Tags:
         if tracing.values.shape(int(source)) == shape:
             mine = numbers == source
             out[mine] = tag_of(number_, flats_of(tags[mine]))
-    if (out == UNKNOWN).all() and (count := tags.size // max(1, shape[-1])):
-        out = by_order(tracing, number_, count, tags.shape)
+    if (out == UNKNOWN).all() and tags.size:
+        out = by_order(tracing, number_, tags.shape)
     return out
 
 
-def by_order(tracing: Tracing, number_: int, count: int, shape: tuple[int, ...]) -> Tags:
+def by_order(tracing: Tracing, number_: int, shape: tuple[int, ...]) -> Tags:
     """Return tags for as many rows as the pass has tokens; unknown where the numbers differ."""
     tokens = tracing.now
     size = tracing.values.row_size(number_)

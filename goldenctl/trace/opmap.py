@@ -1,4 +1,6 @@
-"""A map that says by hand what an engine's own operators are: which known one each stands for."""
+"""A map that says by hand what nothing shows: which known operator an engine's own one stands for,
+and which tensor of the golden a call reads or writes.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -14,6 +17,7 @@ from goldenctl.errors import UsageError, printable
 from goldenctl.trace.calls import Call, Calls
 
 _LIMIT_BYTES = 1 << 20
+_MOST_LISTED = 40
 _KNOWN: Mapping[str, tuple[str, ...]] = {
     "RMSNorm": ("y", "x", "w"),
     "AddRMSNorm": ("y", "residual_out", "a", "b", "weight"),
@@ -37,16 +41,29 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"op
     args: tuple[str, ...]
 
 
+class Named(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"place": "is"}):
+    """The tensor ``tensor`` of the calls of these numbers is the golden's ``place``, such as
+    ``layers.00.attention.q_proj``; ``process`` counts a program's logs from 1."""
+
+    calls: tuple[int, ...]
+    tensor: str
+    place: str
+    process: int = 1
+
+
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     map_version: int
     op: tuple[Entry, ...] = ()
+    tensor: tuple[Named, ...] = ()
 
 
 @dataclass(frozen=True)
 class OpMap:
-    """Entries by function; empty without a file."""
+    """Operators by function, and single tensors; empty without a file."""
 
     entries: Mapping[str, Entry] = field(default_factory=dict)
+    named: tuple[Named, ...] = ()
+    path: Path = Path()
 
     def applied(self, calls: Calls) -> Calls:
         """Return the calls, each as the operator that it stands for."""
@@ -97,11 +114,41 @@ def load_map(path: Path | None) -> OpMap:
             message = f"{path}: {printable(entry.function)}: args stand for {expected}: expected "
             message += f"{len(_KNOWN[entry.op])}, got {len(entry.args)}"
             raise UsageError(message)
-    return OpMap({entry.function: entry for entry in found.op})
+    return OpMap({entry.function: entry for entry in found.op}, found.tensor, path)
 
 
-def listing(unexplained: Mapping[str, int], logs: Sequence[Calls]) -> Iterator[str]:
-    """Yield a map to start from: a commented entry for each function that is no op of the model."""
+def listing(
+    unexplained: Mapping[str, int],
+    strangers: Sequence[Call],
+    absent: Sequence[str],
+    logs: Sequence[Calls],
+) -> Iterator[str]:
+    """Yield a map to start from: a commented entry for each function that is no op of the model,
+    its calls, and the golden's tensors that nothing computes."""
+    yield from _operators(unexplained, logs)
+    if absent and strangers:
+        yield "\n# Or say of single tensors what they are, by the numbers of calls, as goldenctl"
+        yield "# inspect shows them in the log (--keep-calls). Nothing computes these tensors:"
+        yield from (f"#   {name}" for name in _first(list(absent)))
+        yield "# These calls are no op of the model:"
+        yield from (f"#   {c.number}: {_shown(c)}" for c in _first(list(strangers)))
+        outs = (arg.name for arg in strangers[0].args if arg.io != "in")
+        yield "# [[tensor]]"
+        yield f"# calls = [{strangers[0].number}]"
+        yield f"# tensor = {json.dumps(next(outs, ''))}"
+        yield f"# is = {json.dumps(absent[0])}"
+
+
+def _first(items: list[Any]) -> list[Any]:
+    return items[:_MOST_LISTED]
+
+
+def _shown(call: Call) -> str:
+    tensors = "; ".join(f"{a.io} {a.name} {a.dtype} {list(a.shape)}" for a in call.args)
+    return printable(f"{call.function}: {tensors}")
+
+
+def _operators(unexplained: Mapping[str, int], logs: Sequence[Calls]) -> Iterator[str]:
     yield "map_version = 1"
     yield "# What your engine's own operators are; take the # away and complete what is so."
     yield "# 'as' is one of these, args are its tensors in this order by your operator's names:"

@@ -61,7 +61,7 @@ def linear(tracing: Tracing, call: Call, activation: Tags, weight: Arg, out: Arg
                 check_block(tracing, place, tags, parts[-1])
         at += columns.count
     if (result == UNKNOWN).all():
-        tracing.unexplained[call.function] += 1
+        tracing.not_explained(call)
     _written(tracing, call, out, result, parts, before)
     _check_transposed(tracing, weight, result)
 
@@ -208,7 +208,7 @@ def attend(tracing: Tracing, call: Call, operands: tuple[Tags, Tags], out: Arg) 
 
         scores(tracing, call, (left, right), out, scale=number(call, 1.0, "alpha"))
     else:
-        tracing.unexplained[call.function] += 1
+        tracing.not_explained(call)
         tracing.forget(out)
 
 

@@ -90,7 +90,7 @@ def write_run(
     weights = _checkpoint(golden, checkpoint)
     logs = [options.ops.applied(calls) for calls in logs]
     book = options.book or Book.of(weights)
-    tracing, passes = name_calls(golden, book, logs, progress=options.progress)
+    tracing, passes = name_calls(golden, book, logs, ops=options.ops, progress=options.progress)
     parts = list(_parts(golden, tracing, passes))
     steps = _steps_run(golden, passes)
     trace = _trace(golden, tracing, passes, parts, steps)
@@ -105,7 +105,23 @@ def write_run(
     not_computed = sorted(set(spared) - {part.info.name for part in parts})
     _write(golden, logs[0], run_path, parts, (trace, steps, not_computed))
     names = tuple(path.replace("cases/", "").replace("/steps", "") for path in steps)
-    return TraceSummary(trace, names, tuple(listing(tracing.unexplained, logs)))
+    return TraceSummary(trace, names, _listing(golden, tracing, (logs, parts, steps)))
+
+
+def _listing(
+    golden: GoldenFile, tracing: Tracing, found: tuple[Sequence[Calls], list[_Part], list[str]]
+) -> tuple[str, ...]:
+    logs, parts, steps = found
+    there = {part.info.name for part in parts}
+    absent = [
+        f"{info.sublayer}.{info.tap}"
+        for info in _expected(golden, steps)
+        if info.name not in there
+        and Place(info.case, info.sublayer, info.tap) not in tracing.fused
+        and info.tap not in CACHE_LINKS
+    ]
+    strangers = tracing.strangers
+    return tuple(listing(tracing.unexplained, strangers, list(dict.fromkeys(absent)), logs))
 
 
 def _checkpoint(golden: GoldenFile, folder: Path) -> Checkpoint:

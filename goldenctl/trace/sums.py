@@ -38,7 +38,7 @@ def add(tracing: Tracing, call: Call, out: Arg, args: tuple[Arg, Arg]) -> Tags:
         return tags
     place = tracing.choose("add", [p for p in found if p is not None])
     if place is None:
-        tracing.unexplained[call.function] += 1
+        tracing.not_explained(call)
         tracing.forget(out)
         return np.full(out.shape, UNKNOWN, np.int64)
     _check_pair(tracing, place, found)
@@ -64,7 +64,7 @@ def _gated(tracing: Tracing, call: Call, out: Arg, both: tuple[Tags, Tags]) -> N
     found = [_first(tracing, tags) for tags in both]
     place = tracing.choose("swiglu", [p for p in found if p is not None])
     if place is None:
-        tracing.unexplained[call.function] += 1
+        tracing.not_explained(call)
         tracing.forget(out)
         return
     up, gate = tracing.flow.nodes[place].inputs

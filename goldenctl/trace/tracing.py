@@ -50,7 +50,8 @@ class Tracing:
     in_part: set[str] = field(default_factory=set)  # names of the golden's tensors
     hidden: dict[str, Tags] = field(default_factory=dict)  # by content, the pass's embeddings
     notes: dict[str, None] = field(default_factory=dict)
-    unexplained: Counter[str] = field(default_factory=Counter)
+    unexplained: Counter[str] = field(default_factory=Counter)  # by function
+    strangers: list[Call] = field(default_factory=list)  # the calls themselves
     _found: dict[tuple[str, str, Kind, str], dict[str, None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -82,6 +83,11 @@ class Tracing:
     def now(self) -> Pass:
         assert self.pass_ is not None
         return self.pass_
+
+    def not_explained(self, call: Call) -> None:
+        """Note a call that is no op of the model."""
+        self.unexplained[call.function] += 1
+        self.strangers.append(call)
 
     # --- reading ---
 

@@ -33,7 +33,7 @@ def rope(tracing: Tracing, call: Call) -> None:
         _check_positions(tracing, call, place, result)
         _check_tables(tracing, call, place)
     if (result == UNKNOWN).all():
-        tracing.unexplained[call.function] += 1
+        tracing.not_explained(call)
     tracing.yields(call, y, result)
 
 

@@ -297,6 +297,54 @@ def test_a_map_says_what_an_operator_of_the_engine_s_own_is(
     assert (summary.trace.coverage.unexplained, report.ok) == ({}, True), report.first_wrong
 
 
+def test_a_map_says_what_single_tensors_are(
+    recorded: Callable[..., GoldenFile], traced: Callable[..., Any], tmp_path: Path
+) -> None:
+    golden, habits = recorded(decoding(1)), Habits(gate="own")
+    listed = "\n".join(traced(golden, habits, PAIR[:1])[0].listing)
+    absent = re.findall(r"^#   (layers\.\d\d\.mlp\.swiglu)$", listed, re.M)
+    calls = re.findall(r"^#   (\d+): infiniopOwnGate: out y float32 \[5, 160\]", listed, re.M)
+    assert (len(absent), len(calls)) == (4, 4)
+    path = tmp_path / "tensors.toml"
+    entries = [
+        f'[[tensor]]\ncalls = [{call}]\ntensor = "y"\nis = "{name}"\n'
+        for call, name in zip(calls, absent, strict=True)
+    ]
+    path.write_text("map_version = 1\n" + "".join(entries))
+    summary, report = traced(golden, habits, PAIR[:1], ops=load_map(path))
+    cover = summary.trace.coverage
+    assert (cover.unexplained, cover.absent, report.ok) == ({}, 0, True), report.first_wrong
+    path.write_text(path.read_text().replace("mlp.swiglu", "mlp.gate_proj", 1))
+    summary, _ = traced(golden, habits, PAIR[:1], ops=load_map(path))
+    assert [note for note in summary.trace.notes if "not taken" in note] == []
+    assert summary.trace.findings != ()  # gate_proj is then read as down_proj's input
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        (("1", "y", "layers.09.mlp.swiglu"), "layers.09.mlp.swiglu: is no tensor of the golden"),
+        (("1", "y", "layers.00.attention.probs"), "probs: does not lie token by token"),
+        (("9999", "y", "layers.00.mlp.swiglu"), "call 9999 is not in the log"),
+        (("1", "z", "layers.00.mlp.swiglu"), "call 1 has no z, but y, x, w"),
+    ],
+)
+def test_a_map_of_tensors_that_are_not_there_is_one_line(
+    entry: tuple[str, str, str],
+    said: str,
+    recorded: Callable[..., GoldenFile],
+    traced: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "tensors.toml"
+    call, tensor, place = entry
+    path.write_text(
+        f'map_version = 1\n[[tensor]]\ncalls = [{call}]\ntensor = "{tensor}"\nis = "{place}"\n'
+    )
+    with pytest.raises(UsageError, match=re.escape(said)):
+        traced(recorded(decoding(1)), Habits(), PAIR[:1], ops=load_map(path))
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
