@@ -14,6 +14,7 @@ from goldenctl.commands.options import (
     mode_option,
     os_errors_named,
     progress_bar,
+    strict_option,
     timeout_option,
 )
 from goldenctl.commands.reporting import Outputs, Shown, deliver, report_outputs, report_shown
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 @click.option(
     "--tolerance", metavar="NAME|FILE", help="Judge by this in place of the manifest's own."
 )
+@strict_option
 @timeout_option
 @click.option("--keep", type=PATH, help="Keep what is recorded and replayed in this folder.")
 @report_outputs
@@ -130,6 +132,7 @@ def _wanted(options: dict[str, Any], progress: Any, *, pictures: bool) -> Wanted
         model_path=options["model_path"] or "",
         infini_root=options["infini_root"],
         policy=load_policy(options["tolerance"]) if options["tolerance"] else None,
+        strict=options["strict"],
         keep=keep,
         pictures=pictures,
         progress=progress,

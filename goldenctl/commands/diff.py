@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from goldenctl.commands.options import GOLDEN, goldens_option, progress_bar
+from goldenctl.commands.options import GOLDEN, goldens_option, progress_bar, strict_option
 from goldenctl.commands.reporting import (
     EVERYTHING,
     NOWHERE,
@@ -43,7 +43,7 @@ _DESCRIBED = 4 << 20
     metavar="NAME|FILE",
     help="default, classic, or a TOML file.",
 )
-@click.option("--strict", is_flag=True, help="Fail what is noted, such as truncated results.")
+@strict_option
 @report_outputs
 @report_shown
 @goldens_option()

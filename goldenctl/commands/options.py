@@ -156,6 +156,9 @@ mode_option = click.option(
     help="Golden inputs for each op and again for each sublayer, in one pass (where the golden has "
     "taps, the default), for each sublayer, for each op, or only for the first.",
 )
+strict_option = click.option(
+    "--strict", is_flag=True, help="Fail what is noted, such as truncated results."
+)
 timeout_option = click.option(
     "--timeout",
     type=FiniteRange(0.1, 1e6),

@@ -16,6 +16,7 @@ from goldenctl.commands.options import (
     PATH,
     TEXT,
     os_errors_named,
+    strict_option,
 )
 from goldenctl.commands.reporting import Outputs, Shown, report_outputs, report_shown
 from goldenctl.commands.targets import refuse_other
@@ -34,6 +35,7 @@ DEFAULT_MODEL = Path("/home/shared/models/Qwen3-1.7B")
 @click.option("--backend", default="infinicore", show_default=True, help="As for replay.")
 @click.option("--dtype", type=DTYPE, default="float32", show_default=True, help="Compute dtype.")
 @click.option("--tolerance", default="default", show_default=True, help="As for diff.")
+@strict_option
 @click.option(
     "--keep",
     type=PATH,
@@ -50,6 +52,7 @@ def verify_command(
     backend: str,
     dtype: str,
     tolerance: str,
+    strict: bool,
     keep: Path | None,
     outputs: Outputs,
     shown: Shown,
@@ -96,7 +99,14 @@ def verify_command(
             run_recording(recording, folder / "golden.h5")()
             run_replay(folder / "golden.h5", folder / "run.h5", backend=backend, device=device)
         pair = folder / "golden.h5", folder / "run.h5"
-        code = run_diff(*pair, tolerance=tolerance, outputs=outputs, shown=shown, command="verify")
+        code = run_diff(
+            *pair,
+            tolerance=tolerance,
+            strict=strict,
+            outputs=outputs,
+            shown=shown,
+            command="verify",
+        )
     finally:
         if keep is None and code == 0:
             shutil.rmtree(folder)

@@ -41,8 +41,7 @@ class ModelConfig:
     """A dense decoder, with Hugging Face's key names; every default is filled in.
 
     ``attention_bias`` is the bias of q, k and v; ``attention_output_bias`` that of o_proj;
-    ``dtype`` is ``torch_dtype`` of the checkpoint (float32 when it does not say; float64
-    too, which nothing computes in).
+    ``dtype`` is ``torch_dtype`` of the checkpoint (float32 when it does not say).
     """
 
     model_type: str

@@ -45,8 +45,9 @@ Progress = Callable[[int, int, str], None]
 class Wanted:
     """What is asked of a check. ``against`` is ``golden``, ``manifest``, or empty: the golden
     where it is here, else the manifest. ``record`` also records again where the golden is here;
-    ``policy`` None is the manifest's own; ``keep`` is a folder for what is written;
-    ``pictures`` says whether figures will be drawn."""
+    ``policy`` None is the manifest's own; ``strict`` fails what is only noted
+    otherwise; ``keep`` is a folder for what is written; ``pictures`` says whether figures will be
+    drawn."""
 
     integrity_only: bool = False
     against: str = ""
@@ -57,6 +58,7 @@ class Wanted:
     model_path: str = ""
     infini_root: Path | None = None
     policy: Policy | None = None
+    strict: bool = False
     keep: Path | None = None
     pictures: bool = False
     progress: Progress = lambda *_: None
@@ -145,13 +147,14 @@ class _Check:
     def _judge_recording(self, again: GoldenFile) -> Report:
         """Another machine's recording is a chain from the same token ids."""
         if self._golden is not None:
-            return compare(self._golden, again, self._policy, mode="chain")
+            strict = self._wanted.strict
+            return compare(self._golden, again, self._policy, mode="chain", strict=strict)
         return self._by_sketch(again, "chain")
 
     def _replayed(self, source: GoldenFile) -> Iterator[Step]:
         traced = self._wanted.backend.startswith(PREFIX)
         said, run = self._trace(source) if traced else self._replay(source)
-        report = compare(source, run, self._policy)
+        report = compare(source, run, self._policy, strict=self._wanted.strict)
         if self._wanted.pictures:
             report = illustrate(report, source, run)
         yield of_report(self._set.name, REPLAY, report, said=said)

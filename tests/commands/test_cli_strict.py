@@ -56,3 +56,19 @@ def test_strict_is_refused_of_a_stored_report(
     capsys.readouterr()
     assert run(["diff", report, "--strict"]) == 2
     assert "--strict: a stored report stands as it was judged" in capsys.readouterr().err
+
+
+def test_verify_and_check_can_be_strict_too(
+    pair: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, goldens = str(Path(pair[0]).parent / "tiny"), str(tmp_path / "goldens")
+    words = ["record", model, "--name", "strict", "--random-tokens", "16", "--layers", "0"]
+    half = ["--dtype", "float16"]
+    assert run([*words, *half, "--oracle", "--goldens", goldens]) == 0
+    checked = ["check", "strict", "--goldens", goldens]
+    verified = ["verify", "--model-path", model, *half, "--keep", str(tmp_path / "kept")]
+    capsys.readouterr()
+    for command in (checked, verified):
+        assert run([*command, "--strict"]) == 1
+        assert "rounds toward zero: -0." in " ".join(capsys.readouterr().out.split())
+    assert run(checked) == 0

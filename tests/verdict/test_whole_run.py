@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from goldenctl.reference.ops import KERNELS
 from torch import Tensor
 
 from goldenctl.diff.judge import compare
@@ -17,6 +16,7 @@ from goldenctl.records.report import PASSED, Report
 from goldenctl.reference.alternatives import ALTERNATIVES
 from goldenctl.reference.faulty import Call
 from goldenctl.reference.flash import FUSED, only_fused
+from goldenctl.reference.kernels import KERNELS
 from goldenctl.reference.otherwise import Otherwise
 from goldenctl.reference.patch import Compute
 from goldenctl.reference.quantized import SCHEMES
