@@ -3,16 +3,65 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from functools import lru_cache
 
 from goldenctl.errors import DamagedError
 
 FOLDER = "composed"
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a tensor is: ``cases/CASE/steps/STEP/SUBLAYER/TAP``.
+
+    ``group`` is the path of its folder, ``sublayer`` the dotted name within the step, such as
+    ``layers.03.attention``; both it and ``case`` and ``step`` are empty outside.
+    """
+
+    group: str
+    tap: str
+    case: str
+    step: str
+    sublayer: str
+
+    @property
+    def step_path(self) -> str:
+        """``cases/default/steps/00``; empty outside a step."""
+        return f"cases/{self.case}/steps/{self.step}" if self.step else ""
+
+    @property
+    def label(self) -> str:
+        """The case and step as people read them: ``default/00``; empty outside a step."""
+        return f"{self.case}/{self.step}" if self.step else ""
+
+    @property
+    def short(self) -> str:
+        """``layers.03.attention.q_proj`` in a sublayer, else the full name."""
+        if self.sublayer:
+            return f"{self.sublayer}.{self.tap}"
+        return f"{self.group}/{self.tap}" if self.group else self.tap
+
+
+@lru_cache(maxsize=1 << 16)
+def place(name: str) -> Place:
+    """Take a tensor's name apart."""
+    group, _, tap = name.rpartition("/")
+    parts = group.split("/")
+    case = parts[1] if parts[0] == "cases" and len(parts) > 1 else ""
+    step = parts[3] if case and len(parts) > 3 and parts[2] == "steps" else ""
+    return Place(group, tap, case, step, ".".join(parts[4:]) if step else "")
+
+
+def place_of(group: str) -> Place:
+    """Take the path of a sublayer or a step apart; its tap is empty."""
+    return place(f"{group}/")
+
+
 def composed_name(name: str) -> str:
     """Return the name of the composed twin of a tensor: ``.../attention/composed/output``."""
-    folder, _, tap = name.rpartition("/")
-    return f"{folder}/{FOLDER}/{tap}"
+    where = place(name)
+    return f"{where.group}/{FOLDER}/{where.tap}"
 
 
 def is_composed(name: str) -> bool:
@@ -31,7 +80,7 @@ def plain_tap(tap: str) -> str:
 
 def owner(name: str) -> str:
     """Return the path of the sublayer that a tap, an output or a composed twin belongs to."""
-    return plain_name(name).rpartition("/")[0]
+    return place(plain_name(name)).group
 
 
 def tap_of(name: str) -> str:
@@ -67,5 +116,4 @@ def paths_so_far(path: str) -> list[str]:
 
 def short_name(path: str) -> str:
     """Return a sublayer's dotted name from its path, empty when the path is outside a step."""
-    parts = path.split("/")
-    return ".".join(parts[4:]) if len(parts) > 4 and parts[2] == "steps" else ""
+    return place_of(path).sublayer

@@ -14,6 +14,7 @@ import click
 from goldenctl.commands.options import PATH, TEXT
 from goldenctl.commands.targets import refuse_other
 from goldenctl.errors import UsageError
+from goldenctl.places import place
 
 if TYPE_CHECKING:
     from goldenctl.records.report import Report
@@ -120,8 +121,8 @@ def refuse_unmatched(only: str | None, names: Iterable[str]) -> None:
     matches = matcher(only)
     if only is None or not known or any(map(matches, known)):
         return
-    taps = {name.rpartition("/")[2]: None for name in known}
-    places = [f"{short_name(name.rpartition('/')[0])}.{name.rpartition('/')[2]}" for name in known]
+    taps = {place(name).tap: None for name in known}
+    places = [f"{short_name(place(name).group)}.{name.rpartition('/')[2]}" for name in known]
     close = get_close_matches(only.strip("*"), [*taps, *dict.fromkeys(places)], 1, 0.5)
     hint = f"did you mean '{close[0]}'?" if close else "goldenctl inspect lists them"
     message = f"--only {only}: matches no tensor"

@@ -79,7 +79,7 @@ class ByBytes:
             return result_of(info, NOT_JUDGED, actual, **said, **left_out)
         rule, checks, worst_row = self._checks(info, actual, metrics, pair.rows, pair.counted)
         if info.op == "matmul_qk":
-            folder = info.name.rpartition("/")[0]
+            folder = info.place.group
             self._scores[folder] = Scores(metrics.max_expected, info.shape[-1])
         sides = Sides(self._golden, self._run, info, actual)
         scope = scope_of(self._mode, actual.name)
@@ -128,7 +128,7 @@ class ByBytes:
         padding: Padding,
     ) -> tuple[str, list[Check], int | None]:
         """Return the rule's name, its checks, and the worst row where rows were judged."""
-        folder, _, tap = info.name.rpartition("/")
+        folder, tap = info.place.group, info.tap
         stored = self._stored(info, actual)
         if self._policy.budget and stored is not None and rows is not None:
             shape = (stored.scopes, *info.shape[:-1], len(BUDGET_STATISTICS))

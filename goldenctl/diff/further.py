@@ -59,7 +59,7 @@ def further_checks(
 
 
 def _broken(sides: Sides, padding: Padding) -> Broken | None:
-    folder = sides.info.name.rpartition("/")[0]
+    folder = sides.info.place.group
     mask = recorded_path(folder, "attention_mask")
     keys = sides.golden.map(mask) != 0 if mask in sides.golden.tensors else None
     values = sides.run.map(sides.actual.name), sides.golden.map(sides.info.name)

@@ -76,7 +76,7 @@ def _by_budget(
     tensor: TensorResult, mode: str, golden: GoldenFile, run: GoldenFile, rows: RowErrors
 ) -> Scale:
     info = _expected(tensor, golden)
-    folder, _, tap = info.name.rpartition("/")
+    folder, tap = info.place.group, info.tap
     fused, scope = is_fused(run, info), scope_of(mode, tensor.name)
     stored = stored_budget(golden, info, tensor.actual_dtype, scope=scope, fused=fused)
     assert stored is not None, f"{tensor.name}: judged by a budget that is not there"

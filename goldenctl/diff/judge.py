@@ -24,7 +24,7 @@ from goldenctl.golden.composed import BOTH, leaving
 from goldenctl.golden.composed import ROLE as COMPOSED
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import TensorInfo
-from goldenctl.places import composed_name, is_composed, owner, short_name, tap_of
+from goldenctl.places import composed_name, is_composed, owner, place, short_name, tap_of
 from goldenctl.records.determinism import Determinism
 from goldenctl.records.report import (
     PASSED,
@@ -227,7 +227,7 @@ def _verify_inputs(golden: GoldenFile, names: list[str]) -> None:
     compared = set(names)
     given = [info.name for info in golden.tensors.values() if info.role in _INPUT_ROLES]
     links = (golden.aliases.get(f"{name}/input", "") for name in names)
-    given += [link for link in links if link and link.rpartition("/")[0] not in compared]
+    given += [link for link in links if link and place(link).group not in compared]
     golden.verify_all(given)
 
 

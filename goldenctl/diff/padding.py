@@ -127,4 +127,4 @@ def padding_by(stored: Values, info: TensorInfo) -> Padding:
 
 
 def _step(info: TensorInfo) -> str:
-    return "/".join(info.name.split("/")[:4])
+    return info.place.step_path

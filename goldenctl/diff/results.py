@@ -24,7 +24,7 @@ def result_of(
     """Return what is said of one tensor of the golden, and of the run's where it has one."""
     return TensorResult(
         name=info.name,
-        sublayer=info.name.rpartition("/")[0],
+        sublayer=info.place.group,
         tap=info.tap,
         op=info.op,
         dtype=info.dtype,

@@ -38,7 +38,7 @@ def exact_tables(
     eps = DTYPES[run.recipe.get("dtype", info.dtype)].eps
     if golden.kind != "golden":  # a run has no positions
         return ""
-    positions = golden.map(recorded_path(info.name.rpartition("/")[0], "position_ids"))
+    positions = golden.map(recorded_path(info.place.group, "position_ids"))
     for exact, title in _TITLES.items():
         tables = exact_rope_tables(
             golden.config, int(positions.max(initial=0)) + 1, exact_frequencies=exact
@@ -57,7 +57,7 @@ def _given(
     golden: GoldenFile, run: GoldenFile, info: TensorInfo, scope: str
 ) -> NDArray[np.float64] | None:
     """What the op was given: recorded in scope ``op``, else what the run itself has."""
-    folder = info.name.rpartition("/")[0]
+    folder = info.place.group
     names = [f"{folder}/{tap}" for tap in _SOURCES.get(info.tap, ())]
     name = next((name for name in names if name in golden.tensors), None)
     file = golden if scope == "op" else run

@@ -69,7 +69,7 @@ def is_fused(run: GoldenFile, info: TensorInfo) -> bool:
     """Whether the run's tensor comes from a fused attention kernel: it has no probs."""
     if info.op != FUSED_OP:
         return False
-    folder = info.name.rpartition("/")[0]
+    folder = info.place.group
     lacking = set(run.recipe.get("not_computed", ()))
     probs = FUSED_TAPS[-1]
     return run.recipe.get("attention") == "sdpa" or bool({probs, f"{folder}/{probs}"} & lacking)

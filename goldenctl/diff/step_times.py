@@ -6,7 +6,7 @@ import math
 from collections.abc import Container, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from goldenctl.places import short_name
+from goldenctl.places import place_of, short_name
 from goldenctl.records.report import StepTime
 
 if TYPE_CHECKING:
@@ -24,8 +24,7 @@ def step_times(sublayers: Sequence[SublayerResult], decode: Container[str]) -> t
 def _step_times(sublayers: Sequence[SublayerResult], decode: Container[str]) -> Iterator[StepTime]:
     steps: dict[str, list[SublayerResult]] = {}
     for sublayer in sublayers:
-        parts = sublayer.name.split("/")
-        steps.setdefault(f"{parts[1]}/{parts[3]}" if len(parts) > 3 else "", []).append(sublayer)
+        steps.setdefault(place_of(sublayer.name).label, []).append(sublayer)
     for step, members in steps.items():
         if step and _whole(members):
             embedding = members[0].tensors[0]
@@ -39,7 +38,7 @@ def _step_times(sublayers: Sequence[SublayerResult], decode: Container[str]) -> 
 
 
 def _path(sublayer: SublayerResult) -> str:
-    return "/".join(sublayer.name.split("/")[:4])
+    return place_of(sublayer.name).step_path
 
 
 def _whole(members: Sequence[SublayerResult]) -> bool:

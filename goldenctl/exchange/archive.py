@@ -26,6 +26,7 @@ from goldenctl.golden.allocate import LIBVER, hdf5_type, set_attributes
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.isolate import Refused, Worker, isolated
 from goldenctl.golden.schema import ARCHIVE_FORMAT
+from goldenctl.places import place
 from goldenctl.threads import map_in_order
 
 CATALOG = "catalog"
@@ -51,7 +52,7 @@ def write_archive(
             _write(out, tensor, file.verify(tensor.name))
             done += tensor.spec.nbytes
         for link, target in catalog.links.items():
-            out.require_group(link.rpartition("/")[0])
+            out.require_group(place(link).group)
             out[link] = out[target]
         root: dict[str, str | int] = {
             "format": ARCHIVE_FORMAT,

@@ -23,6 +23,7 @@ from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import SublayerInfo, TensorSpec
 from goldenctl.golden.times import Times, times_path
 from goldenctl.golden.writer import GoldenWriter
+from goldenctl.places import place
 
 Progress = Callable[[int, int, str], None]
 
@@ -126,7 +127,7 @@ def _dtype(fits: tuple[Fit, ...]) -> str:
 
 
 def _folder(name: str) -> str:
-    return name.rpartition("/")[0]
+    return place(name).group
 
 
 def _groups(golden: GoldenFile, names: list[str]) -> list[str]:

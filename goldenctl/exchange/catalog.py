@@ -26,6 +26,7 @@ from goldenctl.golden.schema import (
     content_digest,
 )
 from goldenctl.golden.untrusted_recipe import read_recipe
+from goldenctl.places import place
 
 CATALOG_VERSION = 1
 LIMIT_BYTES = 64 << 20
@@ -94,7 +95,7 @@ def catalog_of(
     file: GoldenFile, tensors: Mapping[str, TensorInfo], links: Mapping[str, str]
 ) -> Catalog:
     """Describe ``tensors`` of a file, ``links`` to them, and the sublayers they are in."""
-    folders = {name.rpartition("/")[0] for name in (*tensors, *links)}
+    folders = {place(name).group for name in (*tensors, *links)}
     places = {name: number for number, name in enumerate(file.sublayers)}
     last = len(places)
     return Catalog(
@@ -157,7 +158,7 @@ def _entry(info: TensorInfo) -> Tensor:
 
 
 def _folder(name: str) -> str:
-    return name.rpartition("/")[0]
+    return place(name).group
 
 
 def _problem(catalog: Catalog) -> str:

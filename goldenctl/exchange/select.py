@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from goldenctl.errors import UsageError
 from goldenctl.exchange.catalog import Catalog, catalog_of
 from goldenctl.golden.file import GoldenFile
-from goldenctl.places import short_name
+from goldenctl.places import place
 
 
 def select(file: GoldenFile, *, only: Sequence[str] = (), cases: Sequence[str] = ()) -> Catalog:
@@ -36,13 +36,13 @@ def select(file: GoldenFile, *, only: Sequence[str] = (), cases: Sequence[str] =
         message = f"{file.path}: nothing is left to export"
         raise UsageError(message, hint="choose other patterns or cases")
     tensors = {name: info for name, info in file.tensors.items() if name in chosen}
-    folders = {name.rpartition("/")[0] for name in tensors}
+    folders = {place(name).group for name in tensors}
     links = {
         link: target
         for link, target in file.aliases.items()
         if target in tensors
         and _in_cases(file, link, cases)
-        and (link.rpartition("/")[0] in folders or (only and _fits_any(link, only)))
+        and (place(link).group in folders or (only and _fits_any(link, only)))
     }
     return catalog_of(file, tensors, links)
 
@@ -61,11 +61,9 @@ def _fits(name: str, pattern: str) -> bool:
 
 def dotted_name(name: str) -> str:
     """Return ``layers.03.attention.q_proj`` for a tensor in a step, else the full name."""
-    folder, _, tap = name.rpartition("/")
-    sublayer = short_name(folder)
-    return f"{sublayer}.{tap}" if sublayer else name
+    return place(name).short
 
 
 def _in_cases(file: GoldenFile, name: str, cases: Sequence[str]) -> bool:
-    parts = name.split("/")
-    return not cases or parts[0] != "cases" or parts[1] in cases
+    case = place(name).case
+    return not cases or not case or case in cases

@@ -28,7 +28,7 @@ from goldenctl.golden.times import read_times
 from goldenctl.golden.untrusted_recipe import RecipeObject, read_recipe
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.jsonfile import parse_object
-from goldenctl.places import short_name, step_number, step_path
+from goldenctl.places import place_of, short_name, step_number, step_path
 from goldenctl.threads import map_in_order
 
 _MAX_NAME_CHARACTERS = 1024
@@ -60,7 +60,7 @@ class GoldenFile:
         """The paths of the steps that follow the prompt: the last ones of their case."""
         last: dict[str, int] = {}
         for path in self.sublayers:
-            case, step = path.split("/")[1], step_number(path)
+            case, step = place_of(path).case, step_number(path)
             last[case] = max(last.get(case, 0), step)
         decoded = {case.get("name"): case.get("decode", 0) for case in self.recipe.get("cases", ())}
         return frozenset(
@@ -331,7 +331,7 @@ def _in_execution_order(
 ) -> dict[str, SublayerInfo]:
     first: dict[str, int] = {}
     for info in tensors:
-        group = info.name.rpartition("/")[0]
+        group = info.place.group
         first[group] = min(first.get(group, info.order), info.order)
     names = sorted(sublayers, key=lambda name: (first.get(name, len(tensors)), name))
     return {name: sublayers[name] for name in names}

@@ -18,6 +18,7 @@ from goldenctl.model import graph
 from goldenctl.model.case import Case
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Sublayer
+from goldenctl.places import place
 
 
 @dataclass(frozen=True)
@@ -157,11 +158,11 @@ def _add_oracle(layout: Layout, path: str, dtype: str, selection: Selection) -> 
     yielded = [
         spec
         for spec in layout.tensors
-        if spec.role in ("tap", "output") and spec.name.rpartition("/")[0] == path
+        if spec.role in ("tap", "output") and place(spec.name).group == path
     ]
     scopes = len(BUDGET_SCOPES)
     for spec in yielded if selection.oracle != "none" else ():
-        tap = spec.name.rpartition("/")[2]
+        tap = place(spec.name).tap
         shape = (scopes, *spec.shape[:-1], len(BUDGET_STATISTICS))
         dims = ("scope", *spec.dims[:-1], "statistic")
         for actual in (dtype, *selection.budget_dtypes):

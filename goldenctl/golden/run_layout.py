@@ -10,7 +10,7 @@ from goldenctl.golden.layout import Layout
 from goldenctl.golden.schema import TensorInfo, TensorSpec
 from goldenctl.model import graph
 from goldenctl.model.graph import Sublayer
-from goldenctl.places import composed_name
+from goldenctl.places import composed_name, place
 
 
 def run_layout(
@@ -21,7 +21,7 @@ def run_layout(
     layout = Layout(groups=list(sublayers))
     yielded: dict[str, list[TensorInfo]] = {path: [] for path in sublayers}
     for info in golden.tensors.values():
-        path = info.name.rpartition("/")[0]
+        path = info.place.group
         if path in sublayers and _is_computed(info, sublayers[path]):
             yielded[path].append(info)
     for infos in yielded.values():
@@ -30,7 +30,7 @@ def run_layout(
             layout.tensors.append(_spec(info, dtype, composed_name(info.name), ROLE))
     names = {spec.name for spec in layout.tensors}
     for link, target in golden.aliases.items():
-        if target in names and link.rpartition("/")[0] in sublayers:
+        if target in names and place(link).group in sublayers:
             layout.links[link] = target
     return layout
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from goldenctl.dtypes import DTYPES
-from goldenctl.places import short_name
+from goldenctl.places import Place, place
 
 FORMAT = "goldenctl"
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -64,24 +64,27 @@ class TensorInfo:
     iqr_ns: int = 0
 
     @property
+    def place(self) -> Place:
+        return place(self.name)
+
+    @property
     def case(self) -> str:
         """The case's name; empty for constants."""
-        return self.name.split("/")[1] if self.name.startswith("cases/") else ""
+        return self.place.case
 
     @property
     def step(self) -> str:
         """``00`` for the prefill, then ``01``..; empty for what is not in a step."""
-        parts = self.name.split("/")
-        return parts[3] if len(parts) > 4 and parts[2] == "steps" else ""
+        return self.place.step
 
     @property
     def sublayer(self) -> str:
         """Dotted name within its step, such as ``layers.03.attention``; empty outside one."""
-        return short_name(self.name.rpartition("/")[0])
+        return self.place.sublayer
 
     @property
     def tap(self) -> str:
-        return self.name.rpartition("/")[2]
+        return self.place.tap
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,9 @@ class SublayerInfo:
 
 def budget_path(name: str, *, recorded: str, actual: str) -> str:
     """Return where a tensor's budget is: for results in the recorded dtype, or in another."""
-    folder, _, tap = name.rpartition("/")
-    return f"{folder}/budget/{tap}" if actual == recorded else f"{folder}/{actual}/budget/{tap}"
+    at = place(name)
+    folder = at.group if actual == recorded else f"{at.group}/{actual}"
+    return f"{folder}/budget/{at.tap}"
 
 
 def fused_budget_path(name: str, *, recorded: str, actual: str) -> str:

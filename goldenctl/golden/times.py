@@ -16,6 +16,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from goldenctl.places import place
+
 _LIMIT_BYTES = 64 << 20
 Nanoseconds = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 
@@ -55,7 +57,7 @@ def with_groups(iqr_ns: Mapping[str, int]) -> dict[str, int]:
     """Add the spread of each group of tensors, as if they varied each by itself."""
     groups: dict[str, list[int]] = {}
     for name, spread in iqr_ns.items():
-        groups.setdefault(name.rpartition("/")[0], []).append(spread)
+        groups.setdefault(place(name).group, []).append(spread)
     return {**iqr_ns, **{group: round(math.hypot(*spreads)) for group, spreads in groups.items()}}
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from goldenctl.model.config import ModelConfig
+from goldenctl.places import place_of
 
 # Dimension labels of each tensor that a sublayer reads or yields, by its stable name.
 _HIDDEN = ("batch", "token", "hidden")
@@ -266,11 +267,10 @@ def sizes(config: ModelConfig, batch: int, token: int, past: int = 0) -> dict[st
 
 def recorded_path(sublayer: str, name: str) -> str:
     """Return where a golden holds a tensor that an op of the sublayer at this path reads."""
-    parts = sublayer.split("/")
     if name in CONSTANTS:
         return f"constants/{name}"
     if name == "token_ids":
         return f"{sublayer}/input"
     if name in ("position_ids", "attention_mask"):
-        return f"{'/'.join(parts[:4])}/{name}"
+        return f"{place_of(sublayer).step_path}/{name}"
     return f"{sublayer}/{name}"

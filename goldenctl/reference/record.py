@@ -30,6 +30,7 @@ from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Sublayer
 from goldenctl.model.rope import inv_freq
+from goldenctl.places import place
 from goldenctl.reference.clock import Clock
 from goldenctl.reference.device import check_device
 from goldenctl.reference.forward import Best, Cache, Observers, Sink, State, run_sublayer, start
@@ -147,14 +148,14 @@ class Forward:
             if done >= first + len(places):
                 continue
             states = self._start(wave, kept if done > first else None)
-            for place in range(max(0, done - first), len(places)):
+            for at in range(max(0, done - first), len(places)):
                 observers = Observers((self.watch, *self._oracles))
-                run_sublayer(place, states, self._loader, self._sink, observers)
+                run_sublayer(at, states, self._loader, self._sink, observers)
                 self._choose_tokens(states)
-                count = first + place + 1
+                count = first + at + 1
                 if keeper is not None and keeper.due():
                     keeper.finished(count, self._state(states))
-                progress(count, total, places[place].name)
+                progress(count, total, places[at].name)
         for oracle in self._oracles:
             oracle.finish()
 
@@ -335,7 +336,7 @@ def _sums(groups: Sequence[str], by_tensor: Mapping[str, int]) -> dict[str, int]
     """Add up what was measured of each sublayer's tensors; none of those not kept."""
     totals = dict.fromkeys(groups, 0)
     for name, value in by_tensor.items():
-        group = name.rpartition("/")[0]
+        group = place(name).group
         if group in totals:
             totals[group] += value
     return totals

@@ -31,7 +31,7 @@ from goldenctl.ops.plan import (
     View,
 )
 from goldenctl.ops.table import OPS
-from goldenctl.places import paths_so_far, short_name, step_number
+from goldenctl.places import paths_so_far, place_of, short_name, step_number
 from goldenctl.replay.walk import Walk
 
 # Computes a faulty op: (path of the sublayer, sublayer, op) -> its output.
@@ -64,7 +64,7 @@ def choose_sublayers(
         name = short_name(path)
         parts = name.split(".")
         if layers is None or (parts[0] == "layers" and int(parts[1]) in layers):
-            step = "/".join(path.split("/")[:4])
+            step = place_of(path).step_path
             if step not in by_step:
                 by_step[step] = {s.name: s for s in _decoder(golden, config, step)}
             sublayer = by_step[step][name]

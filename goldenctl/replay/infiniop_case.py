@@ -64,7 +64,7 @@ def find_case(
     """
     golden = _golden_of(source, golden_path)
     info = _find(golden, tensor if tensor is not None else _first_wrong(golden, source))
-    folder = info.name.rpartition("/")[0]
+    folder = info.place.group
     config = ModelConfig.from_dict(golden.recipe["model"]["config"])
     sublayer = choose_sublayers(golden, config, None, fused=False)[folder]
     dtype = source.recipe.get("dtype", info.dtype)
@@ -281,7 +281,7 @@ def _add_input(case: Case, key: str, array: Array, strides: tuple[int, ...]) -> 
 def _atol(golden: GoldenFile, info: TensorInfo, dtype: str, kept: bool) -> float:
     """Return the largest error of an element that the golden's own tolerance lets pass."""
     expected = np.asarray(golden.verify(info.name), np.float64)
-    folder, _, tap = info.name.rpartition("/")
+    folder, tap = info.place.group, info.tap
     stored = f"{folder}/budget/{tap}"
     if stored in golden.tensors and dtype == info.dtype:
         budget = Budget.of(golden.verify(stored), BUDGET_SCOPES.index("op"))

@@ -53,7 +53,7 @@ def sketches(tensors: Iterable[Tensor]) -> dict[str, Sketch]:
 def described(manifest: Manifest, where: Path) -> GoldenFile:
     """Return the golden that a manifest describes, as a file whose tensors cannot be mapped."""
     tensors = tensor_infos(manifest.tensors)
-    folders = (info.name.rpartition("/")[0] for info in tensors.values() if info.sublayer)
+    folders = (info.place.group for info in tensors.values() if info.sublayer)
     names = (folder for folder in folders if not folder.endswith(("/budget", "/oracle")))
     return GoldenFile(
         path=where,

@@ -43,7 +43,7 @@ class Yardsticks:
 def one_truth(old: GoldenFile, new: GoldenFile, info: TensorInfo) -> Yardsticks | None:
     """Return both distances from the truth of the whole chain; None when a budget is not
     there, or no single truth explains both recordings."""
-    folder, _, tap = info.name.rpartition("/")
+    folder, tap = info.place.group, info.tap
     stored = f"{folder}/budget/{tap}"
     if stored not in old.tensors or stored not in new.tensors:
         return None

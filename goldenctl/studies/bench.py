@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from goldenctl.golden.file import GoldenFile
 from goldenctl.model.graph import Op, Sublayer
 from goldenctl.ops.plan import Plan
-from goldenctl.places import short_name
+from goldenctl.places import place_of, short_name
 from goldenctl.replay.backend import Backend, parse_device
 from goldenctl.replay.bind import Binder, Patches, Source
 from goldenctl.replay.supervise import Execution, execute
@@ -246,7 +246,7 @@ def _steps(source: Source, executions: Sequence[Execution], sound: set[int]) -> 
     """Yield prefill and decode where all of their steps ran as a whole."""
     steps: dict[str, list[int]] = {}
     for index, path in enumerate(source.sublayers):
-        steps.setdefault("/".join(path.split("/")[:4]), []).append(index)
+        steps.setdefault(place_of(path).step_path, []).append(index)
     names = {step: {short_name(list(source.sublayers)[i]) for i in steps[step]} for step in steps}
     decode = source.golden.decode_steps
     for kind in ("prefill", "decode"):

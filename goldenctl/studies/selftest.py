@@ -34,7 +34,7 @@ from goldenctl.model.graph import Op, Sublayer
 from goldenctl.ops.catalogue import FAULTS
 from goldenctl.ops.faults import Context, Fault, faulty_op, together
 from goldenctl.ops.inject import Injection
-from goldenctl.places import plain_name
+from goldenctl.places import place, plain_name
 from goldenctl.records.report import Provenance, Report
 from goldenctl.records.trials import Selftest, Trial, Verdict
 from goldenctl.reference.alternatives import ALTERNATIVES
@@ -172,7 +172,7 @@ class Tester:
         for assigned in rounds:
             for name, injection in assigned.items():
                 if (injection.fault.name, injection.where) in visible:
-                    queues[name.rpartition("/")[0]].append(injection)
+                    queues[place(name).group].append(injection)
         for number in range(SUBLAYER_ROUNDS):
             yield {
                 path: queue[number * len(queue) // SUBLAYER_ROUNDS]
@@ -227,7 +227,7 @@ class Tester:
     ) -> Iterator[Trial]:
         results = {tensor.name: tensor for tensor in report.tensors}
         for name, injection in assigned.items():
-            path, _, tap = name.rpartition("/")
+            path, tap = place(name).group, place(name).tap
             sublayer = self._graph[path]
             op = sublayer.producer(tap)
             changed = faulty_op(injection.fault, op, Context(self._config, sublayer))
@@ -295,7 +295,7 @@ class Tester:
         return float(ratio.max())
 
     def _budget(self, name: str) -> Budget:
-        path, _, tap = name.rpartition("/")
+        path, tap = place(name).group, place(name).tap
         return Budget.of(self._golden.verify(f"{path}/budget/{tap}"), _OPS_SCOPE)
 
     def _truth(self, path: str, sublayer: Sublayer, op: Op) -> np.ndarray[Any, Any]:
@@ -319,7 +319,7 @@ class Tester:
                 self._ask_gates(result, tensor.name, run.map(tensor.name))
 
     def _ask_gates(self, result: Selftest, name: str, actual: np.ndarray[Any, Any]) -> None:
-        path, _, tap = name.rpartition("/")
+        path, tap = place(name).group, place(name).tap
         sublayer = self._graph[path]
         truth = self._truth(path, sublayer, sublayer.producer(tap))
         expected = self._golden.verify(name)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from goldenctl.errors import UsageError
 from goldenctl.golden.file import GoldenFile
-from goldenctl.places import short_name, step_number
+from goldenctl.places import place, short_name, step_number
 
 _LAYER = re.compile(r"layers\.(\d+)\.")
 
@@ -45,7 +45,7 @@ def chosen_part(
     tensors = {
         name: info
         for name, info in golden.tensors.items()
-        if info.role not in ("tap", "output") or name.rpartition("/")[0] not in dropped
+        if info.role not in ("tap", "output") or place(name).group not in dropped
     }
     return replace(golden, tensors=tensors, sublayers=kept)
 

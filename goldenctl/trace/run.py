@@ -20,6 +20,7 @@ from goldenctl.golden.steps import Step
 from goldenctl.golden.writer import GoldenWriter
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.graph import CACHE_LINKS
+from goldenctl.places import place, place_of
 from goldenctl.records.structure import MODE, Coverage, Local, Trace, merged
 from goldenctl.trace.calls import Calls
 from goldenctl.trace.canvas import Picture
@@ -157,7 +158,7 @@ def _steps_run(golden: GoldenFile, passes: list[Pass]) -> list[str]:
         for step in tokens.steps:
             if mask[:, step.start : step.stop].all():
                 found[step.path] = step
-    have = {"/".join(name.split("/")[:4]) for name in golden.sublayers}
+    have = {place_of(name).step_path for name in golden.sublayers}
     return sorted(path for path in found if path in have)
 
 
@@ -165,7 +166,7 @@ def _parts(golden: GoldenFile, tracing: Tracing, passes: list[Pass]) -> Iterator
     """Yield the golden's tensors of the steps that were run, as far as they were computed."""
     steps = set(_steps_run(golden, passes))
     for info in golden.tensors.values():
-        path = "/".join(info.name.split("/")[:4])
+        path = info.place.step_path
         if info.role in ("tap", "output") and path in steps:
             place = Place(info.case, info.sublayer, CACHE_LINKS.get(info.tap, info.tap))
             picture = tracing.canvas.pictures.get(place)
@@ -236,7 +237,7 @@ def _expected(golden: GoldenFile, steps: list[str]) -> list[TensorInfo]:
     return [
         info
         for info in golden.tensors.values()
-        if info.role in ("tap", "output") and "/".join(info.name.split("/")[:4]) in steps
+        if info.role in ("tap", "output") and info.place.step_path in steps
     ]
 
 
@@ -274,12 +275,12 @@ def _write(
         )
         for p in parts
     ]
-    groups = [name for name in golden.sublayers if "/".join(name.split("/")[:4]) in steps]
+    groups = [name for name in golden.sublayers if place_of(name).step_path in steps]
     names = {spec.name for spec in specs}
     links = {
         link: target
         for link, target in golden.aliases.items()
-        if target in names and link.rpartition("/")[0] in groups
+        if target in names and place(link).group in groups
     }
     recipe = _recipe(golden, calls, trace, specs, groups)
     recipe["not_computed"] = not_computed
@@ -294,7 +295,7 @@ def _write(
         }
         totals: Counter[str] = Counter()
         for name, time_ns in times.items():
-            totals[name.rpartition("/")[0]] += time_ns
+            totals[place(name).group] += time_ns
         writer.seal(times_ns=times, sublayers=[SublayerInfo(g, totals[g]) for g in groups])
 
 

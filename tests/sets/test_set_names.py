@@ -13,6 +13,7 @@ from goldenctl import atomic
 from goldenctl.errors import DamagedError, MissingError, UsageError
 from goldenctl.sets import names as store
 from goldenctl.sets.names import Reference
+from goldenctl.sets.resolve import resolve
 
 
 @pytest.fixture
@@ -48,23 +49,23 @@ def test_what_is_a_name(text: str, expected: Reference | None) -> None:
 def test_names_are_found_and_a_file_of_that_path_comes_first(
     goldens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert store.resolve("tiny", goldens) == goldens / "tiny" / "v10.h5"
-    assert store.resolve("tiny@v2", goldens) == goldens / "tiny" / "v2.h5"
-    assert store.resolve("other/g.h5", goldens) == Path("other/g.h5")
+    assert resolve("tiny", goldens) == goldens / "tiny" / "v10.h5"
+    assert resolve("tiny@v2", goldens) == goldens / "tiny" / "v2.h5"
+    assert resolve("other/g.h5", goldens) == Path("other/g.h5")
     monkeypatch.chdir(tmp_path)
-    assert store.resolve("tiny") == Path("goldens/tiny/v10.h5")
+    assert resolve("tiny") == Path("goldens/tiny/v10.h5")
     (tmp_path / "tiny").write_bytes(b"")
-    assert store.resolve("tiny") == Path("tiny")
+    assert resolve("tiny") == Path("tiny")
     monkeypatch.setenv("GOLDENS_DIR", str(tmp_path / "elsewhere"))
     with pytest.raises(UsageError, match=r"no golden set of that name in .*elsewhere"):
-        store.resolve("tiny@v1")
+        resolve("tiny@v1")
 
 
 def test_what_is_not_there_is_said_with_what_is(goldens: Path) -> None:
     with pytest.raises(MissingError, match=r"tiny@v3: .*v3\.h5 is not here \(here: v1, v2, v10\)"):
-        store.resolve("tiny@v3", goldens)
+        resolve("tiny@v3", goldens)
     with pytest.raises(UsageError, match=r"huge: .*no such golden set in .*; there are tiny"):
-        store.resolve("huge", goldens)
+        resolve("huge", goldens)
 
 
 def test_links_that_lead_out_are_refused(goldens: Path, tmp_path: Path) -> None:
@@ -73,16 +74,16 @@ def test_links_that_lead_out_are_refused(goldens: Path, tmp_path: Path) -> None:
     (goldens / "tiny" / "v3.h5").symlink_to(outside)
     (goldens / "tiny" / "v4.h5").symlink_to("v2.h5")
     (goldens / "away").symlink_to(tmp_path)
-    assert store.resolve("tiny@v4", goldens) == goldens / "tiny" / "v4.h5"
+    assert resolve("tiny@v4", goldens) == goldens / "tiny" / "v4.h5"
     for text in ("tiny@v3", "away@v1"):
         with pytest.raises(DamagedError, match="a link that leads out"):
-            store.resolve(text, goldens)
+            resolve(text, goldens)
 
 
 def test_a_pointer_of_git_lfs_is_named(goldens: Path) -> None:
     (goldens / "tiny" / "v2.h5").write_text("version https://git-lfs.github.com/spec/v1\noid 0\n")
     with pytest.raises(MissingError, match=r"v2\.h5: git-lfs has left only a pointer"):
-        store.resolve("tiny@v2", goldens)
+        resolve("tiny@v2", goldens)
 
 
 HOLD = """
