@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from example_engine import built, words
 
@@ -131,3 +133,15 @@ def test_without_pytorch_the_run_says_that_no_op_was_judged_by_itself(
     assert written["local_note"].startswith(said)
     assert run(["diff", str(golden), str(out)]) == 0
     assert said in " ".join(capfd.readouterr().out.split())
+
+
+def test_a_traced_replay_is_what_the_replay_itself_wrote(golden: Path, tmp_path: Path) -> None:
+    replayed, out = tmp_path / "replayed.h5", tmp_path / "traced.h5"
+    program = [sys.executable, "-m", "goldenctl", "replay", str(golden), str(replayed)]
+    assert run(["trace", str(golden), str(out), "--", *program, "--mode", "chain"]) == 0
+    mine, seen = open_golden(replayed, kind="run"), open_golden(out, kind="run")
+    outputs = [info.name for info in seen.tensors.values() if info.role in ("tap", "output")]
+    assert len(outputs) == seen.recipe["trace"]["coverage"]["expected"]
+    for name in outputs:
+        np.testing.assert_array_equal(seen.map(name), mine.map(name), err_msg=name)
+    assert run(["diff", str(replayed), str(out)]) == 0
