@@ -11,11 +11,11 @@ CPP := goldenctl/harness/*.cpp goldenctl/harness/*.h goldenctl/shim/*.cpp golden
 	goldenctl/include/*.h tests/fuzz/*.cpp tests/trace/*.cpp \
 	docs/examples/engine/*.cpp docs/examples/engine/*.h
 
-.PHONY: help setup demo demo-real demo-trace check check-real goldens test lint format benchmark fuzz integrity \
-	clean
+.PHONY: help setup demo demo-real demo-trace demo-trace-real check check-real goldens test lint format \
+	benchmark fuzz integrity clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.installed  ## Make the environment in .venv, with all that tests need
 
@@ -45,6 +45,12 @@ demo-real: setup  ## The same with real trained weights (SmolLM2-135M, an 89 MiB
 
 demo-trace: $(VENV)/.usable  ## Build a C++ engine on InfiniCore, trace it, and find a mistake in it
 	@sh docs/demo-trace.sh $(BIN) $(DEMO)/trace
+
+demo-trace-real: setup  ## The same engine on SmolLM2-135M in three types (an 89 MiB download)
+	@$(BIN)/goldenctl infinicore status >/dev/null 2>&1 || $(BIN)/goldenctl infinicore install
+	@mkdir -p $(DEMO)/smollm2
+	@test -d $(DEMO)/smollm2/model || $(BIN)/python tests/real_weights.py $(DEMO)/smollm2/model
+	@sh docs/demo-trace-real.sh $(BIN) $(DEMO)/smollm2
 
 check: setup  ## Check the golden sets of random models on InfiniCore
 	@$(BIN)/goldenctl infinicore status >/dev/null 2>&1 || $(BIN)/goldenctl infinicore install

@@ -13,6 +13,8 @@ constexpr size_t kWhole = size_t{1} << 20, kPart = size_t{1} << 18;
 constexpr size_t kMostGathered = size_t{1} << 32;
 // Smaller weights are always looked at whole.
 constexpr size_t kSampled = size_t{1} << 18;
+// Of a view of columns, what lies between them is sampled with them, up to this many times more.
+constexpr size_t kSparse = 8;
 constexpr size_t kSets = 4, kPieces = 16, kPieceBytes = 1024;
 
 // What a thread goes on holding for the next tensor, at most.
@@ -119,7 +121,8 @@ bool Contents::part(const char* data, size_t bytes, const Digest& id) {
 
 bool Contents::known(const Packing& packing, const char* data, bool on_host, Digest* id) {
     std::lock_guard<std::mutex> lock(mutex_);
-    auto [at, end] = known_.equal_range(data);
+    const char* start = data + packing.first;
+    auto [at, end] = known_.equal_range(start);
     for (; at != end; ++at) {
         Known& weight = at->second;
         if (weight.sizes != packing.sizes || weight.steps != packing.steps ||
@@ -128,7 +131,7 @@ bool Contents::known(const Packing& packing, const char* data, bool on_host, Dig
         unsigned set = weight.visits++ % kSets;
         Digest now;
         *id = weight.id;
-        if (sample(data, weight.bytes, set, on_host, &now) && now == weight.samples[set])
+        if (sample(start, weight.bytes, set, on_host, &now) && now == weight.samples[set])
             return true;
         known_.erase(at);
         return false;
@@ -137,15 +140,17 @@ bool Contents::known(const Packing& packing, const char* data, bool on_host, Dig
 }
 
 void Contents::learn(const Packing& packing, const char* data, bool on_host, const Digest& id) {
-    if (packing.bytes() < kSampled || !packing.contiguous()) return;
-    Known weight{packing.sizes, packing.steps, packing.item, packing.bytes(), {}, 0, id};
+    auto span = static_cast<size_t>(packing.end - packing.first);
+    if (span < kSampled || span > kSparse * packing.bytes()) return;
+    const char* start = data + packing.first;
+    Known weight{packing.sizes, packing.steps, packing.item, span, {}, 0, id};
     for (unsigned set = 0; set < kSets; ++set) {
         weight.samples.emplace_back();
-        if (!sample(data, weight.bytes, set, on_host, &weight.samples.back())) return;
+        if (!sample(start, span, set, on_host, &weight.samples.back())) return;
     }
     std::lock_guard<std::mutex> lock(mutex_);
-    widest_ = std::max(widest_, weight.bytes);
-    known_.emplace(data, std::move(weight));
+    widest_ = std::max(widest_, span);
+    known_.emplace(start, std::move(weight));
 }
 
 void Contents::changed(const void* data, size_t bytes) {

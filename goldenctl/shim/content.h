@@ -34,7 +34,8 @@ class Contents {
     void forget();  // in a child process, whose log is another
 
   private:
-    // A weight that was seen whole; `samples` are digests of sets of pieces of it.
+    // A weight that was seen whole, from its lowest byte on; `samples` are digests of sets of
+    // pieces of these `bytes`.
     struct Known {
         std::vector<int64_t> sizes, steps;
         size_t item;

@@ -89,10 +89,12 @@ void Header::add(const char* key, double number) { add_number(key, number); }
 void Header::add(const char* key, float number) { add_number(key, number); }
 
 void Header::add(const char* key, const Digest& id) {
-    char digits[33];
+    constexpr char hex[] = "0123456789abcdef";
+    char digits[32];
     auto bytes = reinterpret_cast<const unsigned char*>(&id);
-    for (int i = 0; i < 16; ++i) std::snprintf(digits + 2 * i, 3, "%02x", bytes[i]);
-    add(key, digits);
+    for (int i = 0; i < 16; ++i)
+        digits[2 * i] = hex[bytes[i] >> 4], digits[2 * i + 1] = hex[bytes[i] & 15];
+    add(key, std::string_view(digits, sizeof digits));
 }
 
 int Log::open(const std::string& path, uint64_t limit) {

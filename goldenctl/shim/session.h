@@ -28,7 +28,8 @@ class Session {
     // False without $GOLDENCTL_TRACE: then every function only passes its call on.
     bool active() const { return active_; }
     bool wants(const char* op) const { return active_ && (!filtered_ || ops_.count(op) > 0); }
-    bool wants_memory() const { return active_ && !(filtered_ && ops_.empty()); }
+    // False where nothing at all is to be kept: then nothing needs to be known of memory.
+    bool wants_any() const { return active_ && !(filtered_ && ops_.empty()); }
     bool keeps_copies() const { return !filtered_; }
     uint64_t next_number() { return ++numbers_; }
     void count_skipped() { __atomic_fetch_add(&progress_->skipped, 1, __ATOMIC_RELAXED); }

@@ -19,14 +19,9 @@
 namespace goldenctl {
 namespace {
 
-struct Described {
-    std::vector<Tensor> tensors;
-    std::string scalars;
-};
-
 // Never destroyed: engines free descriptors while the program ends.
 auto& tensors = *new std::unordered_map<const void*, Tensor>;
-auto& descriptors = *new std::unordered_map<const void*, Described>;
+auto& descriptors = *new std::unordered_map<const void*, std::shared_ptr<const Described>>;
 std::mutex descriptors_mutex;
 
 std::atomic<int> threads{0};
@@ -98,7 +93,7 @@ void add_content(Header* header, const char* key, const Content& content) {
 }
 
 // True where an event of the program itself is to be logged.
-bool watches_memory() { return session().wants_memory() && depth == 0; }
+bool watches_memory() { return session().wants_any() && depth == 0; }
 
 Header memory_event(const char* kind) {
     Header header(kind);
@@ -128,7 +123,7 @@ Tensor row_major(const char* dtype, std::vector<int64_t> shape) {
 
 void tensor_made(int status, void* made, size_t axes, const void* shape, const void* strides,
                  int dtype) {
-    if (status != 0 || !session().active()) return;
+    if (status != 0 || !session().wants_any()) return;
     const DType* known = kDTypes;
     while (known->name && known->value != dtype) ++known;
     auto sizes = static_cast<const size_t*>(shape);
@@ -142,19 +137,21 @@ void tensor_made(int status, void* made, size_t axes, const void* shape, const v
 }
 
 void tensor_destroyed(void* tensor) {
-    if (!session().active()) return;
+    if (!session().wants_any()) return;
     std::lock_guard<std::mutex> lock(descriptors_mutex);
     tensors.erase(tensor);
 }
 
 void descriptor_destroyed(void* descriptor) {
-    if (!session().active()) return;
+    if (!session().wants_any()) return;
     std::lock_guard<std::mutex> lock(descriptors_mutex);
     descriptors.erase(descriptor);
 }
 
-Creation::Creation(const char* op, std::initializer_list<const void*> described) : op_(op) {
-    if (!session().wants(op)) return;
+bool wants(const char* op) { return session().wants(op); }
+
+Creation::Creation(bool wanted, std::initializer_list<const void*> described) : wanted_(wanted) {
+    if (!wanted) return;
     std::lock_guard<std::mutex> lock(descriptors_mutex);
     for (const void* tensor : described) {
         const Tensor* found = tensor_of(tensor);
@@ -163,9 +160,10 @@ Creation::Creation(const char* op, std::initializer_list<const void*> described)
 }
 
 int Creation::end(int status, void* descriptor) {
-    if (status != 0 || !session().wants(op_)) return status;
+    if (status != 0 || !wanted_) return status;
+    auto made = std::make_shared<Described>(Described{std::move(tensors_), scalars.header().str()});
     std::lock_guard<std::mutex> lock(descriptors_mutex);
-    descriptors[*static_cast<void**>(descriptor)] = {std::move(tensors_), scalars.header().str()};
+    descriptors[*static_cast<void**>(descriptor)] = std::move(made);
     return status;
 }
 
@@ -175,32 +173,35 @@ void Scalars::add(const char* name, int value, const Name* names) {
     header_.add(name, int64_t{value});
 }
 
-Launch::Launch(const char* op, const char* function, const void* descriptor, void* stream)
+Launch::Launch(bool wanted, const char* op, const char* function, const void* descriptor,
+               void* stream)
     : op_(op), function_(function), descriptor_(descriptor), stream_(stream) {
-    bool own = depth++ == 0 && session().active();
-    wanted_ = own && session().wants(op);
-    if (own && !wanted_) session().count_skipped();
+    bool own = depth++ == 0;
+    wanted_ = own && wanted;
+    if (own && !wanted) session().count_skipped();
     if (!wanted_) return;
-    std::lock_guard<std::mutex> lock(descriptors_mutex);
-    auto found = descriptors.find(descriptor);
-    made_with_ = found == descriptors.end() ? "{}" : found->second.scalars;
-    if (found != descriptors.end())
-        tensors_ = found->second.tensors;
-    else
-        session().note(function, "its descriptor was made before it could be seen");
+    {
+        std::lock_guard<std::mutex> lock(descriptors_mutex);
+        auto found = descriptors.find(descriptor);
+        if (found != descriptors.end()) made_of_ = found->second;
+    }
+    if (made_of_) return;
+    made_of_ = std::make_shared<Described>();
+    session().note(function, "its descriptor was made before it could be seen");
 }
 
 Launch::~Launch() { --depth; }
 
 int64_t Launch::size(size_t tensor, size_t axis) const {
-    if (tensor >= tensors_.size() || axis >= tensors_[tensor].shape.size()) return 0;
-    return tensors_[tensor].shape[axis];
+    const std::vector<Tensor>& tensors = made_of_->tensors;
+    if (tensor >= tensors.size() || axis >= tensors[tensor].shape.size()) return 0;
+    return tensors[tensor].shape[axis];
 }
 
 void Launch::operand(const char* name, const void* data, Io io, size_t tensor) {
     // A tensor that may be left out has no descriptor.
-    if (tensor < tensors_.size() && *tensors_[tensor].dtype)
-        operand(name, data, io, tensors_[tensor]);
+    const std::vector<Tensor>& tensors = made_of_->tensors;
+    if (tensor < tensors.size() && *tensors[tensor].dtype) operand(name, data, io, tensors[tensor]);
 }
 
 void Launch::operand(const char* name, const void* data, Io io, Tensor tensor) {
@@ -256,7 +257,7 @@ int Launch::end(int status) {
     header.add_raw("stream", pointer_json(stream_));
     header.add("op", op_);
     header.add("function", function_);
-    header.add_raw("scalars", joined(made_with_, scalars.header().str()));
+    header.add_raw("scalars", joined(made_of_->scalars, scalars.header().str()));
     header.add_raw("args", args());
     header.add("status", int64_t{status});
     header.add("time_ns", took_ns);
@@ -286,7 +287,7 @@ std::string Launch::args() const {
 }
 
 void allocated(int status, void* made, size_t bytes) {
-    if (status != 0 || !session().active()) return;
+    if (status != 0 || !session().wants_any()) return;
     note_allocation(*static_cast<void**>(made), bytes);
     if (!watches_memory()) return;
     Header header = memory_event("alloc");
@@ -296,7 +297,7 @@ void allocated(int status, void* made, size_t bytes) {
 }
 
 void freed(void* pointer) {
-    if (!session().active()) return;
+    if (!session().wants_any()) return;
     session().contents.changed(pointer, forget_allocation(pointer));
     if (!watches_memory()) return;
     Header header = memory_event("free");

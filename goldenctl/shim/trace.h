@@ -2,6 +2,7 @@
 #pragma once
 
 #include <initializer_list>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -54,19 +55,29 @@ class Scalars {
 // An op descriptor while it is made: its tensors are copied before InfiniCore sees them.
 class Creation {
   public:
-    Creation(const char* op, std::initializer_list<const void*> tensors);
+    Creation(bool wanted, std::initializer_list<const void*> tensors);
+    bool wanted() const { return wanted_; }
     Scalars scalars;
     int end(int status, void* descriptor);  // the address of the new descriptor's pointer
 
   private:
-    const char* op_;
+    bool wanted_;
     std::vector<Tensor> tensors_;
 };
+
+// What an op descriptor was made of; `scalars` are JSON.
+struct Described {
+    std::vector<Tensor> tensors;
+    std::string scalars = "{}";
+};
+
+// Whether launches of an op are to be kept; the answer never changes.
+bool wants(const char* op);
 
 // One launch of an op. What it is made of is told only where it is wanted.
 class Launch {
   public:
-    Launch(const char* op, const char* function, const void* descriptor, void* stream);
+    Launch(bool wanted, const char* op, const char* function, const void* descriptor, void* stream);
     ~Launch();
     bool wanted() const { return wanted_; }
     Scalars scalars;
@@ -93,8 +104,7 @@ class Launch {
     void* stream_;
     bool wanted_, on_host_ = true;
     std::vector<Operand> operands_;
-    std::vector<Tensor> tensors_;  // of the descriptor
-    std::string made_with_;        // scalars of the descriptor, as JSON
+    std::shared_ptr<const Described> made_of_;  // the descriptor
     uint64_t number_ = 0, began_ns_ = 0;
     int device_ = 0, device_id_ = 0;
 };

@@ -196,11 +196,12 @@ def _create(operator: Operator, headers: Headers) -> str:
         for p, name in zip(function.parameters, names, strict=True)
         if p.named == "infiniopTensorDescriptor_t" and p.stars == 0
     ]
-    scalars = "".join(_scalars(function.parameters[2:], headers, "creation", 4))
+    scalars = "".join(_scalars(function.parameters[2:], headers, "creation", 8))
     return (
         f"GOLDENCTL_EXPORT int {_signature(function, names)} {{\n{_real(function)}"
-        f'    Creation creation("{operator.op}", {{{", ".join(described)}}});\n'
-        f"{scalars}"
+        f"{_wanted(operator)}"
+        f"    Creation creation(wanted, {{{', '.join(described)}}});\n"
+        f"    if (creation.wanted()) {{\n{scalars}    }}\n"
         f"    return creation.end(run({', '.join(names)}), {names[1]});\n}}\n"
     )
 
@@ -217,10 +218,15 @@ def _launch(operator: Operator, headers: Headers) -> str:
     scalars = "".join(_scalars(rest, headers, "launch", 8))
     return (
         f"GOLDENCTL_EXPORT int {_signature(function, names)} {{\n{_real(function)}"
-        f'    Launch launch("{operator.op}", "{function.name}", {names[0]}, {stream});\n'
+        f"{_wanted(operator)}"
+        f'    Launch launch(wanted, "{operator.op}", "{function.name}", {names[0]}, {stream});\n'
         f"    if (launch.wanted()) {{\n{scalars}{operands}        launch.begin();\n    }}\n"
         f"    return launch.end(run({', '.join(names)}));\n}}\n"
     )
+
+
+def _wanted(operator: Operator) -> str:
+    return f'    static const bool wanted = wants("{operator.op}");\n'
 
 
 def _names(function: Function) -> list[str]:
