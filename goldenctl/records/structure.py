@@ -145,9 +145,9 @@ class Trace(
         """Say what of a golden was found among the calls, and what was not understood."""
         cover = self.coverage
         if cover is not None:
-            said = f"{cover.found} of {cover.expected} tensors found"
-            said += f", {cover.fused} fused away" if cover.fused else ""
-            yield said + (f", {cover.absent} not computed by any call" if cover.absent else "")
+            said = f"{cover.found:,} of {cover.expected:,} tensors found"
+            said += f", {cover.fused:,} fused away" if cover.fused else ""
+            yield said + (f", {cover.absent:,} not computed by any call" if cover.absent else "")
             if cover.unexplained:
                 each = [f"{name} ({count})" for name, count in cover.unexplained.items()]
                 yield f"calls that are no op of the model: {', '.join(each)}"

@@ -14,6 +14,7 @@ from goldenctl.diff.pictures import probabilities
 from goldenctl.places import short_name
 from goldenctl.records.pictures import Histogram, Picture, Strip
 from goldenctl.records.report import Report, SublayerResult
+from goldenctl.records.structure import MODE
 from goldenctl.records.words import amount, duration, group_of, ratio
 from goldenctl.report.palette import level
 from goldenctl.report.svg import (
@@ -88,7 +89,8 @@ def _depths(report: Report, group: str) -> tuple[list[str], list[float], list[fl
     sublayers = [s for s in report.sublayers if group_of(s.name) == group]
     errors = [_output_error(s) for s in sublayers]
     names = [short_name(s.name) or s.name for s in sublayers]
-    return (names, [], errors, []) if report.mode == "chain" else (names, errors, [], [])
+    is_chain = report.mode in ("chain", MODE)  # an engine goes on with its own outputs
+    return (names, [], errors, []) if is_chain else (names, errors, [], [])
 
 
 def _output_error(sublayer: SublayerResult) -> float:

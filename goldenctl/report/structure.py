@@ -22,7 +22,7 @@ def by_themselves(report: Report) -> str:
     victims = sum(t.part == "victim" and _op_of(t) not in found for t in judged)
     if not judged:
         return ""
-    said = f"{len(judged) - len(culprits)} of {plural(len(judged), 'op')} right by themselves"
+    said = f"{len(judged) - len(culprits):,} of {plural(len(judged), 'op')} right by themselves"
     if victims:
         verb = "inherits" if victims == 1 else "inherit"
         said += f"; {plural(victims, 'wrong one')} of these only {verb} an error"

@@ -102,7 +102,9 @@ def test_two_traced_runs_are_compared_in_every_format(
     cases = ET.parse(junit).getroot().iter("testcase")
     failed = [case.get("name") for case in cases if case.find("failure") is not None]
     assert failed
-    assert "epsilon 1e-05" in html.read_text()
+    page = html.read_text()
+    assert "epsilon 1e-05" in page
+    assert ("chained: its own outputs" in page, "isolated: golden input" in page) == (True, False)
 
 
 def test_a_report_of_a_traced_run_says_structure_first(
