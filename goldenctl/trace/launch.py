@@ -160,7 +160,8 @@ def states(folder: Path) -> tuple[State, ...]:
 
 
 def _logs(folder: Path) -> tuple[Path, ...]:
-    return tuple(path for path in sorted(folder.glob("*.calls")) if path.stem.isdecimal())
+    found = (path for path in folder.glob("*.calls") if path.stem.isdecimal())
+    return tuple(sorted(found, key=lambda path: int(path.stem)))
 
 
 def what_went_wrong(ending: Ending, program: str, *, timeout_s: float | None) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,6 +73,25 @@ def test_a_log_that_was_kept_gives_the_same_run(
     assert open_golden(first).content_sha256 == open_golden(second).content_sha256
     code, _, stderr = call("trace", golden, second, "--calls", kept, *command)
     assert (code, "--calls and PROGRAM" in stderr) == (2, True)
+
+
+def test_several_processes_give_one_run_and_a_log_each(
+    call: Call, command: list[str], traced_model: tuple[Path, Path], tmp_path: Path
+) -> None:
+    golden, kept = traced_model[1], tmp_path / "log.calls"
+    first, second = tmp_path / "first.h5", tmp_path / "second.h5"
+    engine = shlex.join(command[1:])
+    both = ("--", "/bin/sh", "-c", f"{engine} & {engine} --mistake epsilon; wait")
+    code, stdout, stderr = call("trace", golden, first, "--keep-calls", kept, *both)
+    assert (code, len(stdout.split())) == (0, 2)
+    said = " ".join(stderr.split())
+    assert "calls of 2 processes" in said
+    assert re.search(r"process 1 \(pid \d+\): \d+ calls, 79 of the model's tensors", said)
+    assert re.search(r"process 2 computes \d+ tensors otherwise than those before", said)
+    assert "epsilon 1e-05" in said
+    logs = ("--calls", kept, "--calls", tmp_path / "log.calls.2")
+    assert call("trace", golden, second, *logs)[0] == 0
+    assert open_golden(first).content_sha256 == open_golden(second).content_sha256
 
 
 def test_a_log_that_is_damaged_is_told_and_leaves_the_run_as_it_was(
