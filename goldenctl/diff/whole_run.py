@@ -71,10 +71,10 @@ def hold_together(
     if ratio <= limit:
         return list(sublayers)
     check = Check(METRIC, ratio, limit, ratio / limit)
-    first = "sublayer" if count == 1 else f"{count} sublayers"
+    first = "sublayer errs" if count == 1 else f"{count} sublayers err"
     said = (
-        f"behind other ops the first {first} of the run err {ratio:.2f} times as far as two "
-        f"correct results are apart (limit {limit:.2f}), as with weights in 8 bits"
+        f"behind other ops the run's first {first} {ratio:.2f} times as far as two correct "
+        f"results are apart (limit {limit:.2f}), as with weights in 8 bits; blame says more"
     )
     far = {name for name, s in left.items() if s.error > limit**2 * s.correct}
     return [

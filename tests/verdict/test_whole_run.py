@@ -70,7 +70,7 @@ def test_what_passes_by_itself_is_told_as_a_matter_of_the_run(judged: Judge, mod
     first = report.first_wrong
     assert first is not None
     assert first.tap == "q_proj"
-    assert "times as far as two correct results are apart" in first.message
+    assert "times as far as two correct results are apart (limit 1.28)" in first.message
     assert [check.metric for check in first.checks if check.share > 1.0] == [METRIC]
 
 
