@@ -38,7 +38,8 @@ from goldenctl.reference.patch import Compute, Emulator
 from goldenctl.reference.record import Recording, record
 from goldenctl.replay.backend import open_backend
 from goldenctl.replay.bind import choose_sublayers
-from goldenctl.replay.run import Options, replay
+from goldenctl.replay.options import Options
+from goldenctl.replay.run import replay
 
 JUDGED = [mode for mode in MODES if mode != "op"]  # op+sublayer says of ops what op does
 PRESETS = ("tiny", "qwen2-tiny", "llama-tiny", "mistral-tiny")

@@ -31,7 +31,8 @@ from goldenctl.reference.patch import Emulator
 from goldenctl.reference.record import Recording, record
 from goldenctl.replay.backend import open_backend
 from goldenctl.replay.bind import choose_sublayers
-from goldenctl.replay.run import Options, replay
+from goldenctl.replay.options import Options
+from goldenctl.replay.run import replay
 from goldenctl.studies.diagnose import Diagnoser
 
 Pair = tuple[Injection, Injection]

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from goldenctl.commands.options import (
-    DTYPE,
-    GOLDEN,
-    PATH,
-    goldens_option,
-    parse_layers,
-    progress_bar,
-    recorded_folder,
-    timeout_option,
-)
+from goldenctl.commands.engine import Engine
+from goldenctl.commands.groups import takes
+from goldenctl.commands.options import GOLDEN, PATH, check_layers, goldens_option, progress_bar
 from goldenctl.commands.targets import refuse_other
 from goldenctl.errors import EXIT_BEYOND_TOLERANCE, UsageError
+from goldenctl.replay.options import Options
 
 if TYPE_CHECKING:
     from goldenctl.studies.bench import Bench, Entrant
@@ -37,10 +32,8 @@ if TYPE_CHECKING:
     metavar="NAME[@DEVICE]",
     help="As for replay (repeatable); the first is what others are held against.",
 )
-@click.option("--model-path", type=PATH, help="The checkpoint, when it has moved.")
-@click.option("--device", default="cpu", show_default=True, help="Where a backend names none.")
-@click.option("--dtype", type=DTYPE, help="Compute dtype; the golden's unless given.")
-@click.option("--layers", metavar="LIST", help="Only these decoder layers, such as 0-4,10.")
+@takes("engine", Engine, "model_path", "infini_root")
+@takes("options", Options, "device", "dtype", "layers", "timeout_s")
 @click.option(
     "--repeat",
     type=click.IntRange(1, 10_000),
@@ -55,21 +48,15 @@ if TYPE_CHECKING:
     show_default=True,
     help="Timed launches of each op in a pass, after one to warm up.",
 )
-@timeout_option
-@click.option("--infini-root", type=PATH, help="InfiniCore's install folder.")
 @click.option("--json", "json_path", type=PATH, help="Also write what was measured as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Show every sublayer.")
 def bench_command(
     golden: Path,
     backends: tuple[str, ...],
-    model_path: Path | None,
-    device: str,
-    dtype: str | None,
-    layers: str | None,
+    engine: Engine,
+    options: Options,
     repeat: int,
     launches: int,
-    timeout: float,
-    infini_root: Path | None,
     json_path: Path | None,
     verbose: bool,
 ) -> int:
@@ -80,26 +67,25 @@ def bench_command(
     """
     from goldenctl.golden.file import open_golden
     from goldenctl.replay.backend import check_dtype
-    from goldenctl.replay.run import Options, open_source
+    from goldenctl.replay.run import open_source
     from goldenctl.report.bench import print_bench
     from goldenctl.studies.bench import Settings, bench
 
     if json_path is not None:
         refuse_other(json_path, "bench")
     file = open_golden(golden, kind="golden")
-    count = file.recipe["model"]["config"]["num_hidden_layers"]
-    options = Options(layers=parse_layers(layers, count))
-    entrants = _entrants(backends, device, infini_root)
-    wanted = dtype or file.recipe["dtype"]
+    check_layers(options.layers, file.config.num_hidden_layers)
+    entrants = _entrants(backends, options.device, engine)
+    wanted = options.dtype or file.recipe["dtype"]
     for entrant in entrants:
         check_dtype(entrant.backend, wanted)
-    source = open_source(file, recorded_folder(file, model_path), options)
+    source = open_source(file, engine.folder(file), Options(layers=options.layers))
     with progress_bar("timing") as progress:
         measured = bench(
             source,
             entrants,
             dtype=wanted,
-            settings=Settings(repeat, launches, timeout),
+            settings=Settings(repeat, launches, options.timeout_s),
             progress=progress,
         )
     if json_path is not None:
@@ -109,8 +95,8 @@ def bench_command(
     return EXIT_BEYOND_TOLERANCE if failed else 0
 
 
-def _entrants(specs: Sequence[str], device: str, infini_root: Path | None) -> list[Entrant]:
-    from goldenctl.replay.backend import open_backend, parse_device
+def _entrants(specs: Sequence[str], device: str, engine: Engine) -> list[Entrant]:
+    from goldenctl.replay.backend import parse_device
     from goldenctl.studies.bench import Entrant
 
     entrants: list[Entrant] = []
@@ -124,11 +110,7 @@ def _entrants(specs: Sequence[str], device: str, infini_root: Path | None) -> li
         label = _short(spec)
         same = sum(label in (e.label, e.label.rpartition(" #")[0]) for e in entrants)
         label = f"{label} #{same + 1}" if same else label
-        backend = open_backend(
-            name if at else spec,
-            infini_root=infini_root,
-            notify=lambda text: click.echo(text, err=True),
-        )
+        backend = replace(engine, backend=name if at else spec).open()
         entrants.append(Entrant(label, backend, where))
     return entrants
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from goldenctl.commands.options import GOLDEN, PATH, goldens_option, parse_layers, recorded_folder
+from goldenctl.commands.engine import Engine, notify, silent
+from goldenctl.commands.groups import takes
+from goldenctl.commands.options import GOLDEN, check_layers, goldens_option, recorded_folder
 from goldenctl.commands.reporting import (
     Outputs,
     Shown,
@@ -18,6 +20,7 @@ from goldenctl.commands.reporting import (
     report_shown,
 )
 from goldenctl.errors import UsageError
+from goldenctl.replay.options import Options
 
 if TYPE_CHECKING:
     from goldenctl.golden.file import GoldenFile
@@ -26,26 +29,18 @@ if TYPE_CHECKING:
 @click.command("blame", short_help="Find every culprit and name its bug")
 @click.argument("golden", type=GOLDEN)
 @click.argument("run", type=GOLDEN, required=False)
-@click.option("--backend", default="infinicore", show_default=True, help="As for replay.")
-@click.option("--model-path", type=PATH, help="The checkpoint, when it has moved.")
-@click.option("--device", default="cpu", show_default=True, help="As for replay.")
-@click.option("--layers", metavar="LIST", help="Only these decoder layers.")
-@click.option("--inject", "faults", multiple=True, metavar="FAULT[@PLACE]", help="As for replay.")
+@takes("engine", Engine)
+@takes("options", Options, "device", "layers", "faults")
 @click.option("--tolerance", default="default", show_default=True, help="As for diff.")
-@click.option("--infini-root", type=PATH, help="InfiniCore's install folder.")
 @report_outputs
 @report_shown
 @goldens_option()
 def blame_command(
     golden: Path,
     run: Path | None,
-    backend: str,
-    model_path: Path | None,
-    device: str,
-    layers: str | None,
-    faults: tuple[str, ...],
+    engine: Engine,
+    options: Options,
     tolerance: str,
-    infini_root: Path | None,
     outputs: Outputs,
     shown: Shown,
 ) -> int:
@@ -56,30 +51,20 @@ def blame_command(
     """
     from goldenctl.diff.tolerance import load_policy
     from goldenctl.golden.file import open_golden
-    from goldenctl.ops.inject import parse_injection
-    from goldenctl.replay.backend import open_backend, parse_device
+    from goldenctl.replay.backend import parse_device
     from goldenctl.replay.effect import refuse_without_effect
-    from goldenctl.replay.run import Options
     from goldenctl.studies.blame import Investigation
 
-    if backend == "simulated":
-        message = "blame: a simulated backend has no culprits"
-        raise UsageError(message, hint="use infinicore, torch or exec:PROGRAM")
+    engine.refuse_simulated("blame: a simulated backend has no culprits")
     outputs.check()
-    notify = _silent if shown.quiet else _notify
     source = open_golden(golden, kind="golden")
     refuse_unmatched(shown.only, source.tensors)
     if run is not None:
-        return _of_trace(source, run, model_path, tolerance, outputs=outputs, shown=shown)
-    parse_device(device)
-    count = source.config.num_hidden_layers
-    options = Options(
-        device=device,
-        layers=parse_layers(layers, count),
-        faults=tuple(parse_injection(text) for text in faults),
-    )
-    opened = open_backend(backend, infini_root=infini_root, notify=notify)
-    checkpoint = recorded_folder(source, model_path)
+        return _of_trace(source, run, engine.model_path, tolerance, outputs=outputs, shown=shown)
+    parse_device(options.device)
+    check_layers(options.layers, source.config.num_hidden_layers)
+    opened = engine.open(quiet=shown.quiet)
+    checkpoint = engine.folder(source)
     refuse_without_effect(source, checkpoint, backend=opened, options=options)
     with tempfile.TemporaryDirectory(prefix="goldenctl-") as folder:
         investigation = Investigation(
@@ -89,7 +74,7 @@ def blame_command(
             options=options,
             policy=load_policy(tolerance),
             folder=Path(folder),
-            notify=notify,
+            notify=silent if shown.quiet else notify,
         )
         report = investigation.run()
     return deliver(report, outputs, shown)
@@ -119,14 +104,6 @@ def _of_trace(
         file,
         recorded_folder(golden, model_path),
         policy=load_policy(tolerance),
-        notify=_silent if shown.quiet else _notify,
+        notify=silent if shown.quiet else notify,
     )
     return deliver(report, outputs, shown)
-
-
-def _notify(message: str) -> None:
-    click.echo(message, err=True)
-
-
-def _silent(_message: str) -> None:
-    pass

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from goldenctl.commands.groups import takes
 from goldenctl.commands.options import (
     PATH,
     TEXT,
     goldens_option,
-    mode_option,
     os_errors_named,
     progress_bar,
     strict_option,
-    timeout_option,
 )
 from goldenctl.commands.reporting import Outputs, Shown, deliver, report_outputs, report_shown
 from goldenctl.errors import MissingError, UsageError
+from goldenctl.replay.options import Options
 
 if TYPE_CHECKING:
     from goldenctl.sets.names import GoldenSet
@@ -44,17 +44,13 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="infinicore, torch, exec:PROGRAM, or trace:COMMAND to run and trace an engine.",
 )
-@click.option(
-    "--device", default="cpu", show_default=True, help="cpu, nvidia, ascend... or TYPE:N."
-)
-@mode_option
+@takes("replaying", Options, "device", "mode", "timeout_s")
 @click.option("--model-path", type=TEXT, help="The checkpoint, when it has moved.")
 @click.option("--infini-root", type=PATH, help="InfiniCore's install folder.")
 @click.option(
     "--tolerance", metavar="NAME|FILE", help="Judge by this in place of the manifest's own."
 )
 @strict_option
-@timeout_option
 @click.option("--keep", type=PATH, help="Keep what is recorded and replayed in this folder.")
 @report_outputs
 @report_shown
@@ -112,10 +108,9 @@ def run_check(
 def _wanted(options: dict[str, Any], progress: Any, *, pictures: bool) -> Wanted:
     from goldenctl.diff.tolerance import load_policy
     from goldenctl.replay.backend import parse_device
-    from goldenctl.replay.run import Options
     from goldenctl.studies.regression import Wanted
 
-    parse_device(options["device"])
+    parse_device(options["replaying"].device)
     keep = options["keep"]
     if keep is not None:
         with os_errors_named(keep):
@@ -126,9 +121,7 @@ def _wanted(options: dict[str, Any], progress: Any, *, pictures: bool) -> Wanted
         record=options["record"],
         replay=not options["no_replay"],
         backend=options["backend"],
-        options=Options(
-            mode=options["mode"] or "", device=options["device"], timeout_s=options["timeout"]
-        ),
+        options=options["replaying"],
         model_path=options["model_path"] or "",
         infini_root=options["infini_root"],
         policy=load_policy(options["tolerance"]) if options["tolerance"] else None,

@@ -101,31 +101,50 @@ class _Bytes(click.ParamType[int]):
         return int(float(match[1]) * units[match[2].lower()])
 
 
+class _Layers(click.ParamType[frozenset[int]]):
+    """Layers such as 0-4,10."""
+
+    name = "layers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        layers: set[int] = set()
+        for part in str(value).split(","):
+            match = re.fullmatch(r"\s*(\d{1,6})(?:-(\d{1,6}))?\s*", part)
+            first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+            if first > last:
+                self.fail(f"{part!r} is no layer or range, such as 0-4,10", param, ctx)
+            layers.update(range(first, last + 1))
+        return frozenset(layers)
+
+
+class _Fault(click.ParamType[Any]):
+    """A fault and where to put it: FAULT or FAULT@PLACE."""
+
+    name = "fault"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from goldenctl.ops.inject import parse_injection
+
+        return parse_injection(value)
+
+
 PATH = _Path(path_type=Path)
 BYTES = _Bytes()
 DTYPES = _Dtypes()
 GOLDEN = _Golden(path_type=Path)
 TEXT = _Text()
+LAYERS = _Layers()
+FAULT = _Fault()
 DTYPE = click.Choice(["float32", "bfloat16", "float16", "float64"])
 Progress = Callable[[int, int, str], None]
 
 
-def parse_layers(text: str | None, count: int) -> frozenset[int] | None:
-    """Parse ``0-4,10`` into layer numbers; None stays None. Raises UsageError."""
-    if text is None:
-        return None
-    layers: set[int] = set()
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,6})(?:-(\d{1,6}))?\s*", part)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if first > last:
-            msg = f"--layers {text}: {part!r} is no layer or range"
-            raise UsageError(msg, hint="try 0-4,10")
-        if last >= count:
-            msg = f"--layers {text}: layer {last} does not exist, the model has {count}"
-            raise UsageError(msg)
-        layers.update(range(first, last + 1))
-    return frozenset(layers)
+def check_layers(layers: frozenset[int] | None, count: int) -> frozenset[int] | None:
+    """Return the layers of ``--layers``; raises UsageError for one that the model does not have."""
+    if layers is not None and max(layers) >= count:
+        message = f"--layers: layer {max(layers)} does not exist, the model has {count}"
+        raise UsageError(message)
+    return layers
 
 
 def _keep_goldens(ctx: click.Context, _: click.Parameter, value: Path | None) -> Path | None:
@@ -150,22 +169,8 @@ def goldens_option(*, expose: bool = False) -> Callable[[Callable[..., Any]], Ca
     )
 
 
-mode_option = click.option(
-    "--mode",
-    type=click.Choice(["op+sublayer", "sublayer", "op", "chain"]),
-    help="Golden inputs for each op and again for each sublayer, in one pass (where the golden has "
-    "taps, the default), for each sublayer, for each op, or only for the first.",
-)
 strict_option = click.option(
     "--strict", is_flag=True, help="Fail what is noted, such as truncated results."
-)
-timeout_option = click.option(
-    "--timeout",
-    type=FiniteRange(0.1, 1e6),
-    default=600.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Longest silence of the backend.",
 )
 
 

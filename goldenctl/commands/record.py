@@ -14,14 +14,15 @@ from click.core import ParameterSource
 from goldenctl.commands.options import (
     DTYPE,
     DTYPES,
+    LAYERS,
     PATH,
     TEXT,
+    check_layers,
     goldens_option,
     human_bytes,
     human_ns,
     input_options,
     model_folder,
-    parse_layers,
     plural,
     progress_bar,
     step_options,
@@ -84,7 +85,9 @@ def _no_choice(word: str) -> bool:
     show_default=True,
     help="Keep what every op yields, or only what sublayers do.",
 )
-@click.option("--layers", metavar="LIST", help="Keep only these decoder layers, such as 0-4,10.")
+@click.option(
+    "--layers", type=LAYERS, metavar="LIST", help="Keep only these decoder layers, such as 0-4,10."
+)
 @click.option(
     "--logits",
     type=click.Choice(["last", "all", "none"]),
@@ -258,7 +261,7 @@ def prepare(
     dtype: str = "float32",
     device: str = "cpu",
     taps: str = "op",
-    layers: str | None = None,
+    layers: frozenset[int] | None = None,
     logits: str = "last",
     oracle: str = "none",
     budget_dtypes: tuple[str, ...] | None = None,
@@ -280,7 +283,7 @@ def prepare(
     source = canonical(str(checkpoint))
     checkpoint = model_folder(checkpoint)
     config = load_config(checkpoint)
-    kept_layers = parse_layers(layers, config.num_hidden_layers)
+    kept_layers = check_layers(layers, config.num_hidden_layers)
     selection = Selection(taps, kept_layers, logits, oracle, budget_dtypes or ())
     weights = open_weights(checkpoint, selection, verbose=verbose)
     config = weights.config

@@ -6,30 +6,31 @@ from pathlib import Path
 
 import click
 
-from goldenctl.commands.options import GOLDEN, PATH, goldens_option, parse_layers, recorded_folder
+from goldenctl.commands.engine import Engine, notify
+from goldenctl.commands.groups import takes
+from goldenctl.commands.options import GOLDEN, LAYERS, check_layers, goldens_option
 from goldenctl.commands.reporting import Outputs, Shown, deliver, report_outputs
 from goldenctl.errors import require_torch
 
-LAYERS = 4
+MOST_LAYERS = 4
 
 
 @click.command("selftest", short_help="Prove on a golden what is caught and named")
 @click.argument("golden", type=GOLDEN)
-@click.option("--backend", default="infinicore", show_default=True, help="As for replay.")
-@click.option("--model-path", type=PATH, help="The checkpoint, when it has moved.")
+@takes("engine", Engine)
 @click.option(
-    "--layers", metavar="LIST", help="Decoder layers; four spread over depth if not given."
+    "--layers",
+    type=LAYERS,
+    metavar="LIST",
+    help="Decoder layers; four spread over depth if not given.",
 )
-@click.option("--infini-root", type=PATH, help="InfiniCore's install folder.")
 @click.option("-v", "--verbose", is_flag=True, help="List every fault by op.")
 @report_outputs
 @goldens_option()
 def selftest_command(
     golden: Path,
-    backend: str,
-    model_path: Path | None,
-    layers: str | None,
-    infini_root: Path | None,
+    engine: Engine,
+    layers: frozenset[int] | None,
     verbose: bool,
     outputs: Outputs,
 ) -> int:
@@ -39,7 +40,6 @@ def selftest_command(
     something correct is called wrong, or a bug gets a wrong name beyond the stated rates.
     """
     from goldenctl.golden.file import open_golden
-    from goldenctl.replay.backend import open_backend
 
     outputs.check()
     source = open_golden(golden, kind="golden")
@@ -50,13 +50,9 @@ def selftest_command(
 
     tester = Tester(
         source,
-        recorded_folder(source, model_path),
-        backend=open_backend(backend, infini_root=infini_root, notify=_notify),
-        layers=parse_layers(layers, count) or (spread(kept) if count > LAYERS else None),
-        notify=_notify,
+        engine.folder(source),
+        backend=engine.open(),
+        layers=check_layers(layers, count) or (spread(kept) if count > MOST_LAYERS else None),
+        notify=notify,
     )
     return deliver(tester.report(), outputs, Shown(verbose=verbose))
-
-
-def _notify(message: str) -> None:
-    click.echo(message, err=True)

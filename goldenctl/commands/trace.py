@@ -12,21 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from goldenctl.commands.engine import notify
+from goldenctl.commands.groups import takes
 from goldenctl.commands.options import (
     BYTES,
     GOLDEN,
     PATH,
     FiniteRange,
+    check_layers,
     goldens_option,
     human_bytes,
-    parse_layers,
     plural,
     progress_bar,
     recorded_folder,
 )
-from goldenctl.commands.replay import notify
 from goldenctl.commands.targets import refuse_other
 from goldenctl.errors import GoldenctlError, UsageError
+from goldenctl.replay.options import Options
 
 if TYPE_CHECKING:
     from goldenctl.golden.file import GoldenFile
@@ -45,7 +47,7 @@ _TELL_S = 10.0  # between two lines of progress
 @click.argument("run", type=PATH)
 @click.argument("program", nargs=-1, type=click.UNPROCESSED)
 @click.option("--infini-root", type=PATH, help="The install of the InfiniCore that PROGRAM loads.")
-@click.option("--layers", metavar="LIST", help="Only these decoder layers, such as 0-4,10.")
+@takes("replaying", Options, "layers")
 @click.option("--steps", metavar="LIST", help="Only these steps, such as 0 (the prefill), 1-3.")
 @click.option("--ops", metavar="LIST", help="Only these, as rms_norm,Gemm; none is nothing.")
 @click.option("--model-path", type=PATH, help="The checkpoint, when it has moved.")
@@ -81,7 +83,7 @@ def trace_command(
 
     _refuse_contradictions(program, options)
     source = open_golden(golden, kind="golden")
-    layers = parse_layers(options["layers"], source.config.num_hidden_layers)
+    layers = check_layers(options["replaying"].layers, source.config.num_hidden_layers)
     source = chosen_part(source, layers, parse_steps(options["steps"]))
     refuse_other(run, "run")
     with Checkpoint.open(recorded_folder(source, model_path)) as checkpoint:

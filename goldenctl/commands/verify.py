@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from goldenctl.commands.engine import Engine
 from goldenctl.commands.options import (
     DTYPE,
     PATH,
@@ -21,6 +22,7 @@ from goldenctl.commands.options import (
 from goldenctl.commands.reporting import Outputs, Shown, report_outputs, report_shown
 from goldenctl.commands.targets import refuse_other
 from goldenctl.errors import MissingError, UsageError
+from goldenctl.replay.options import Options
 
 DEFAULT_MODEL = Path("/home/shared/models/Qwen3-1.7B")
 
@@ -60,14 +62,10 @@ def verify_command(
     """Record a checkpoint in PyTorch, replay it on a backend, and diff the two."""
     from goldenctl.commands.diff import run_diff
     from goldenctl.commands.record import prepare, run_recording
-    from goldenctl.commands.replay import notify, run_replay
+    from goldenctl.commands.replay import run_replay
     from goldenctl.diff.tolerance import load_policy
-    from goldenctl.replay.backend import (
-        check_device,
-        check_dtype,
-        open_backend,
-        parse_device,
-    )
+    from goldenctl.golden.file import open_golden
+    from goldenctl.replay.backend import check_device, check_dtype, parse_device
 
     if model_path == DEFAULT_MODEL and not model_path.is_dir():
         message = f"{model_path}: there is no such folder"
@@ -81,8 +79,9 @@ def verify_command(
     outputs.check()
     prompts = (test_input,) if test_input is not None else ()
     recording = prepare(model_path, prompts=prompts, dtype=dtype, verbose=shown.verbose)
-    if backend != "simulated":
-        opened = open_backend(backend, notify=notify)
+    engine = Engine(backend)
+    if not engine.simulated:
+        opened = engine.open()
         check_dtype(opened, dtype)
         check_device(opened, device)
     if keep is not None:
@@ -97,7 +96,8 @@ def verify_command(
     try:
         with redirect_stdout(io.StringIO()) if shown.quiet else nullcontext():
             run_recording(recording, folder / "golden.h5")()
-            run_replay(folder / "golden.h5", folder / "run.h5", backend=backend, device=device)
+            golden = open_golden(folder / "golden.h5")
+            run_replay(golden, folder / "run.h5", engine, Options(device=device))
         pair = folder / "golden.h5", folder / "run.h5"
         code = run_diff(
             *pair,

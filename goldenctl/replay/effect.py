@@ -13,7 +13,8 @@ from goldenctl.ops.faults import Context
 from goldenctl.ops.inject import Injection, injected_into
 from goldenctl.replay.backend import Backend
 from goldenctl.replay.bind import choose_sublayers
-from goldenctl.replay.run import Options, open_source, replay
+from goldenctl.replay.options import Options
+from goldenctl.replay.run import open_source, replay
 
 _FAILED = "failed"
 
@@ -30,9 +31,7 @@ def refuse_without_effect(
         return
     open_source(golden, checkpoint_path, options)
     mode = "op" if golden.recipe["taps"] == "op" else "sublayer"
-    tried = replace(
-        options, mode=mode, repeat=1, shuffle=False, resume=False, debug=frozenset(), workers=1
-    )
+    tried = replace(options, mode=mode, repeat=1, shuffle=False, resume=False, debug=(), workers=1)
 
     def outputs(paths: list[str], faults: Iterable[Injection]) -> set[tuple[str, str]]:
         with tempfile.TemporaryDirectory(prefix="goldenctl-") as folder:

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError, UsageError, require_torch
-from goldenctl.golden.composed import BOTH, default_mode
+from goldenctl.golden.composed import BOTH
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.journal import Journal
 from goldenctl.golden.run_layout import run_layout
@@ -25,51 +25,19 @@ from goldenctl.golden.times import with_groups
 from goldenctl.golden.writer import GoldenWriter
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.graph import FUSED_TAPS, Op, Sublayer
-from goldenctl.ops.inject import Injection, inject
+from goldenctl.ops.inject import inject
 from goldenctl.ops.plan import File, Plan, write_plan
 from goldenctl.places import plain_tap, short_name
 from goldenctl.records.determinism import Determinism
 from goldenctl.replay.backend import Backend, parse_device
 from goldenctl.replay.bind import Binder, Patches, Source, choose_sublayers, without_stores
 from goldenctl.replay.launch import Launcher
+from goldenctl.replay.options import Options
 from goldenctl.replay.simulated import describe, simulate
 from goldenctl.replay.supervise import Execution, Outcome
 
 Progress = Callable[[int, int, str], None]
 PATCHES = "goldenctl.patches"
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a golden is replayed. ``mode`` is by default the golden's own (golden/composed.py),
-    and so is the ``dtype`` None.
-
-    With ``shuffle``, ``repeat`` counts rounds of passes instead of launches (replay/order.py).
-    ``debug`` names sublayers whose plan is kept for a debugger, though they do not fail.
-    ``only`` leaves out every sublayer but those with these paths.
-    ``resume`` goes on from what an interrupted replay left, and leaves such a thing.
-    """
-
-    mode: str = ""
-    dtype: str | None = None
-    device: str = "cpu"
-    layers: frozenset[int] | None = None
-    only: frozenset[str] | None = None
-    attention: str = "eager"
-    repeat: int = 1
-    shuffle: bool = False
-    seed: int = 0
-    workers: int = 1
-    memory_bytes: int | None = None
-    resume: bool = False
-    timeout_s: float = 600.0
-    faults: tuple[Injection, ...] = ()
-    grafts: frozenset[str] = frozenset()
-    debug: frozenset[str] = frozenset()
-
-    def for_golden(self, golden: GoldenFile) -> Options:
-        """Return the options with the mode that this golden is replayed in."""
-        return replace(self, mode=self.mode or default_mode(golden.recipe))
 
 
 @dataclass(frozen=True)
@@ -102,7 +70,7 @@ def replay(
     source = open_source(golden, checkpoint_path, options)
     dtype = options.dtype or golden.recipe["dtype"]
     layout = run_layout(source.golden, source.sublayers, dtype, options.mode)
-    _refuse_unknown(options.debug, layout.groups)
+    _refuse_unknown(frozenset(options.debug), layout.groups)
     recipe = _recipe(source, backend.description, options, dtype)
     with (
         tempfile.TemporaryDirectory(prefix="goldenctl-") as folder,
@@ -121,7 +89,7 @@ def replay(
         plan = _plan(source, writer, folder, options)
         launcher = Launcher(backend, plan, writer, options.timeout_s, progress)
         execution, digests, determinism = _execute(launcher, options, journal)
-        debugged = _debugged(execution, layout.groups, options.debug)
+        debugged = _debugged(execution, layout.groups, frozenset(options.debug))
         commands = _name_commands(execution, debugged, backend, run_path)
         writer.seal(
             recipe=_completed(recipe, layout.groups, execution, determinism),
@@ -146,7 +114,7 @@ def _execute(
     passes in other orders showed."""
     if options.shuffle:
         execution, determinism = launcher.shuffled(
-            rounds=options.repeat, seed=options.seed, isolated_ops=options.mode in ("op", BOTH)
+            rounds=options.repeat, seed=options.seed or 0, isolated_ops=options.mode in ("op", BOTH)
         )
         return execution, {}, determinism
     execution, digests = launcher.once(
@@ -206,15 +174,14 @@ def replay_simulated(
     run_path: Path,
     *,
     options: Options,
-    noise: float | None = None,
-    seed: int = 0,
 ) -> Summary:
-    """Write a run of the simulated backend; ``noise`` defaults to the dtype's epsilon."""
+    """Write a run of the simulated backend; its noise is by default the dtype's epsilon."""
     options = options.for_golden(golden)
     config = golden.config
     chosen = choose_sublayers(golden, config, options.layers, fused=False)
     dtype = options.dtype or golden.recipe["dtype"]
-    noise = DTYPES[dtype].eps if noise is None else noise
+    noise = DTYPES[dtype].eps if options.noise is None else options.noise
+    seed = options.seed or 0
     source = Source(golden, config, None, chosen)
     layout = run_layout(source.golden, source.sublayers, dtype, options.mode)
     with GoldenWriter(

@@ -28,7 +28,8 @@ from goldenctl.model.case import Case
 from goldenctl.places import step_number
 from goldenctl.records.report import Report
 from goldenctl.replay.backend import Backend
-from goldenctl.replay.run import Options, replay
+from goldenctl.replay.options import Options
+from goldenctl.replay.run import replay
 
 Progress = Callable[[int, int, str], None]
 

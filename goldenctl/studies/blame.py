@@ -23,7 +23,8 @@ from goldenctl.records.findings import Culprit, Findings, Graft
 from goldenctl.records.report import Report, TensorResult
 from goldenctl.replay.backend import Backend
 from goldenctl.replay.bind import choose_sublayers
-from goldenctl.replay.run import Options, replay
+from goldenctl.replay.options import Options
+from goldenctl.replay.run import replay
 
 if TYPE_CHECKING:
     from goldenctl.studies.diagnose import Diagnosis

@@ -21,7 +21,8 @@ from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.source import checkpoint_folder
 from goldenctl.records.report import Report
 from goldenctl.replay.backend import check_dtype, open_backend
-from goldenctl.replay.run import Options, replay
+from goldenctl.replay.options import Options
+from goldenctl.replay.run import replay
 from goldenctl.sets.against_manifest import compare_with_manifest
 from goldenctl.sets.integrity import check_files, check_manifest
 from goldenctl.sets.manifest import Manifest, sha256_text

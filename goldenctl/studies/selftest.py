@@ -43,7 +43,8 @@ from goldenctl.reference.otherwise import Otherwise
 from goldenctl.reference.patch import Emulator
 from goldenctl.replay.backend import Backend, open_backend
 from goldenctl.replay.bind import choose_sublayers
-from goldenctl.replay.run import Options, replay
+from goldenctl.replay.options import Options
+from goldenctl.replay.run import replay
 from goldenctl.studies.diagnose import Diagnoser
 from goldenctl.studies.gates import GATES, passes
 

@@ -26,7 +26,8 @@ from goldenctl.records.report import Report, TensorResult
 from goldenctl.records.units import plural
 from goldenctl.replay.backend import open_backend
 from goldenctl.replay.bind import choose_sublayers
-from goldenctl.replay.run import Options, replay
+from goldenctl.replay.options import Options
+from goldenctl.replay.run import replay
 from goldenctl.studies.blame import culprit_of
 
 if TYPE_CHECKING:

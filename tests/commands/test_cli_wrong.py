@@ -52,7 +52,7 @@ WRONG = [
     ("record CK @none/g.h5 --token-ids 1", 2, "none does not exist; create it or choose another"),
     ("record CK /proc/g.h5 --token-ids 1", 2, "/proc/g.h5: "),
     ("record CK NEW --layers 9", 2, "layer 9 does not exist, the model has 4"),
-    ("record CK NEW --layers -1", 2, "'-1' is no layer or range; try 0-4,10"),
+    ("record CK NEW --layers -1", 2, "'-1' is no layer or range, such as 0-4,10"),
     ("record CK NEW --layers 3-1", 2, "'3-1' is no layer or range"),
     ("record CK NEW --layers ''", 2, "'' is no layer or range"),
     ("record CK NEW --token-ids 512", 2, "token id 512 is outside 0..511"),

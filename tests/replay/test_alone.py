@@ -15,7 +15,8 @@ from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.ops.inject import parse_injection
 from goldenctl.records.report import Report
 from goldenctl.replay.backend import Backend, open_backend
-from goldenctl.replay.run import Options, replay
+from goldenctl.replay.options import Options
+from goldenctl.replay.run import replay
 from goldenctl.studies.alone import alone_vs_batched, cut, rows_of
 
 NONE = Backend("none", ("none",), {"name": "none"})

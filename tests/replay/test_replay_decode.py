@@ -18,7 +18,8 @@ from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.ops.plan import Plan, PlanSublayer
 from goldenctl.replay import launch as launch_module
 from goldenctl.replay.backend import Backend, open_backend
-from goldenctl.replay.run import Options, replay
+from goldenctl.replay.options import Options
+from goldenctl.replay.run import replay
 from goldenctl.replay.supervise import Execution, Outcome
 
 NONE = Backend("none", ("none",), {"name": "none"})

@@ -15,7 +15,8 @@ from goldenctl.diff.tolerance import default_policy
 from goldenctl.errors import UsageError
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.replay.backend import Backend, open_backend
-from goldenctl.replay.run import Options, replay
+from goldenctl.replay.options import Options
+from goldenctl.replay.run import replay
 
 NONE = Backend("none", ("none",), {"name": "none"})
 ROWS = ("--token-ids", "5,6,7,8,9", "--token-ids", "1,2", "--token-ids", "44", "--batch")

@@ -18,7 +18,8 @@ from goldenctl.model.presets import PRESETS
 from goldenctl.ops.plan import Plan, View, contiguous, read_plan, write_plan
 from goldenctl.replay import launch as launch_module
 from goldenctl.replay.backend import Backend, parse_device
-from goldenctl.replay.run import Options, replay
+from goldenctl.replay.options import Options
+from goldenctl.replay.run import replay
 from goldenctl.replay.supervise import Execution, Outcome
 
 FAMILIES = [name for name in PRESETS if "tiny" in name]

@@ -20,7 +20,8 @@ from goldenctl.golden.sketch import Sketch, sketch_of
 from goldenctl.ops.inject import parse_injection
 from goldenctl.records.report import TensorResult
 from goldenctl.replay.backend import Backend
-from goldenctl.replay.run import Options, replay
+from goldenctl.replay.options import Options
+from goldenctl.replay.run import replay
 from goldenctl.sets.against_manifest import compare_with_manifest
 from goldenctl.sets.describe import tensor_entries
 from goldenctl.sets.environment import full_recipe

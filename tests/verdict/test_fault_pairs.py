@@ -21,7 +21,8 @@ from goldenctl.ops.catalogue import FAULTS
 from goldenctl.ops.faults import Context, combined, faulty_op
 from goldenctl.ops.inject import Injection, inject
 from goldenctl.replay.backend import Backend
-from goldenctl.replay.run import Options, replay
+from goldenctl.replay.options import Options
+from goldenctl.replay.run import replay
 from tests.verdict.conftest import Bench
 
 Q_ROPE = "layers.00.attention.q_rope"

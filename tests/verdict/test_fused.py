@@ -19,7 +19,8 @@ from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.layout import Selection
 from goldenctl.records.report import Report
 from goldenctl.replay.backend import open_backend
-from goldenctl.replay.run import Options, replay
+from goldenctl.replay.options import Options
+from goldenctl.replay.run import replay
 from tests.verdict.conftest import record_tiny
 
 DTYPES = ("float32", "bfloat16", "float16")

@@ -15,7 +15,8 @@ from goldenctl.ops.inject import parse_injection
 from goldenctl.places import short_name
 from goldenctl.records.report import Report
 from goldenctl.replay.backend import Backend
-from goldenctl.replay.run import Options, replay
+from goldenctl.replay.options import Options
+from goldenctl.replay.run import replay
 from tests.verdict.conftest import Bench
 
 Replayed = Callable[..., Report]

@@ -15,7 +15,8 @@ from goldenctl.model.config import load_config
 from goldenctl.model.rope import exact_rope_tables, rope_tables
 from goldenctl.ops.inject import parse_injection
 from goldenctl.replay.backend import Backend
-from goldenctl.replay.run import Options, replay
+from goldenctl.replay.options import Options
+from goldenctl.replay.run import replay
 from tests.verdict.conftest import TOKENS, Bench, record_tiny
 
 # Far from the first position angles are large, and so is what float32 loses of them.
