@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from goldenctl.diff.budget import Budget, check_budget
-from goldenctl.diff.pooled import BEHIND_FLOAT16
+from goldenctl.diff.pooled import BEHIND_FLOAT16, left_of_bias
 from goldenctl.diff.sums import RowErrors
 from goldenctl.golden.layout import oracle_dtype
 from goldenctl.golden.steps import Step, attention_mask, position_ids, visible_tokens
@@ -115,7 +115,7 @@ class _Judge:
         actual, rows, inputs = given
         wide = oracle_dtype(dtype)
         loader = WeightLoader(self._checkpoint, wide, "cpu", through=dtype)
-        errors, size = _Sums(rows.shape), actual.shape[-1]
+        errors, size = _Sums(rows.shape, may_truncate=dtype == "float16"), actual.shape[-1]
         sliced = sublayer.name == "lm_head"
         for first in range(0, size, _BLOCK_ROWS if sliced else size):
             last = min(first + _BLOCK_ROWS, size) if sliced else size
@@ -228,19 +228,33 @@ def _local(errors: RowErrors, floor_l2: np.ndarray, floor_max: np.ndarray) -> Lo
 
 
 class _Sums:
-    """Errors of rows and their budget, added up over blocks of columns."""
+    """Errors of rows and their budget, added up over blocks of columns.
 
-    def __init__(self, shape: Sequence[int]) -> None:
+    Where an engine ``may_truncate``, as InfiniCore 0.1.0 does in float16, what all elements of a
+    tensor err by together is left out of what rows may err by.
+    """
+
+    def __init__(self, shape: Sequence[int], *, may_truncate: bool) -> None:
+        self._may_truncate = may_truncate
         self._shape = tuple(shape)
         self._squares = {key: torch.zeros(self._shape, dtype=torch.float64) for key in _ADDED}
         self._largest = {key: torch.zeros(self._shape, dtype=torch.float64) for key in _LARGEST}
+        self._bias = torch.zeros((3, *self._shape), dtype=torch.float64)
 
     def add(self, error: Tensor, truth: Tensor, sigma: Tensor) -> None:
         values = {"error": error, "expected": truth, "floor": sigma}
         for key in _ADDED:
             self._squares[key] += values[key].double().pow(2).sum(-1)
+        if self._may_truncate:
+            self._add_bias(error.double(), truth.double())
         for key in _LARGEST:
             self._largest[key] = self._largest[key].maximum(values[key].abs().amax(-1).double())
+
+    def _add_bias(self, error: Tensor, truth: Tensor) -> None:
+        exponent = truth.frexp().exponent - 1
+        unit = torch.where(truth == 0, 0.0, torch.exp2(exponent.double()))
+        sums = (error * truth.sign(), unit, unit.pow(2))
+        self._bias += torch.stack([each.sum(-1) for each in sums])
 
     def judged(self, rows: Tensor) -> Local | None:
         """Judge the rows that are there and whose inputs were; None where there is none."""
@@ -250,6 +264,10 @@ class _Sums:
         squares = {k: v[counted].numpy() for k, v in self._squares.items()}
         largest = {k: v[counted].numpy() for k, v in self._largest.items()}
         errors = RowErrors(1, squares["error"], largest["error"], squares["expected"])
+        if self._may_truncate:
+            away, units, squared = (sums[counted].numpy() for sums in self._bias)
+            given = replace(errors, signed_error=away, units=units, units_squared=squared)
+            errors = replace(errors, error_squared=left_of_bias(given))
         return _local(errors, np.sqrt(squares["floor"]), _SIGMAS * largest["floor"])
 
 

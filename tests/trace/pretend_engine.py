@@ -47,6 +47,7 @@ class Habits:
     lengths_off: int = 0  # of the sequences, as attention is told
     wrong_tables: bool = False  # attention is given the blocks in another order
     causal: bool = True
+    truncates: bool = False  # towards zero, in place of rounding to the nearest
 
 
 @dataclass(frozen=True)
@@ -128,10 +129,17 @@ class PretendEngine:
             return out
         args = [(key, np.array(x, copy=False), self.log.arg(key, "in", x)) for key, x in inputs]
         found = out.copy()
-        out[...] = value.astype(self.dtype)
+        out[...] = self.rounded(value)
         output = self.log.arg("y", "inout" if scalars.get("beta") else "out", out, found)
         self.log.call(name, output, *(arg for *_, arg in args), scalars=scalars)
         return out
+
+    def rounded(self, value: Array) -> Array:
+        nearest = value.astype(self.dtype)
+        if not self.habits.truncates:
+            return nearest
+        beyond = np.abs(wide(nearest)) > np.abs(value)
+        return np.where(beyond, np.nextafter(nearest, self.dtype.type(0)), nearest)
 
     def new(self, *shape: int) -> Array:
         return np.zeros(shape, self.dtype)

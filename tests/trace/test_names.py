@@ -162,6 +162,15 @@ def test_a_right_engine_passes_in_16_bits(
     assert {tensor.actual_dtype for tensor in report.compared} == {dtype}
 
 
+def test_an_engine_whose_float16_truncates_is_right_by_itself(
+    recorded: Callable[..., GoldenFile], traced: Callable[..., Any]
+) -> None:
+    golden = recorded(decoding(1), "float16")
+    _, report = traced(golden, Habits(truncates=True), PAIR[:1], dtype="float16")
+    shares = {t.tap: t.local.share for t in report.tensors if t.local is not None}
+    assert max(shares.values()) < 0.5  # 0.61 when the bias counts in rows
+
+
 def test_an_engine_may_take_the_prompt_in_other_chunks_than_the_golden(
     recorded: Callable[..., GoldenFile], traced: Callable[..., Any]
 ) -> None:
