@@ -16,7 +16,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from goldenctl.diff.budget import Budget, expected_error
-from goldenctl.diff.pooled import BEHIND_FLOAT16, USUAL, left_of_bias
+from goldenctl.diff.pooled import USUAL, left_of_bias
 from goldenctl.diff.results import with_tensors
 from goldenctl.diff.sums import RowErrors
 from goldenctl.places import owner, short_name
@@ -25,9 +25,9 @@ from goldenctl.records.report import PASSED, SublayerResult, TensorResult
 from goldenctl.records.words import group_of
 
 METRIC = "whole_run"
-# What correct engines and alternatives show at most, and what InfiniCore 0.1.0 does, whose float16
-# truncates (docs/budgets.md). In float32 another order of a sum may err several times as far.
-_FACTOR = {"bfloat16": USUAL, "float16": BEHIND_FLOAT16}
+# In float32 another order of a sum may err several times as far, in float16 an engine that
+# truncates in each of many layers, as InfiniCore 0.1.0 does (docs/budgets.md).
+_DTYPE = "bfloat16"
 _OF_FEW = 0.25  # one token alone may be that much further off
 
 
@@ -38,7 +38,6 @@ class Spread:
 
     error: float
     correct: float
-    factor: float
 
 
 def spread_of(rows: RowErrors, budget: Budget, *, dtype: str) -> Spread | None:
@@ -49,11 +48,11 @@ def spread_of(rows: RowErrors, budget: Budget, *, dtype: str) -> Spread | None:
     expected = expected_error(budget, np.sqrt(rows.expected_squared))
     counted = expected > 0.0
     squared = left_of_bias(rows)
-    if dtype not in _FACTOR or not np.any(squared[counted]):
+    if dtype != _DTYPE or not np.any(squared[counted]):
         return None
     unit = expected[counted] ** 2
     error, correct = squared[counted] / unit, 2.0 * budget.l2[counted] ** 2 / unit
-    return Spread(float(error.sum()), float(correct.sum()), _FACTOR[dtype])
+    return Spread(float(error.sum()), float(correct.sum()))
 
 
 def hold_together(
@@ -66,8 +65,7 @@ def hold_together(
         return list(sublayers)
     left = {tensor.name: spreads[tensor.name] for tensor in passed}
     ratio, count = _furthest(left)
-    factor = max(spread.factor for spread in left.values())
-    limit = factor * (1.0 + _OF_FEW / _tokens(passed))
+    limit = USUAL * (1.0 + _OF_FEW / _tokens(passed))
     if ratio <= limit:
         return list(sublayers)
     check = Check(METRIC, ratio, limit, ratio / limit)
