@@ -1,10 +1,8 @@
-"""Owns the views of ``goldenctl inspect``: a file's provenance and tree, a tensor's numbers."""
+"""The views of ``goldenctl inspect``: a file's provenance and tree, a tensor's numbers."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,16 +12,14 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from goldenctl.errors import UsageError, printable
+from goldenctl.errors import printable
 from goldenctl.golden.file import GoldenFile
-from goldenctl.golden.schema import TensorInfo
+from goldenctl.golden.find import find
+from goldenctl.golden.outline import outline
 from goldenctl.model.case import wording_of
-from goldenctl.places import short_name
 from goldenctl.report.console_parts import Pairs
 
 _CORNER = 4
-_BESIDE = ("budget", "oracle")
-_LISTED_MATCHES = 4
 _LISTED_TOKENS = 48
 # What is copied into a command line, or looked for in other output.
 _EXACT = {"file", "model", "fingerprint", "content", "golden", "backend"}
@@ -47,7 +43,7 @@ def tensor_view(golden: GoldenFile, wanted: str) -> RenderableType:
 
     Raises UsageError when no name or more than one ends in ``wanted``.
     """
-    info = _find(golden, wanted)
+    info = find(golden, wanted)
     pairs = Pairs()
     _row(pairs, "tensor", info.name)
     links = sorted(link for link, target in golden.aliases.items() if target == info.name)
@@ -132,31 +128,16 @@ def _tree(golden: GoldenFile) -> Table:
     table.add_column("group", no_wrap=True)
     table.add_column("output", justify="right", no_wrap=True)
     table.add_column("tensors")
-    taps: dict[str, list[TensorInfo]] = {}
-    beside: Counter[str] = Counter()
-    for info in golden.tensors.values():
-        group = info.name.rpartition("/")[0]
-        if info.role in _BESIDE:
-            owner = group.rpartition("/")[0]
-            while owner and owner not in golden.sublayers:
-                owner = owner.rpartition("/")[0]
-            beside[owner] += 1
-        else:
-            taps.setdefault(group, []).append(info)
-    case = ""
-    for group, infos in taps.items():
-        step = "/".join(group.split("/")[:4])
-        if short_name(group) and step != case:
-            case = step
-            table.add_row(f"[bold]{escape(printable(case))}[/]", "", "")
-        status = golden.sublayers.get(group)
-        mark = "✗ " if status is not None and status.status == "failed" else ""
-        names = " ".join(info.tap for info in infos)
-        if beside[group]:
-            names += f" + {beside[group]} of the oracle"
-        shape = "×".join(map(str, infos[-1].shape))
-        cells = (f"{mark}{short_name(group) or group}", shape, names)
-        table.add_row(*(escape(printable(cell)) for cell in cells))
+    for section in outline(golden):
+        if section.title:
+            table.add_row(f"[bold]{escape(printable(section.title))}[/]", "", "")
+        for line in section.lines:
+            names = " ".join(line.taps)
+            if line.beside:
+                names += f" + {line.beside} of the oracle"
+            shape = "×".join(map(str, line.shape))
+            cells = (f"{'✗ ' if line.failed else ''}{line.group}", shape, names)
+            table.add_row(*(escape(printable(cell)) for cell in cells))
     return table
 
 
@@ -168,26 +149,6 @@ def _failure(name: str, failure: dict[str, Any]) -> Pairs:
     for line in str(failure.get("stderr", "")).splitlines():
         _row(pairs, "stderr", line)
     return pairs
-
-
-def _find(golden: GoldenFile, wanted: str) -> TensorInfo:
-    wanted = re.sub(r"^(\S+?)/(\d+):\s*", r"cases/\1/steps/\2/", wanted.strip("/"))
-    names = {**{name: name for name in golden.tensors}, **golden.aliases}
-    matches = [name for name in names if name == wanted or name.endswith(f"/{wanted}")]
-    if wanted in names:
-        matches = [wanted]
-    if not matches:  # as reports have it: layers.02.attention.q_rope
-        dotted = wanted.replace("/", ".")
-        matches = [n for n in names if f".{n.replace('/', '.')}".endswith(f".{dotted}")]
-    if len(matches) == 1:
-        return golden.info(matches[0])
-    if not matches:
-        known = sorted(Counter(name.rpartition("/")[2] for name in names))
-        message = f"{golden.path}: no tensor's name ends in {wanted}"
-        raise UsageError(message, hint=f"names end in {', '.join(known)}")
-    some = ", ".join(matches[:_LISTED_MATCHES])
-    message = f"{golden.path}: {len(matches)} tensors end in {wanted}: {some}, ..."
-    raise UsageError(message, hint="give more of the name")
 
 
 def _statistics(array: np.ndarray[Any, Any]) -> Iterator[tuple[str, str]]:
