@@ -72,7 +72,9 @@ class GoldenFile:
     @cached_property
     def config(self) -> ModelConfig:
         """The model's config; DamagedError when the recipe has none, or not one of ours."""
-        return ModelConfig.from_dict(self.recipe["model"]["config"], where=self.recipe.where)
+        return ModelConfig.from_dict(
+            self.recipe["model"]["config"], where=self.recipe.where, written_by=self.tool_version
+        )
 
     def info(self, name: str) -> TensorInfo:
         """Return a tensor by its own name or by a link to it.

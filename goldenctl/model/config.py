@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from goldenctl.errors import DamagedError, GoldenctlError, MissingError, UsageError
 from goldenctl.model.families import (
@@ -17,7 +17,7 @@ from goldenctl.model.families import (
     READ_KEYS,
     Family,
 )
-from goldenctl.model.fields import SIZE_LIMITS, Fields, as_object, is_int, show
+from goldenctl.model.fields import Fields, as_object, is_int, show
 from goldenctl.model.jsonfile import read_object
 from goldenctl.model.problems import Problems
 from goldenctl.model.rope_config import RopeConfig, parse_rope, read_rope
@@ -39,6 +39,9 @@ WEIGHT_DTYPES = ("bfloat16", "float16", "float32")
 @dataclass(frozen=True)
 class ModelConfig:
     """A dense decoder, with Hugging Face's key names; every default is filled in.
+
+    A field that is added later has a default, which leaves models that do not use it as they
+    were: it is neither stored in goldens nor part of fingerprints.
 
     ``attention_bias`` is the bias of q, k and v; ``attention_output_bias`` that of o_proj;
     ``dtype`` is ``torch_dtype`` of the checkpoint (float32 when it does not say).
@@ -63,16 +66,26 @@ class ModelConfig:
     dtype: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a plain dict for a recipe; rope fields that are None are left out."""
-        result = dataclasses.asdict(self)
+        """Return a plain dict for recipes and fingerprints, without fields that are as their
+        default and rope fields that are None."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        given = dataclasses.asdict(self).items()
+        result = {name: value for name, value in given if value != defaults[name]}
         result["rope"] = {k: v for k, v in result["rope"].items() if v is not None}
         return result
 
-    @staticmethod
-    def from_dict(data: object, *, where: str = "recipe") -> ModelConfig:
-        """Return the config that ``to_dict`` wrote; DamagedError when it is not one."""
+    @classmethod
+    def from_dict(
+        cls, data: object, *, where: str = "recipe", written_by: str = "another version"
+    ) -> Self:
+        """Return the config that ``to_dict`` wrote; DamagedError when it is not one.
+
+        A key of a later version is refused, naming the one that wrote it: the model is another.
+        """
         try:
-            return _from_recipe(Fields(as_object(data, where), where), where)
+            reader = Fields(as_object(data, where), where)
+            _refuse_later_keys(cls, reader, written_by)
+            return cls(**_from_recipe(cls, reader, where))
         except DamagedError:
             raise
         except GoldenctlError as error:
@@ -259,23 +272,33 @@ def _window_used(reader: Fields, family: Family, config: ModelConfig) -> bool:
     return bool(first < config.num_hidden_layers)
 
 
-def _from_recipe(reader: Fields, where: str) -> ModelConfig:
-    """Read what ``to_dict`` wrote: exactly its keys, and the family's facts as they are here."""
-    names = {field.name for field in dataclasses.fields(ModelConfig)}
-    if set(reader.data) != names:
-        odd = sorted(set(reader.data) ^ names)
-        message = f"{where}: missing or unknown config keys {show(', '.join(odd))}"
+def _refuse_later_keys(kind: type[ModelConfig], reader: Fields, written_by: str) -> None:
+    later = sorted(set(reader.data) - {field.name for field in dataclasses.fields(kind)})
+    if later:
+        message = (
+            f"{reader.where}: config key {show(', '.join(later))} is not known here; it was "
+            f"written by goldenctl {written_by}"
+        )
+        raise DamagedError(message, hint="read it with that version or a later one")
+
+
+def _from_recipe(kind: type[ModelConfig], reader: Fields, where: str) -> dict[str, Any]:
+    """Read what ``to_dict`` wrote, and the family's facts as they are here."""
+    fields = dataclasses.fields(kind)
+    needed = {field.name for field in fields if field.default is dataclasses.MISSING}
+    if missing := sorted(needed - set(reader.data)):
+        message = f"{where}: missing config keys {show(', '.join(missing))}"
         raise DamagedError(message)
     if reader.data["model_type"] not in FAMILIES:
         reader.refuse("model_type")
     rope = as_object(reader.data["rope"], f"{where}: rope")
-    values: dict[str, Any] = {name: reader.size(name) for name in SIZE_LIMITS}
-    flags = ("tie_word_embeddings", "attention_bias", "attention_output_bias", "mlp_bias")
-    values.update({name: reader.flag(name) for name in (*flags, "qk_norm")})
-    values["model_type"] = reader.text("model_type")
-    values["rms_norm_eps"] = reader.positive("rms_norm_eps")
+    readers = {"bool": reader.flag, "int": reader.size, "float": reader.positive}
+    values: dict[str, Any] = {
+        field.name: readers.get(str(field.type), reader.text)(field.name)
+        for field in fields
+        if field.name in reader.data and field.name != "rope"
+    }
     values["rope"] = parse_rope(Fields(rope, where, "rope."), values["max_position_embeddings"])
     values["dtype"] = _dtype(reader)
-    config = ModelConfig(**values)
-    _check_attention(config, where)
-    return config
+    _check_attention(kind(**values), where)
+    return values

@@ -28,7 +28,6 @@ from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.operands import added_mask, operand
 from goldenctl.golden.schema import BUDGET_SCOPES, TensorInfo
 from goldenctl.model.checkpoint import Checkpoint
-from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Op, Sublayer
 from goldenctl.ops.plan import PlanOp, View, contiguous
 from goldenctl.ops.table import LAUNCHES, OPS
@@ -65,7 +64,7 @@ def find_case(
     golden = _golden_of(source, golden_path)
     info = _find(golden, tensor if tensor is not None else _first_wrong(golden, source))
     folder = info.place.group
-    config = ModelConfig.from_dict(golden.recipe["model"]["config"])
+    config = golden.config
     sublayer = choose_sublayers(golden, config, None, fused=False)[folder]
     dtype = source.recipe.get("dtype", info.dtype)
     bound = _Bound(golden, _checkpoint(golden, model_path), folder, dtype)

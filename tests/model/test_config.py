@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -244,6 +245,30 @@ def test_bad_recipes_are_damage(change: dict[str, Any]) -> None:
         del data["dtype"]
     with pytest.raises(DamagedError, match="recipe: "):
         ModelConfig.from_dict(data)
+
+
+@dataclass(frozen=True)
+class Later(ModelConfig):
+    """The config of a later version, with one field more."""
+
+    sliding_window: int = 0
+
+
+def test_a_later_field_changes_nothing_for_models_without_it() -> None:
+    config = preset_config("tiny")
+    later = Later(**{f.name: getattr(config, f.name) for f in fields(config)})
+    assert later.to_dict() == config.to_dict()
+    assert Later.from_dict(config.to_dict()) == later
+    assert {"sliding_window": 0}.items() <= vars(later).items()
+
+
+def test_a_key_of_a_later_version_is_refused_by_name_and_version() -> None:
+    config = preset_config("tiny")
+    used = Later(**{f.name: getattr(config, f.name) for f in fields(config)}, sliding_window=7)
+    assert Later.from_dict(used.to_dict()) == used
+    said = r'config key "sliding_window" is not known here; it was written by goldenctl 9\.1'
+    with pytest.raises(DamagedError, match=said):
+        ModelConfig.from_dict(used.to_dict(), written_by="9.1")
 
 
 JSON = st.recursive(
