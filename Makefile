@@ -6,13 +6,14 @@ DEMO := demo
 JOBS ?= 2
 SOURCES := goldenctl tests benchmarks
 FUZZ_S ?= 60
+MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 comma := ,
 CPP := goldenctl/harness/*.cpp goldenctl/harness/*.h goldenctl/shim/*.cpp goldenctl/shim/*.h \
 	goldenctl/include/*.h tests/fuzz/*.cpp tests/trace/*.cpp \
 	docs/examples/engine/*.cpp docs/examples/engine/*.h
 
 .PHONY: help setup demo demo-real demo-trace demo-trace-real check check-real goldens test lint format \
-	benchmark fuzz integrity clean
+	docs dist benchmark fuzz integrity clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -68,17 +69,26 @@ goldens: setup  ## Record the golden sets of this repository again and renew the
 test: setup  ## Run all tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-lint: setup  ## Check formatting, lint, types and the layers of packages
+lint: setup  ## Check formatting, lint, types, the layers of packages and the links of docs
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo --no-cache
+	$(MKDOCS)
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 
 format: setup  ## Format everything
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/clang-format -i $(CPP)
+
+docs: setup  ## Build the documentation as a site, build/site, with its links checked
+	$(MKDOCS)
+	@echo "see it with: python3 -m http.server -d build/site"
+
+dist: setup  ## Build dist/: a wheel and a source distribution (docs/releasing.md)
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
 
 benchmark: setup  ## Measure record, diff and trace against their bars (a quarter of an hour)
 	$(BIN)/python benchmarks/diff.py
@@ -105,4 +115,4 @@ integrity: setup  ## Damage files, kill commands and fill disks (hours; docs/int
 	$(BIN)/python tests/integrity/disk.py
 
 clean:  ## Remove what make made
-	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

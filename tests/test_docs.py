@@ -18,7 +18,7 @@ from goldenctl.cli import cli
 from goldenctl.replay.backend import DEVICES
 
 ROOT = Path(__file__).parent.parent
-PAGES = [*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize(
@@ -77,10 +77,28 @@ def test_options_in_prose_exist(page: Path) -> None:
     known = ours | {"--help", "--version", "--skip", "--only", "--devices", "--poison"}
     known |= {"--atol", "--rtol"}  # of InfiniCore's infiniop-test
     known |= {"--args", "--build"}  # of gdb, of cmake
+    known |= {"--constraint", "--no-index", "--find-links"}  # of pip
     known |= {"--tokens", "--chunk", "--mistake"}  # of the example engine
     known |= {"--golden-update", "--detach-sign", "--all-files"}  # of pytest, gpg, pre-commit
     shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text(encoding="utf-8")))
     assert shown <= known
+
+
+def test_modules_of_the_architecture_page_exist() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([a-z_]+(?:[./][a-z_]+)*/?)`", text)
+    paths = [ROOT / "goldenctl" / name for name in named if "/" in name and "." in name]
+    modules = [name for name in named if re.fullmatch(r"[a-z_]+\.[a-z_]+", name)]
+    paths += [
+        ROOT / "goldenctl" / f"{name.replace('.', '/')}.py"
+        for name in modules
+        if (ROOT / "goldenctl" / name.partition(".")[0]).is_dir()
+    ]
+    packages = {folder.parent.name for folder in (ROOT / "goldenctl").glob("*/__init__.py")}
+    assert packages <= set(named), packages - set(named)
+    assert len(paths) >= 20
+    for path in paths:
+        assert path.exists(), path
 
 
 def test_devices_of_the_readme_are_known() -> None:

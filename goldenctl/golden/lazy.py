@@ -38,17 +38,8 @@ def open(path: str | PathLike[str]) -> TensorFile:
     """Open a golden or a run, to look its tensors up by name.
 
     The file's structure and its metadata are checked now; a tensor's bytes are read when you
-    ask for them. Nothing has to be closed.
-
-    Args:
-        path: A golden or run file (HDF5) that ``goldenctl`` wrote.
-
-    Returns:
-        The tensors by name.
-
-    Raises:
-        UsageError: There is no such file, or it is an archive that ``export`` wrote.
-        DamagedError: The file is not a complete golden or run.
+    ask for them. Nothing has to be closed. Raises UsageError when there is no such file or it is
+    an archive that ``export`` wrote, DamagedError when it is not a complete golden or run.
     """
     return TensorFile(open_golden(Path(path)))
 
