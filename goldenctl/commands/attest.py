@@ -97,11 +97,11 @@ def _manifest_of(
     from goldenctl.sets.manifest import load_manifest
     from goldenctl.sets.names import existing_set, goldens_folder, list_sets
 
-    content = f"sha256:{run.recipe.get('golden', {}).get('content_sha256')}"
+    content = run.recipe.get("golden", {}).get("content_digest")
     candidates = [existing_set(name, goldens)] if name else list_sets(goldens)
     with_manifest = [each for each in candidates if each.manifest_path.is_file()]
     found = [(each, load_manifest(each)) for each in with_manifest]
-    matching = [pair for pair in found if pair[1].current.content_sha256 == content]
+    matching = [pair for pair in found if pair[1].current.content_digest == content]
     if len(matching) > 1:
         names = ", ".join(each.name for each, _ in matching)
         message = f"{run.path}: {names} describe the golden that it was replayed from"

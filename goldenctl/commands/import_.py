@@ -107,7 +107,7 @@ def _restore(dump: Path, out: Path) -> None:
     click.echo(
         f"wrote {out}: a {catalog.kind} of {plural(count, 'tensor')}, {human_bytes(catalog.nbytes)}"
     )
-    click.echo(f"content digest {catalog.content_sha256}")
+    click.echo(f"content digest {catalog.content_digest}")
 
 
 def _import_run(

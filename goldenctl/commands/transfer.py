@@ -149,7 +149,7 @@ def _push(store: Store, golden_set: GoldenSet, entry: VersionEntry, part_size: i
     label = f"{golden_set.name}@v{entry.version}"
     size = path.stat().st_size
     with transfer_bar(f"pushing {label}", size) as progress, os_errors_named(path):
-        digest = entry.sha256.removeprefix("sha256:")
+        digest = entry.digest
         sent = send(store, path, digest, part_bytes=part_size, progress=progress)
     if not sent.sent_bytes:
         click.echo(f"{label}: {store.name} has it already")
@@ -162,7 +162,7 @@ def _require_there(store: Store, golden_set: GoldenSet, entry: VersionEntry) -> 
     from goldenctl.remote.transfer import has
 
     label = f"{golden_set.name}@v{entry.version}"
-    if not has(store, entry.sha256.removeprefix("sha256:"), entry.bytes):
+    if not has(store, entry.digest, entry.bytes):
         msg = f"{label}: is neither here nor in {store.name}"
         raise MissingError(msg, hint="push it from a machine that has it, or record it again")
     click.echo(f"{label}: {store.name} has it already")
@@ -182,7 +182,7 @@ def _pull(store: Store, golden_set: GoldenSet, entry: VersionEntry, *, force: bo
         if path.exists() and not force:
             msg = f"{path}: is not the {label} that {golden_set.manifest_path} describes"
             raise DamagedError(msg, hint="move it away, or pass --force to replace it")
-        digest = entry.sha256.removeprefix("sha256:")
+        digest = entry.digest
         with transfer_bar(f"pulling {label}", entry.bytes) as progress:
             came = fetch(store, digest, entry.bytes, path, progress=progress)
     kept = entry.bytes - came
@@ -191,9 +191,10 @@ def _pull(store: Store, golden_set: GoldenSet, entry: VersionEntry, *, force: bo
 
 
 def _is_it(path: Path, entry: VersionEntry) -> bool:
-    from goldenctl.sets.describe import file_digest
+    from goldenctl.digests import algorithm_of, of_file
 
-    return path.stat().st_size == entry.bytes and file_digest(path) == entry.sha256
+    known = entry.digest
+    return path.stat().st_size == entry.bytes and of_file(path, algorithm_of(known)) == known
 
 
 @contextmanager

@@ -247,6 +247,6 @@ def provenance(file: GoldenFile) -> Provenance:
         kind=file.kind,
         created_utc=file.created_utc,
         tool_version=file.tool_version,
-        content_sha256=file.content_sha256,
+        content_digest=file.content_digest,
         recipe=json.loads(json.dumps(file.recipe)),
     )

@@ -15,14 +15,14 @@ def check_pair(golden: GoldenFile, run: GoldenFile) -> None:
         message = f"{golden.path}: expected a golden as the first file, got a {golden.kind} file"
         raise UsageError(message, hint="goldenctl diff GOLDEN RUN")
     recorded = run.recipe.get("golden") or {}
-    if run.kind == "run" and recorded.get("content_sha256") != golden.content_sha256:
+    if run.kind == "run" and recorded.get("content_digest") != golden.content_digest:
         message = f"{run.path}: was replayed from another golden ({recorded.get('path')})"
         raise DamagedError(message, hint=f"replay {golden.path} again")
 
 
 def _check_runs(first: GoldenFile, second: GoldenFile) -> None:
     """Two runs are a pair when they were replayed from the same inputs."""
-    origins = [(file.recipe.get("golden") or {}).get("content_sha256") for file in (first, second)]
+    origins = [(file.recipe.get("golden") or {}).get("content_digest") for file in (first, second)]
     if origins[0] != origins[1]:
         message = f"{second.path}: was replayed from another golden than {first.path}"
         raise DamagedError(message, hint="replay both from the same golden")

@@ -58,7 +58,7 @@ def write_archive(
             "format": ARCHIVE_FORMAT,
             "format_version": catalogs.CATALOG_VERSION,
             "kind": catalog.kind,
-            "content_sha256": catalog.content_sha256,
+            "content_digest": catalog.content_digest,
             "complete": 1,
         }
         set_attributes(h5py.h5g.open(out.id, b"/"), root)
@@ -247,7 +247,7 @@ def _write(out: h5py.File, tensor: Tensor, values: NDArray[Any]) -> None:
     kind = hdf5_type(tensor.dtype)
     dataset = h5py.h5d.create(group.id, leaf.encode(), kind, space, dcpl=dcpl)
     described = {"dims": ",".join(tensor.dims), "role": tensor.role, "op": tensor.op}
-    set_attributes(dataset, {**described, "sha256": tensor.sha256})
+    set_attributes(dataset, {**described, "digest": tensor.digest})
     for axis, label in enumerate(tensor.dims):
         h5py.Dataset(dataset).dims[axis].label = label
     if not chunk:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from goldenctl import digests
 from goldenctl.atomic import write_whole
 from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError
@@ -50,14 +50,14 @@ def restore(
         for tensor in catalog.tensors:
             progress(done, catalog.nbytes, tensor.name)
             data = read(tensor)
-            if hashlib.sha256(data.data).hexdigest() != tensor.sha256:
+            if not digests.matches(tensor.digest, data.data):
                 message = f"{where}: {tensor.name} does not match its digest"
                 raise DamagedError(message, hint="export the golden again")
             writer.write(tensor.name, data.data)
             done += data.nbytes
         writer.seal(
             sublayers=sublayer_infos(catalog),
-            digests={tensor.name: tensor.sha256 for tensor in catalog.tensors},
+            digests={tensor.name: tensor.digest for tensor in catalog.tensors},
             times_ns={tensor.name: tensor.time_ns for tensor in catalog.tensors},
             simulated=catalog.simulated,
         )
@@ -71,7 +71,7 @@ def _restore_times(path: Path, catalog: Catalog) -> None:
     time_ns |= {s.name: s.time_ns for s in catalog.sublayers}
     iqr_ns = {t.name: t.iqr_ns for t in catalog.tensors if t.iqr_ns}
     iqr_ns |= {s.name: s.iqr_ns for s in catalog.sublayers if s.iqr_ns}
-    times = Times(catalog.content_sha256, catalog.created_utc, time_ns, iqr_ns)
+    times = Times(catalog.content_digest, catalog.created_utc, time_ns, iqr_ns)
     write_whole(times_path(path), msgspec.json.encode(times) + b"\n")
 
 
@@ -145,14 +145,14 @@ def _recipe(
 ) -> dict[str, Any]:
     dtypes = Counter(spec.dtype for spec in specs)
     return {
-        "golden": {"path": str(golden.path), "content_sha256": golden.content_sha256},
+        "golden": {"path": str(golden.path), "content_digest": golden.content_digest},
         "model": golden.recipe.get("model", {}),
         "cases": golden.recipe.get("cases", []),
         "backend": {
             "name": "import",
             "engine": mapping.engine,
             "dump": str(dump),
-            "dump_sha256": _digest(dump, assignment),
+            "dump_digest": _digest(dump, assignment),
         },
         "map": encode(mapping),
         "device": "",
@@ -172,18 +172,13 @@ def _digest(dump: Path, assignment: Assignment) -> str:
     folder that the run's tensors came from."""
     if dump.is_dir():
         files = {Path(file) for fits in assignment.fits.values() for f in fits for file in f.files}
-        lines = [f"{p.relative_to(dump).as_posix()} {_file_digest(p)}\n" for p in sorted(files)]
-        return hashlib.sha256("".join(lines).encode("utf-8", "backslashreplace")).hexdigest()
-    return _file_digest(dump)
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        lines = [f"{p.relative_to(dump).as_posix()} {digests.of_file(p)}\n" for p in sorted(files)]
+        return digests.of_text("".join(lines))
+    return digests.of_file(dump)
 
 
 def _restored_recipe(catalog: Catalog) -> Mapping[str, Any]:
     """Return the recipe; a part of a golden says of which."""
-    if catalog.content_sha256 == catalog.source_content_sha256:
+    if catalog.content_digest == catalog.source_content_digest:
         return catalog.recipe
-    return {**catalog.recipe, "part_of": f"sha256:{catalog.source_content_sha256}"}
+    return {**catalog.recipe, "part_of": catalog.source_content_digest}

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from goldenctl.digests import Digest, modern, require_known
 from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError
 from goldenctl.golden.file import GoldenFile
@@ -28,23 +29,23 @@ from goldenctl.golden.schema import (
 from goldenctl.golden.untrusted_recipe import read_recipe
 from goldenctl.places import place
 
-CATALOG_VERSION = 1
+CATALOG_VERSION = 2
+_READABLE_VERSIONS = (1, 2)  # the first calls its digests sha256
 LIMIT_BYTES = 64 << 20
 _NAME = re.compile(r"[A-Za-z0-9_#.=+-]{1,128}(/[A-Za-z0-9_#.=+-]{1,128}){0,12}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_RANK = 8
 _MAX_BYTES = 1 << 50
 
 
 class Tensor(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A tensor's entry; ``sha256`` is of the bytes that the golden stores."""
+    """A tensor's entry; ``digest`` is of the bytes that the golden stores."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     dims: tuple[str, ...]
     role: str
-    sha256: str
+    digest: Digest
     op: str = ""
     time_ns: int = 0
     iqr_ns: int = 0
@@ -67,7 +68,7 @@ class Sublayer(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
 class Catalog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A golden or run without its bytes; ``tensors`` and ``sublayers`` in execution order.
 
-    ``links`` maps each further name to the tensor it is. ``source_content_sha256`` is the
+    ``links`` maps each further name to the tensor it is. ``source_content_digest`` is the
     content digest of the file it was made from, which is another when that was cut.
     """
 
@@ -76,7 +77,7 @@ class Catalog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tool_version: str
     created_utc: str
     simulated: bool
-    source_content_sha256: str
+    source_content_digest: str
     recipe: dict[str, Any]
     tensors: tuple[Tensor, ...]
     links: dict[str, str]
@@ -87,8 +88,8 @@ class Catalog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return sum(tensor.spec.nbytes for tensor in self.tensors)
 
     @property
-    def content_sha256(self) -> str:
-        return content_digest({tensor.name: tensor.sha256 for tensor in self.tensors})
+    def content_digest(self) -> str:
+        return content_digest({tensor.name: tensor.digest for tensor in self.tensors})
 
 
 def catalog_of(
@@ -104,7 +105,7 @@ def catalog_of(
         tool_version=file.tool_version,
         created_utc=file.created_utc,
         simulated=file.simulated,
-        source_content_sha256=file.content_sha256,
+        source_content_digest=file.content_digest,
         recipe=file.recipe,
         tensors=tuple(_entry(info) for info in tensors.values()),
         links=dict(
@@ -126,10 +127,12 @@ def encode(catalog: Catalog) -> bytes:
 def decode(data: bytes, where: str) -> Catalog:
     """Parse and check a catalog; DamagedError naming ``where`` when anything in it is off."""
     try:
-        catalog = msgspec.json.decode(data, type=Catalog)
+        catalog = msgspec.convert(modern(msgspec.json.decode(data)), Catalog)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         message = f"{where}: its catalog is not readable: {error}"
         raise DamagedError(message, hint="export it again") from error
+    digests = [catalog.source_content_digest, *(tensor.digest for tensor in catalog.tensors)]
+    require_known(digests, f"{where}: its catalog", catalog.tool_version)
     read_recipe(json.dumps(catalog.recipe), Path(where))
     problem = _problem(catalog)
     if problem:
@@ -150,7 +153,7 @@ def _entry(info: TensorInfo) -> Tensor:
         shape=info.shape,
         dims=info.dims,
         role=info.role,
-        sha256=info.sha256,
+        digest=info.digest,
         op=info.op,
         time_ns=info.time_ns,
         iqr_ns=info.iqr_ns,
@@ -163,7 +166,7 @@ def _folder(name: str) -> str:
 
 def _problem(catalog: Catalog) -> str:
     """Return what is wrong with a catalog, empty when nothing is."""
-    if catalog.catalog_version != CATALOG_VERSION:
+    if catalog.catalog_version not in _READABLE_VERSIONS:
         return f"version {catalog.catalog_version}, expected {CATALOG_VERSION}"
     if catalog.kind not in KINDS:
         return f"kind {catalog.kind[:40]!r}"
@@ -211,4 +214,4 @@ def _tensor_problem(tensor: Tensor) -> str:
         0 <= ns < 1 << 62 for ns in (tensor.time_ns, tensor.iqr_ns)
     ):
         return "op or a time is odd"
-    return "" if _SHA256.fullmatch(tensor.sha256) else "sha256 is not 64 hexadecimal digits"
+    return ""

@@ -50,7 +50,7 @@ def metadata(catalog: Catalog) -> dict[str, str]:
         "goldenctl.kind": catalog.kind,
         "goldenctl.tool_version": catalog.tool_version,
         "goldenctl.created_utc": catalog.created_utc,
-        "goldenctl.source_content_sha256": catalog.source_content_sha256,
+        "goldenctl.source_content_digest": catalog.source_content_digest,
         "goldenctl.model": str(model.get("fingerprint", "")) if isinstance(model, dict) else "",
         CATALOG: catalogs.encode(catalog).decode(),
     }

@@ -14,13 +14,14 @@ from typing import Any
 import h5py
 import numpy as np
 
+from goldenctl.digests import BLAKE3, HEX_DIGITS
 from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError
 from goldenctl.golden import schema
 from goldenctl.golden.schema import TensorSpec
 
 LIBVER = ("v110", "v110")
-PLACEHOLDER_SHA256 = "0" * 64
+PLACEHOLDER_DIGEST = "-" * len(f"{BLAKE3}:{'0' * HEX_DIGITS}")  # of either algorithm
 # Room for one object's header and its place in its group; kept together at the file's
 # start, so that the tensors lie side by side behind it.
 _METADATA_BYTES = 1024
@@ -106,7 +107,7 @@ def tensor_attributes(spec: TensorSpec, order: int) -> dict[str, str | int]:
         "role": spec.role,
         "op": spec.op,
         "order": order,
-        "sha256": PLACEHOLDER_SHA256,
+        "digest": PLACEHOLDER_DIGEST,
         "time_ns": 0,
     }
 

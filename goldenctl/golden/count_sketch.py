@@ -6,7 +6,6 @@ every machine and NumPy version: ``numpy.bincount`` is one loop, unlike ``numpy.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
+
+from goldenctl.digests import SHA256, Hasher, hex_of
 
 BUCKETS = 64
 Doubles = NDArray[np.float64]
@@ -107,7 +108,7 @@ class _Places:
 
     def __init__(self) -> None:
         self._counts = np.zeros(4, np.int64)
-        self._digest = hashlib.sha256()
+        self._places = Hasher(SHA256)  # which older manifests have
 
     def without(self, block: Doubles, start: int) -> Doubles:
         """Return the block with zeros in place of what is not finite."""
@@ -118,12 +119,12 @@ class _Places:
         odd = block[where]
         classes = np.where(np.isnan(odd), 1, np.where(odd > 0, 2, 3))
         self._counts += np.bincount(classes, minlength=4)
-        self._digest.update(np.stack([where + start, classes]).astype("<i8").tobytes())
+        self._places.update(np.stack([where + start, classes]).astype("<i8").tobytes())
         return np.where(finite, block, 0.0)
 
     def result(self) -> NonFinite | None:
         _, nan, inf, negative_inf = (int(count) for count in self._counts)
         if not nan + inf + negative_inf:
             return None
-        places = self._digest.hexdigest()[:16]
+        places = hex_of(self._places.digest)[:16]
         return NonFinite(nan=nan, inf=inf, negative_inf=negative_inf, places=places)

@@ -6,7 +6,6 @@ records that come back are judged here, and the tensors' bytes are mapped withou
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from goldenctl.digests import algorithm_of, matches, modern, of_bytes, require_known
 from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError, UsageError, why_no_file
 from goldenctl.golden import schema
@@ -32,6 +32,7 @@ from goldenctl.places import place_of, short_name, step_number, step_path
 from goldenctl.threads import map_in_order
 
 _MAX_NAME_CHARACTERS = 1024
+_DIGESTS = ("content_digest", "metadata_digest")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class GoldenFile:
     """A golden or run file, parsed. Holds no open handle; ``map`` maps a tensor on demand.
 
     ``tensors`` and ``sublayers`` are in execution order; ``aliases`` maps each further hard
-    link to the tensor's own name. ``content_sha256`` is one digest over all tensor digests.
+    link to the tensor's own name. ``content_digest`` is one digest over all tensor digests.
     """
 
     path: Path
@@ -49,7 +50,7 @@ class GoldenFile:
     format_version: int
     tool_version: str
     created_utc: str
-    content_sha256: str
+    content_digest: str
     tensors: dict[str, TensorInfo] = field(repr=False)
     aliases: dict[str, str] = field(repr=False)
     sublayers: dict[str, SublayerInfo] = field(repr=False)
@@ -110,11 +111,22 @@ class GoldenFile:
         info, values = self.info(name), self.map(name)
         if info.name in self._verified:
             return values
-        if hashlib.sha256(values.reshape(-1).view(np.uint8).data).hexdigest() != info.sha256:
+        if not matches(info.digest, values.reshape(-1).view(np.uint8).data):
             message = f"{self.path}: {info.name} does not match its digest"
             raise DamagedError(message, hint="the file was changed after it was written")
         self._verified.add(info.name)
         return values
+
+    def digest_in(self, name: str, algorithm: str) -> str:
+        """Return a tensor's digest by ``algorithm``: of its bytes where another one is stored."""
+        info = self.info(name)
+        if algorithm_of(info.digest) == algorithm:
+            return info.digest
+        return of_bytes(self.verify(name).reshape(-1).view(np.uint8).data, algorithm)
+
+    def content_in(self, algorithm: str) -> str:
+        """Return ``content_digest`` as it is where all digests are by ``algorithm``."""
+        return content_digest({name: self.digest_in(name, algorithm) for name in self.tensors})
 
     def verify_all(self, names: Iterable[str]) -> None:
         """Hash tensors in threads, each once; raises DamagedError for the first damaged one."""
@@ -171,7 +183,7 @@ def kind_of(path: Path) -> str | None:
 
 def _with_times(golden: GoldenFile) -> GoldenFile:
     """Add what was measured while a golden was recorded."""
-    times = read_times(golden.path, golden.content_sha256)
+    times = read_times(golden.path, golden.content_digest)
 
     known = times.time_ns
     timed = replace(
@@ -196,7 +208,7 @@ def _with_spreads(file: GoldenFile, iqr_ns: Mapping[str, int]) -> GoldenFile:
 
 def _golden(path: Path, tree: Tree, file_bytes: int) -> GoldenFile:
     """Judge what was extracted; ValueError says what is not as a golden has it."""
-    root = tree.root
+    root = modern(tree.root)
     _check_root(root)
     recipe = read_recipe(_text("/", root, "recipe"), path)
     tensors, aliases = _tensors(tree.datasets, file_bytes)
@@ -207,16 +219,18 @@ def _golden(path: Path, tree: Tree, file_bytes: int) -> GoldenFile:
         for name, attributes in tree.groups.items()
         if _is_sublayer(name)
     }
-    _check_digests(tree, tensors, aliases)
+    found = [*(info.digest for info in tensors), *(root[key] for key in _DIGESTS if key in root)]
+    require_known(found, str(path), _text("/", root, "tool_version"))
+    _check_digests(root, tree, tensors, aliases)
     return GoldenFile(
         path=path,
         kind=_text("/", root, "kind"),
         recipe=recipe,
         simulated=root.get("simulated", 0) == 1,
-        format_version=schema.FORMAT_VERSION,
+        format_version=_number("/", root, "format_version"),
         tool_version=_text("/", root, "tool_version"),
         created_utc=_text("/", root, "created_utc"),
-        content_sha256=_text("/", root, "content_sha256"),
+        content_digest=_text("/", root, "content_digest"),
         tensors={info.name: info for info in sorted(tensors, key=lambda info: info.order)},
         aliases=aliases,
         sublayers=_in_execution_order(sublayers, tensors),
@@ -228,7 +242,7 @@ def _check_root(root: Attributes) -> None:
         msg = "root attribute format is not 'goldenctl'"
         raise ValueError(msg)
     version = root.get("format_version")
-    if version != schema.FORMAT_VERSION:
+    if version not in schema.READABLE_VERSIONS:
         msg = f"format version {version} is not supported, expected {schema.FORMAT_VERSION}"
         raise ValueError(msg)
     if root.get("complete") != 1:
@@ -260,7 +274,7 @@ def _tensors(datasets: list[Dataset], file_bytes: int) -> tuple[list[TensorInfo]
 
 
 def _tensor(dataset: Dataset, file_bytes: int) -> TensorInfo:
-    path, attributes = dataset.paths[0], dataset.attributes
+    path, attributes = dataset.paths[0], modern(dataset.attributes)
     dtype, shape = DTYPES[dataset.dtype], dataset.shape
     nbytes = math.prod(shape) * dtype.itemsize
     offset = dataset.offset
@@ -282,7 +296,7 @@ def _tensor(dataset: Dataset, file_bytes: int) -> TensorInfo:
         order=_number(path, attributes, "order"),
         offset=offset or 0,
         nbytes=nbytes,
-        sha256=_text(path, attributes, "sha256"),
+        digest=_text(path, attributes, "digest"),
         time_ns=_number(path, attributes, "time_ns"),
     )
 
@@ -314,17 +328,20 @@ def _is_sublayer(name: str) -> bool:
     return len(parts) == (3 if parts[0] == "layers" else 1) and parts[0] != ""
 
 
-def _check_digests(tree: Tree, tensors: list[TensorInfo], aliases: dict[str, str]) -> None:
+def _check_digests(
+    root: Attributes, tree: Tree, tensors: list[TensorInfo], aliases: dict[str, str]
+) -> None:
     """Compare the digests over all tensors and over all that is said of them."""
-    content = content_digest({info.name: info.sha256 for info in tensors})
-    if _text("/", tree.root, "content_sha256") != content:
-        msg = "content_sha256 is not that of the tensors' digests: some are missing or changed"
+    content = content_digest({info.name: info.digest for info in tensors})
+    if _text("/", root, "content_digest") != content:
+        msg = "content_digest is not that of the tensors' digests: some are missing or changed"
         raise ValueError(msg)
     attributes = {"/": tree.root, **tree.groups}
     for info, dataset in zip(tensors, tree.datasets, strict=True):
         attributes[info.name] = schema.described(info.dtype, info.shape, dataset.attributes)
-    if _text("/", tree.root, "metadata_sha256") != metadata_digest(attributes, aliases):
-        msg = "metadata_sha256 is not that of its attributes: some are missing or changed"
+    stated = _text("/", root, "metadata_digest")
+    if metadata_digest(attributes, aliases, algorithm_of(stated)) != stated:
+        msg = "metadata_digest is not that of its attributes: some are missing or changed"
         raise ValueError(msg)
 
 

@@ -25,12 +25,13 @@ TEXT, NUMBER = "text", "number"
 
 ROOT = {
     **dict.fromkeys(("format", "kind", "tool_version", "created_utc", "recipe"), TEXT),
-    **dict.fromkeys(("content_sha256", "metadata_sha256"), TEXT),
+    **dict.fromkeys(("content_digest", "metadata_digest"), TEXT),
+    **dict.fromkeys(("content_sha256", "metadata_sha256"), TEXT),  # of format version 1
     **dict.fromkeys(("format_version", "complete", "simulated"), NUMBER),
 }
 GROUP = {"time_ns": NUMBER, "status": TEXT, "failure": TEXT}
 DATASET = {
-    **dict.fromkeys(("name", "dims", "role", "op", "sha256"), TEXT),
+    **dict.fromkeys(("name", "dims", "role", "op", "digest", "sha256"), TEXT),
     **dict.fromkeys(("order", "time_ns"), NUMBER),
 }
 

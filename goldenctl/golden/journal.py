@@ -10,7 +10,6 @@ begun; a last line that was cut off counts for nothing.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -23,9 +22,10 @@ from typing import Any
 import msgspec
 
 from goldenctl import __version__
+from goldenctl import digests as algorithms
 from goldenctl.errors import DamagedError, Interrupted, UsageError
 
-VERSION = 1
+VERSION = 2  # since its digests name their algorithm
 _LOCK_WAIT_S = 5.0
 
 
@@ -167,7 +167,7 @@ class Journal:
         last = list(self.finished.values())[-1]
         path = self._state_path(len(self.finished))
         content = path.read_bytes() if path.exists() else b""
-        if hashlib.sha256(content).hexdigest() != last.state:
+        if not (last.state and algorithms.matches(last.state, content)):
             msg = f"{path.name} does not match its digest"
             raise self.damaged(msg)
         return content
@@ -201,7 +201,7 @@ class Journal:
             file.write(state)
             file.flush()
             os.fsync(file.fileno())
-        return hashlib.sha256(state).hexdigest()
+        return algorithms.of_bytes(state)
 
     def _read(self) -> None:
         content = self._journal.read_bytes()

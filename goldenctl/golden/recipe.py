@@ -13,9 +13,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from goldenctl.digests import Digest
 from goldenctl.errors import DamagedError
 
-Digest = Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")]
 Text = Annotated[str, Meta(max_length=4096)]
 Word = Annotated[str, Meta(max_length=64)]
 Name = Annotated[str, Meta(pattern="^[A-Za-z0-9_][A-Za-z0-9_.+-]*$", max_length=64)]

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from goldenctl import digests as algorithms
+from goldenctl.digests import BLAKE3, SHA256
 from goldenctl.dtypes import DTYPES
 from goldenctl.places import Place, place
 
 FORMAT = "goldenctl"
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 ARCHIVE_FORMAT = "goldenctl-archive"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, 2)  # the first has SHA-256 and no other algorithm
 KINDS = ("golden", "run")
 ROLES = ("constant", "input", "tap", "output", "composed", "budget", "oracle")
 # What a budget holds per row, and where the truth it is measured from starts.
 BUDGET_STATISTICS = ("l2", "max", "floor_l2", "floor_max")
 BUDGET_SCOPES = ("op", "sublayer", "chain")
 ALIGNMENT_BYTES = 64
+_WRITTEN_LAST = ("complete", "metadata_digest", "metadata_sha256")
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class TensorInfo:
     order: int
     offset: int
     nbytes: int
-    sha256: str
+    digest: str
     time_ns: int
     iqr_ns: int = 0
 
@@ -111,9 +114,15 @@ def fused_budget_path(name: str, *, recorded: str, actual: str) -> str:
 
 
 def content_digest(digests: Mapping[str, str]) -> str:
-    """Return one SHA-256 over the sorted names and digests of all tensors."""
-    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(digests.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
+    """Return one digest over the sorted names and digests of all tensors.
+
+    Where these are SHA-256 it is the one that such a golden has had from the start: SHA-256, of
+    bare digits.
+    """
+    used = {algorithms.algorithm_of(digest) for digest in digests.values()}
+    said = {n: d.removeprefix(f"{SHA256}:") if used <= {SHA256} else d for n, d in digests.items()}
+    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(said.items()))
+    return algorithms.of_text(lines, SHA256 if used <= {SHA256} else BLAKE3)
 
 
 def described(
@@ -124,14 +133,16 @@ def described(
 
 
 def metadata_digest(
-    attributes: Mapping[str, Mapping[str, str | int]], links: Mapping[str, str]
+    attributes: Mapping[str, Mapping[str, str | int]],
+    links: Mapping[str, str],
+    algorithm: str = BLAKE3,
 ) -> str:
-    """Return one SHA-256 over what a file says beside its tensors' bytes.
+    """Return one digest over what a file says beside its tensors' bytes.
 
     ``attributes`` are those of every object by its path (``/`` for the root), ``links`` the
     further names of tensors. HDF5 checks its own headers, but not long attributes.
     """
-    root = {k: v for k, v in attributes["/"].items() if k not in ("complete", "metadata_sha256")}
+    root = {k: v for k, v in attributes["/"].items() if k not in _WRITTEN_LAST}
     stated = {path: dict(values) for path, values in attributes.items() if values}
     text = json.dumps([{**stated, "/": root}, dict(links)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return algorithms.of_text(text, algorithm)

@@ -16,6 +16,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from goldenctl.digests import modern
 from goldenctl.places import place
 
 _LIMIT_BYTES = 64 << 20
@@ -23,13 +24,13 @@ Nanoseconds = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class Times(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What was measured while the golden with ``content_sha256`` was recorded.
+    """What was measured while the golden with ``content_digest`` was recorded.
 
     ``time_ns`` is by tensor and by sublayer, both by their full path; so is ``iqr_ns``, the
     distance of the quartiles where a time is the median of several.
     """
 
-    content_sha256: str = ""
+    content_digest: str = ""
     created_utc: Annotated[str, Meta(max_length=32)] = ""
     time_ns: dict[str, Nanoseconds] = msgspec.field(default_factory=dict)
     iqr_ns: dict[str, Nanoseconds] = msgspec.field(default_factory=dict)
@@ -46,10 +47,10 @@ def now_utc() -> str:
 
 
 def encode_times(
-    content_sha256: str, time_ns: Mapping[str, int], iqr_ns: Mapping[str, int]
+    content_digest: str, time_ns: Mapping[str, int], iqr_ns: Mapping[str, int]
 ) -> bytes:
     """Return the bytes of a times file written now."""
-    times = Times(content_sha256, now_utc(), dict(time_ns), dict(iqr_ns))
+    times = Times(content_digest, now_utc(), dict(time_ns), dict(iqr_ns))
     return msgspec.json.format(msgspec.json.encode(times), indent=1) + b"\n"
 
 
@@ -61,14 +62,14 @@ def with_groups(iqr_ns: Mapping[str, int]) -> dict[str, int]:
     return {**iqr_ns, **{group: round(math.hypot(*spreads)) for group, spreads in groups.items()}}
 
 
-def read_times(golden: Path, content_sha256: str) -> Times:
+def read_times(golden: Path, content_digest: str) -> Times:
     """Return the times of a golden; empty ones when there are none of this content."""
     path = times_path(golden)
     if not path.is_file():
         return Times()
     try:
         with path.open("rb") as file:
-            times = msgspec.json.decode(file.read(_LIMIT_BYTES), type=Times)
+            times = msgspec.convert(modern(msgspec.json.decode(file.read(_LIMIT_BYTES))), Times)
     except (OSError, UnicodeDecodeError, RecursionError, msgspec.MsgspecError):
         return Times()
-    return times if times.content_sha256 == content_sha256 else Times()
+    return times if times.content_digest == content_digest else Times()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ import h5py
 
 from goldenctl import __version__
 from goldenctl.atomic import cannot_write, claim, part_path, remove_leftovers, sync
+from goldenctl.digests import Hasher
 from goldenctl.errors import DamagedError, UsageError
 from goldenctl.golden import schema
 from goldenctl.golden.allocate import (
@@ -128,7 +128,7 @@ class GoldenWriter:
         laid_out.unlink()
         with journal.file.open("rb") as file:
             journal.check(
-                lambda name: _sha256_range(
+                lambda name: _digest_of_range(
                     file.fileno(), self.offsets[name], self.tensors[name].nbytes
                 )
             )
@@ -152,8 +152,8 @@ class GoldenWriter:
                 self.write(name, zeros[: spec.nbytes - at_byte], at_byte)
 
     def digest(self, name: str) -> str:
-        """Return the SHA-256 of a tensor's bytes as they stand in the file."""
-        return _sha256_range(self._descriptor, self.offsets[name], self.tensors[name].nbytes)
+        """Return the digest of a tensor's bytes as they stand in the file."""
+        return _digest_of_range(self._descriptor, self.offsets[name], self.tensors[name].nbytes)
 
     def sync(self) -> None:
         """Return when everything that any process has written is on the disk."""
@@ -181,7 +181,7 @@ class GoldenWriter:
         """
         known = {**self._missing_digests(digests or {}), **(digests or {})}
         digests = {name: known[name] for name in self.tensors}
-        root: dict[str, str | int] = {"content_sha256": content_digest(digests)}
+        root: dict[str, str | int] = {"content_digest": content_digest(digests)}
         if recipe is not None:
             root["recipe"] = _json(recipe)
         if simulated:
@@ -189,18 +189,18 @@ class GoldenWriter:
         beside = b""
         if self.kind == "golden":
             measured = {**(times_ns or {}), **{each.name: each.time_ns for each in sublayers}}
-            beside = encode_times(str(root["content_sha256"]), measured, iqr_ns or {})
+            beside = encode_times(str(root["content_digest"]), measured, iqr_ns or {})
             times_ns, sublayers = {}, [replace(each, time_ns=0) for each in sublayers]
         times_ns = {name: (times_ns or {}).get(name, 0) for name in self.tensors}
         self._root |= root
         self._groups |= {each.name: _sublayer_attributes(each) for each in sublayers}
-        root["metadata_sha256"] = self._metadata_digest(digests, times_ns)
+        root["metadata_digest"] = self._metadata_digest(digests, times_ns)
         root["complete"] = 1
         try:
             with h5py.File(self.temporary_path, "r+", libver=LIBVER, locking=False) as file:
                 for name in self.tensors:
                     dataset = h5py.h5d.open(file.id, name.encode())
-                    change_attributes(dataset, {"sha256": digests[name]})
+                    change_attributes(dataset, {"digest": digests[name]})
                     if times_ns[name]:  # 0 is what it was made with
                         change_attributes(dataset, {"time_ns": times_ns[name]})
                 for sublayer in sublayers:
@@ -222,7 +222,7 @@ class GoldenWriter:
         """Digest what the file will say of itself, as a reader will find it."""
         attributes: dict[str, Attributes] = {"/": self._root, **self._groups}
         for order, (name, spec) in enumerate(self.tensors.items()):
-            stored = {**tensor_attributes(spec, order), "sha256": digests[name]}
+            stored = {**tensor_attributes(spec, order), "digest": digests[name]}
             stored["time_ns"] = times_ns[name]
             attributes[name] = described(spec.dtype, spec.shape, stored)
         return metadata_digest(attributes, self._links)
@@ -299,8 +299,8 @@ def _reserve(path: Path) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-def _sha256_range(descriptor: int, offset: int, nbytes: int) -> str:
-    digest = hashlib.sha256()
+def _digest_of_range(descriptor: int, offset: int, nbytes: int) -> str:
+    hasher = Hasher()
     buffer = memoryview(bytearray(min(_HASH_BLOCK_BYTES, max(nbytes, 1))))
     while nbytes:
         block = buffer[: min(len(buffer), nbytes)]
@@ -308,9 +308,9 @@ def _sha256_range(descriptor: int, offset: int, nbytes: int) -> str:
         if not got:
             msg = "a file ended before its last tensor did"
             raise DamagedError(msg)
-        digest.update(block[:got])
+        hasher.update(block[:got])
         offset, nbytes = offset + got, nbytes - got
-    return digest.hexdigest()
+    return hasher.digest
 
 
 def _check_space(path: Path, needed_bytes: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shlex
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from goldenctl.digests import SHA256, of_text
 from goldenctl.errors import MissingError
 from goldenctl.folders import home_install, provisioned_prefix
 from goldenctl.infini.stamp import STAMP, damage, digest_file, read_stamp
@@ -114,7 +114,7 @@ def install_command(root: Path) -> str:
 def digest_files(base: Path, files: Iterable[Path]) -> str:
     """Return one digest of the names relative to ``base`` and the bytes of ``files``."""
     lines = (f"{path.relative_to(base).as_posix()} {digest_file(path)}\n" for path in files)
-    return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
+    return of_text("".join(lines), SHA256)
 
 
 def _named(root: Path, source: Source, origin: str) -> Install:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import goldenctl
+from goldenctl.digests import SHA256, hex_of, of_text
 from goldenctl.folders import harness_cache, require_ours, writable_harness_cache
 from goldenctl.infini.build import Progress, Task, cmake_build, compiler, silent
 from goldenctl.infini.find import Install, digest_files, install_command
@@ -61,7 +61,7 @@ def key_of(sources: Path, parts: Sequence[str]) -> str:
     files = sorted(p for p in sources.iterdir() if p.suffix in {".cpp", ".h", ".txt"})
     digest = digest_files(sources, files)
     all_parts = [goldenctl.__version__, digest, f"{path}\n{version.stdout}", *flags, *parts]
-    return hashlib.sha256("\0".join(all_parts).encode()).hexdigest()[:20]
+    return hex_of(of_text("\0".join(all_parts), SHA256))[:20]
 
 
 def _build_into(folder: Path, product: Product, install: Install, progress: Progress) -> None:

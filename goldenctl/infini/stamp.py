@@ -6,10 +6,11 @@ with it every file must be as it was installed.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import msgspec
+
+from goldenctl.digests import SHA256, of_file
 
 STAMP = "goldenctl-install.json"
 
@@ -70,6 +71,5 @@ def damage(root: Path, *, digests: bool = False) -> str:
 
 
 def digest_file(path: Path) -> str:
-    """Return ``sha256:hex`` of the bytes of ``path``."""
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    """Return the digest of a file as a package index states it: SHA-256."""
+    return of_file(path, SHA256)

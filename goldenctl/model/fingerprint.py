@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import mmap
 import re
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from goldenctl.atomic import write_whole
+from goldenctl.digests import SHA256, Hasher, hex_of, of_text
 from goldenctl.errors import DamagedError, GoldenctlError
 from goldenctl.folders import cache_folder
 from goldenctl.model.config import ModelConfig
@@ -32,7 +32,9 @@ Files = Mapping[Path, Mapping[str, Entry]]
 
 
 def fingerprint(config: ModelConfig, files: Files, renamed: Mapping[str, str]) -> str:
-    """Return ``sha256:...`` of the canonical JSON of config and tensors with their digests.
+    """Return the digest of the canonical JSON of config and tensors with their digests.
+
+    All of them are SHA-256: a checkpoint has the same fingerprint for ever.
 
     ``renamed`` has the canonical name of each stored one that has another: the same weights
     under other names have one fingerprint.
@@ -47,7 +49,7 @@ def fingerprint(config: ModelConfig, files: Files, renamed: Mapping[str, str]) -
     tensors = sorted((name, *said) for name, said in found.items())
     content = {"goldenctl_fingerprint": 1, "config": config.to_dict(), "tensors": tensors}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+    return of_text(text, SHA256)
 
 
 def _file_digests(
@@ -88,7 +90,7 @@ def _hash_tensors(path: Path, entries: Mapping[str, Entry]) -> dict[str, str]:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
 
         def digest(entry: Entry) -> str:
-            hasher = hashlib.sha256()
+            hasher = Hasher(SHA256)
             end = entry.offset + entry.size_bytes
             with memoryview(mapped) as view:
                 for start in range(entry.offset, end, CHUNK_BYTES):
@@ -96,7 +98,7 @@ def _hash_tensors(path: Path, entries: Mapping[str, Entry]) -> dict[str, str]:
                         hasher.update(chunk)  # releases the GIL
                     page = start // mmap.PAGESIZE * mmap.PAGESIZE
                     mapped.madvise(mmap.MADV_DONTNEED, page, min(CHUNK_BYTES, end - page))
-            return hasher.hexdigest()
+            return hex_of(hasher.digest)
 
         with ThreadPoolExecutor(THREADS) as pool:
             return dict(zip(entries, pool.map(digest, entries.values()), strict=True))

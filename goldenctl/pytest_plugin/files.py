@@ -6,7 +6,6 @@ recipe keeps the types and shapes that the test had, where a golden holds a wide
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,9 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
+from goldenctl import digests
 from goldenctl.atomic import cannot_write, write_whole
+from goldenctl.digests import Digest, modern
 from goldenctl.errors import DamagedError
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.schema import TensorSpec
@@ -23,7 +24,7 @@ from goldenctl.golden.sketch import Sketch, sketch_of
 from goldenctl.golden.times import times_path
 from goldenctl.golden.writer import GoldenWriter
 from goldenctl.pytest_plugin.arrays import Array
-from goldenctl.sets.manifest import Digest, Name, Shape
+from goldenctl.sets.manifest import Name, Shape
 
 _FORMAT = "goldenctl-sketches"
 _LIMIT_BYTES = 64 << 20
@@ -37,7 +38,7 @@ class Stored:
 
     dtype: str
     shape: tuple[int, ...]
-    sha256: str
+    digest: str
     values: Array | None = None
     sketch: Sketch | None = None
 
@@ -48,13 +49,13 @@ class _Sketched(
     name: Name
     dtype: Annotated[str, msgspec.Meta(max_length=64)]
     shape: Shape
-    sha256: Digest
+    digest: Digest
     sketch: Sketch | None = None
 
 
 class _SketchFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     format: Annotated[str, msgspec.Meta(pattern=f"^{_FORMAT}$")] = _FORMAT
-    format_version: Annotated[int, msgspec.Meta(ge=1, le=1)] = 1
+    format_version: Annotated[int, msgspec.Meta(ge=1, le=2)] = 2  # the first says sha256
     tensors: tuple[_Sketched, ...]
 
 
@@ -64,7 +65,17 @@ class _Original(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def digest(array: Array) -> str:
-    return f"sha256:{hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()}"
+    return digests.of_bytes(_bytes(array))
+
+
+def is_of(array: Array, digest: str) -> bool:
+    """Whether a digest, of whatever algorithm, is that of an array."""
+    return digests.matches(digest, _bytes(array))
+
+
+def _bytes(array: Array) -> memoryview:
+    flat: memoryview = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    return flat
 
 
 def with_suffix(path: Path, suffix: str) -> Path:
@@ -137,7 +148,7 @@ def _load_values(path: Path) -> dict[str, Stored]:
 def _stored(file: GoldenFile, name: str, original: _Original) -> Stored:
     info = file.info(f"{_FOLDER}/{name}")
     values = np.array(file.map(info.name))  # the file may be written again
-    if digest(values) != f"sha256:{info.sha256}":
+    if not is_of(values, info.digest):
         message = f"{file.path}: {name} does not match its digest"
         raise DamagedError(message)
     try:
@@ -179,12 +190,14 @@ def _save_values(path: Path, tensors: Mapping[str, Stored]) -> None:
 def _load_sketches(path: Path) -> dict[str, Stored]:
     try:
         with path.open("rb") as file:
-            content = msgspec.json.decode(file.read(_LIMIT_BYTES), type=_SketchFile)
+            said = msgspec.json.decode(file.read(_LIMIT_BYTES))
+        content = msgspec.convert(modern(said), _SketchFile)
     except (OSError, UnicodeDecodeError, RecursionError, msgspec.MsgspecError) as error:
         message = f"{path}: not the sketches of a test: {error}"
         raise DamagedError(message) from error
+    digests.require_known((each.digest for each in content.tensors), str(path), "")
     return {
-        each.name: Stored(each.dtype, each.shape, each.sha256, sketch=each.sketch)
+        each.name: Stored(each.dtype, each.shape, each.digest, sketch=each.sketch)
         for each in content.tensors
     }
 
@@ -192,7 +205,7 @@ def _load_sketches(path: Path) -> dict[str, Stored]:
 def _save_sketches(path: Path, tensors: Mapping[str, Stored]) -> None:
     entries = tuple(
         _Sketched(
-            name=name, dtype=kept.dtype, shape=kept.shape, sha256=kept.sha256, sketch=kept.sketch
+            name=name, dtype=kept.dtype, shape=kept.shape, digest=kept.digest, sketch=kept.sketch
         )
         for name, kept in tensors.items()
     )

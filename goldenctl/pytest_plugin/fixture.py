@@ -19,6 +19,7 @@ from goldenctl.pytest_plugin.compare import difference
 from goldenctl.pytest_plugin.files import (
     Stored,
     digest,
+    is_of,
     kept_sketch,
     kept_values,
     load,
@@ -183,7 +184,7 @@ def _problem(stored: Stored, array: Array, original: Array, allowed: Allowed) ->
             return f"has dtype {array.dtype.name}, expected {stored.values.dtype.name}"
         said = difference(array, stored.values, allowed)
         return f"differs\n{said}" if said else ""
-    if digest(array) == stored.sha256:
+    if is_of(array, stored.digest):
         return ""
     if stored.sketch is None or allowed.is_exact(array.dtype.name):
         return "differs: its bytes are not those whose digest was kept"
@@ -195,8 +196,8 @@ def _problem_by_sketch(stored: Stored, array: Array, allowed: Allowed) -> str:
     dtype = array.dtype.name
     dims = tuple(f"dim{axis}" for axis in range(array.ndim))
     infos = [
-        TensorInfo("it", dtype, array.shape, dims, "output", "", 0, 0, array.nbytes, sha256, 0)
-        for sha256 in (stored.sha256, digest(array))
+        TensorInfo("it", dtype, array.shape, dims, "output", "", 0, 0, array.nbytes, each, 0)
+        for each in (stored.digest, digest(array))
     ]
     scorer = SketchScorer(
         {"it": stored.sketch}, lambda _: sketch_of(array), allowed.policy(dtype), "sublayer"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pytest
+
+from goldenctl.digests import SHA256, hex_of, of_text
 
 FOLDER = "goldens"
 _LONGEST = 100
@@ -39,4 +40,4 @@ def file_name(test: str) -> str:
     if _PLAIN.fullmatch(dotted):
         return dotted
     readable = _ODD.sub("-", dotted)[:_LONGEST].rstrip(".-")
-    return f"{readable}-{hashlib.sha256(test.encode()).hexdigest()[:8]}"
+    return f"{readable}-{hex_of(of_text(test, SHA256))[:8]}"

@@ -22,7 +22,8 @@ from goldenctl.records.policy import Check
 from goldenctl.records.structure import Finding, Local, Trace
 from goldenctl.records.trials import Selftest
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
+READABLE_VERSIONS = (1, 2)  # the first calls its digests sha256
 PASSED = "passed"
 CRASHED = "crashed"
 NOT_JUDGED = "not_judged"
@@ -122,7 +123,7 @@ class Provenance(
     kind: str
     created_utc: str
     tool_version: str
-    content_sha256: str
+    content_digest: str
     recipe: dict[str, Any]
 
 

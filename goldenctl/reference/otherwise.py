@@ -66,7 +66,7 @@ class Otherwise:
     def _recipe(self, mode: str, dtype: str, label: str) -> dict[str, object]:
         golden = self._golden
         return {
-            "golden": {"path": str(golden.path), "content_sha256": golden.content_sha256},
+            "golden": {"path": str(golden.path), "content_digest": golden.content_digest},
             "model": golden.recipe["model"],
             "cases": golden.recipe["cases"],
             "backend": {"name": "alternative", "alternative": label},

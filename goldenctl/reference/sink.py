@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 import threading
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from goldenctl.atomic import cannot_write
+from goldenctl.digests import Hasher
 from goldenctl.golden.schema import TensorSpec
 from goldenctl.golden.stream import FileStream
 from goldenctl.golden.writer import GoldenWriter
@@ -137,13 +137,13 @@ class TensorSink:
         if array.nbytes != spec.nbytes:
             msg = f"{name}: {array.nbytes} bytes, expected {spec.nbytes}"
             raise ValueError(msg)
-        digest = hashlib.sha256()
+        hasher = Hasher()
         try:
             data = array.reshape(-1).data.cast("B")
-            self._stream(writer).write(data, writer.offsets[name], digest.update)
+            self._stream(writer).write(data, writer.offsets[name], hasher.update)
         except OSError as error:
             raise cannot_write(writer.path, error) from error
-        self.digests[name] = digest.hexdigest()
+        self.digests[name] = hasher.digest
 
     def _stream(self, writer: GoldenWriter) -> FileStream:
         """Return this thread's own."""

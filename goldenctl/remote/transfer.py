@@ -1,7 +1,7 @@
 """Owns the transfer of a file to and from a store, by its digest.
 
-A file of up to one part is the blob ``sha256/ab/cdef...`` of its digest. A larger one is cut
-into parts, each a blob of its own digest, and ``sha256/ab/cdef....parts`` lists them and is
+A file of up to one part is the blob ``blake3/ab/cdef...`` of its digest. A larger one is cut
+into parts, each a blob of its own digest, and ``blake3/ab/cdef....parts`` lists them and is
 written last. So nothing is sent twice, an interrupted transfer goes on with the next part,
 and any store will do. A blob that somebody put there whole is read as well.
 """
@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import mmap
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +22,18 @@ import msgspec
 from msgspec import Meta
 
 from goldenctl.atomic import sync
+from goldenctl.digests import (
+    BLAKE3,
+    SHA256,
+    Digest,
+    Hasher,
+    algorithm_of,
+    hex_of,
+    is_known,
+    matches,
+    of_bytes,
+    require_known,
+)
 from goldenctl.errors import DamagedError, MissingError, UsageError
 from goldenctl.model.jsonfile import parse_object
 from goldenctl.remote.stores import Store
@@ -32,7 +42,7 @@ from goldenctl.threads import map_in_order
 PART_BYTES = 32 << 20
 LEAST_PART_BYTES, MOST_PART_BYTES = 1 << 10, 256 << 20
 _INDEX_LIMIT_BYTES = 16 << 20
-_INDEX_VERSION = 1
+_INDEX_VERSION = 2
 Progress = Callable[[int], None]  # bytes done since the last call
 
 
@@ -42,7 +52,7 @@ class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parts_version: int
     bytes: Annotated[int, Meta(ge=0, lt=1 << 53)]
     part_bytes: Annotated[int, Meta(ge=LEAST_PART_BYTES, le=MOST_PART_BYTES)]
-    parts: list[Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]]
+    parts: list[Digest]
 
 
 @dataclass(frozen=True)
@@ -54,9 +64,10 @@ class Sent:
 
 
 def key_of(digest: str) -> str:
-    """Return the key of a blob by its hexadecimal digest."""
-    assert re.fullmatch("[0-9a-f]{64}", digest)
-    return f"sha256/{digest[:2]}/{digest[2:]}"
+    """Return the key of a blob by its digest."""
+    assert is_known(digest)
+    digits = hex_of(digest)
+    return f"{algorithm_of(digest)}/{digits[:2]}/{digits[2:]}"
 
 
 def send(
@@ -74,14 +85,16 @@ def send(
     """
     size = path.stat().st_size
     known = _known(store, digest, size)
-    part_bytes = known.part_bytes if known is not None and known.parts else part_bytes
+    algorithm = BLAKE3
+    if known is not None and known.parts:
+        part_bytes, algorithm = known.part_bytes, algorithm_of(known.parts[0])
     with path.open("rb") as file:
         data = _mapped(file.fileno(), size)
     parts = [
-        hashlib.sha256(data[start : start + part_bytes]).hexdigest()
+        of_bytes(data[start : start + part_bytes], algorithm)
         for start in range(0, size, part_bytes)
     ]
-    _check(hashlib.sha256(data).hexdigest(), digest, str(path))
+    _check(of_bytes(data, algorithm_of(digest)), digest, str(path))
     if known is not None and not known.parts:
         progress(size)
         return Sent(0, size)
@@ -162,11 +175,11 @@ def fetch(
             progress(len(data))
         os.ftruncate(descriptor, size)
         os.fsync(descriptor)
-        if hasher.hexdigest() != digest:
+        if hasher.digest != digest:
             unfinished.unlink()
             if kept:  # what was kept may be at fault: once more from the start
                 return fetch(store, digest, size, path, progress=lambda _: None)
-            _check(hasher.hexdigest(), digest, f"{store.name}: {key_of(digest)}")
+            _check(hasher.digest, digest, f"{store.name}: {key_of(digest)}")
         unfinished.replace(path)
     sync(path.parent)
     return came
@@ -193,7 +206,7 @@ def _find(store: Store, digest: str, size: int) -> Index:
     listed = store.size(f"{key}.parts")
     if listed is None:
         store.explain()
-        message = f"{store.name}: has no sha256:{digest}"
+        message = f"{store.name}: has no {digest}"
         raise MissingError(message, hint="goldenctl push it from a machine that has it")
     if listed > _INDEX_LIMIT_BYTES:
         message = f"{store.name}: {key}.parts has {listed} bytes, expected a short list"
@@ -203,15 +216,24 @@ def _find(store: Store, digest: str, size: int) -> Index:
 
 def _parse_index(data: bytes, size: int, where: str) -> Index:
     try:
-        index = msgspec.convert(parse_object(data, where), Index)
+        index = msgspec.convert(_as_today(parse_object(data, where)), Index)
     except msgspec.ValidationError as error:
         message = f"{where}: not a list of parts: {error}"
         raise DamagedError(message, hint="remove it there and push it again") from error
     count = -(-index.bytes // index.part_bytes)
+    require_known(index.parts, where, "")
     if index.parts_version != _INDEX_VERSION or index.bytes != size or count != len(index.parts):
         message = f"{where}: {index.bytes} bytes in {len(index.parts)} parts, expected {size}"
         raise DamagedError(message, hint="remove it there and push it again")
     return index
+
+
+def _as_today(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return a list of the first version, which has bare digits of SHA-256, as one of today's."""
+    parts = raw.get("parts")
+    if raw.get("parts_version") != 1 or not isinstance(parts, list):
+        return raw
+    return {**raw, "parts_version": _INDEX_VERSION, "parts": [f"{SHA256}:{p}" for p in parts]}
 
 
 def _pieces(store: Store, index: Index, kept: int, digest: str) -> Iterator[bytes]:
@@ -222,21 +244,22 @@ def _pieces(store: Store, index: Index, kept: int, digest: str) -> Iterator[byte
         end = min(start + index.part_bytes, index.bytes)
         if not index.parts:
             return store.read(key_of(digest), start, end)
-        key = key_of(index.parts[number])
+        part = index.parts[number]
+        key = key_of(part)
         data = store.read(key, 0, end - start)
-        _check(hashlib.sha256(data).hexdigest(), index.parts[number], f"{store.name}: {key}")
+        _check(of_bytes(data, algorithm_of(part)), part, f"{store.name}: {key}")
         return data
 
     numbers = range(kept // index.part_bytes, -(-index.bytes // index.part_bytes))
     yield from map_in_order(piece, numbers)
 
 
-def _kept(descriptor: int, index: Index, digest: str) -> tuple[int, Any]:
+def _kept(descriptor: int, index: Index, digest: str) -> tuple[int, Hasher]:
     """Return how many bytes of whole parts an earlier transfer left, and their digest so far.
 
     The parts are checked where their digests are known.
     """
-    hasher = hashlib.sha256()
+    hasher = Hasher(algorithm_of(digest))
     left = min(os.fstat(descriptor).st_size, index.bytes)
     kept = 0
     while kept + index.part_bytes <= left:
@@ -244,7 +267,7 @@ def _kept(descriptor: int, index: Index, digest: str) -> tuple[int, Any]:
         number = kept // index.part_bytes
         if len(data) < index.part_bytes:
             break
-        if index.parts and hashlib.sha256(data).hexdigest() != index.parts[number]:
+        if index.parts and not matches(index.parts[number], data):
             break
         hasher.update(data)
         kept += len(data)
@@ -287,7 +310,7 @@ def _mapped(descriptor: int, size: int) -> memoryview:
 
 def _check(actual: str, expected: str, what: str) -> None:
     if actual != expected:
-        message = f"{what}: expected sha256:{expected}, got sha256:{actual}"
+        message = f"{what}: expected {expected}, got {actual}"
         raise DamagedError(
             message, hint="it was changed after it was recorded, or damaged on its way"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from goldenctl.digests import of_file
 from goldenctl.errors import MissingError, UsageError, require_torch
 
 EXEC_PREFIX = "exec:"
@@ -120,7 +120,7 @@ def _infinicore(root: Path | None, notify: Callable[[str], None]) -> Backend:
             "headers": install.headers_digest,
             "libraries": dict(install.library_digests),
         },
-        "harness_sha256": _sha256(program),
+        "harness_digest": of_file(program),
     }
     return Backend("infinicore", (str(program),), description)
 
@@ -139,10 +139,5 @@ def _program(text: str) -> Backend:
         msg = f"backend exec:{text}: the program {reason}"
         raise MissingError(msg)
     path = Path(found).resolve()
-    description = {"name": "exec", "path": os.fspath(path), "sha256": _sha256(path)}
+    description = {"name": "exec", "path": os.fspath(path), "digest": of_file(path)}
     return Backend("exec", (os.fspath(path),), description)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

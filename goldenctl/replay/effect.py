@@ -39,7 +39,7 @@ def refuse_without_effect(
             some = replace(tried, only=frozenset(paths), faults=tuple(faults))
             failed = replay(golden, checkpoint_path, run, backend=backend, options=some).failed
             tensors = open_golden(run).tensors.values()
-            return {(t.name, t.sha256) for t in tensors} | {(name, _FAILED) for name in failed}
+            return {(t.name, t.digest) for t in tensors} | {(name, _FAILED) for name in failed}
 
     for injection in options.faults:
         others = [other for other in options.faults if other != injection]

@@ -80,7 +80,7 @@ def _golden_of(source: GoldenFile, path: Path | None) -> GoldenFile:
         message = f"{source.path}: its golden {place} is not there"
         raise MissingError(message, hint="pass --golden")
     golden = open_golden(place, kind="golden")
-    if golden.content_sha256 != recorded.get("content_sha256"):
+    if golden.content_digest != recorded.get("content_digest"):
         message = f"{place}: is not the golden that {source.path} was replayed from"
         raise DamagedError(message, hint="pass --golden")
     return golden
@@ -217,7 +217,7 @@ def _keys(bound: _Bound, info: TensorInfo, count: int, atol: float) -> dict[str,
         "general.architecture": "infiniop-test",
         "test_count": UInt64(count),
         "goldenctl.tensor": info.name,
-        "goldenctl.golden_content_sha256": bound.golden.content_sha256,
+        "goldenctl.golden_content_digest": bound.golden.content_digest,
         "goldenctl.atol": atol,
     }
 

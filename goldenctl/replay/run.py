@@ -239,7 +239,7 @@ def _recipe(
 ) -> dict[str, Any]:
     golden = source.golden
     return {
-        "golden": {"path": str(golden.path), "content_sha256": golden.content_sha256},
+        "golden": {"path": str(golden.path), "content_digest": golden.content_digest},
         "model": golden.recipe["model"],
         "cases": golden.recipe["cases"],
         "backend": dict(backend),

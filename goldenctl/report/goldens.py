@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from goldenctl.digests import hex_of
 from goldenctl.errors import GoldenctlError, printable
 from goldenctl.golden.recipe import Recipe
 from goldenctl.records.units import human_bytes
@@ -69,7 +70,7 @@ def history_table(golden_set: GoldenSet) -> RenderableType:
             size = human_bytes(golden_set.path(version).stat().st_size)
             _add(table, mark, f"v{version}", "", "", size, place, "in no manifest")
             continue
-        content = entry.content_sha256.removeprefix("sha256:")[:_DIGEST]
+        content = hex_of(entry.content_digest)[:_DIGEST]
         written = entry.created_utc.replace("T", " ").removesuffix("Z")[:16]
         cells = (written, content, human_bytes(entry.bytes), place, entry.note)
         _add(table, mark, f"v{version}", *cells)
@@ -88,9 +89,9 @@ def manifest_view(
             pairs.add_row(escape(key), escape(printable(value)))
     parts: list[RenderableType] = [pairs]
     if verbose:
-        table = _table("tensor", "dtype", "shape", "sha256")
+        table = _table("tensor", "dtype", "shape", "digest")
         for tensor in manifest.tensors:
-            digest = tensor.sha256.removeprefix("sha256:")[:_DIGEST]
+            digest = hex_of(tensor.digest)[:_DIGEST]
             _add(table, tensor.name, tensor.dtype, "×".join(map(str, tensor.shape)), digest)
         parts += [Text(), table]
     return Group(*parts)
@@ -102,8 +103,8 @@ def _pairs(golden_set: GoldenSet, manifest: Manifest) -> Iterator[tuple[str, str
     yield "golden", f"{manifest.name}@v{manifest.version}"
     here = "here" if path.exists() else "not here"
     yield "file", f"{path}, {human_bytes(entry.bytes)}, {here}"
-    yield "sha256", entry.sha256.removeprefix("sha256:")
-    yield "content", entry.content_sha256.removeprefix("sha256:")
+    yield "digest", entry.digest
+    yield "content", entry.content_digest
     yield "written", f"{entry.created_utc} by goldenctl {entry.tool_version}".strip()
     yield "note", entry.note
     yield from _recorded(manifest.recipe)

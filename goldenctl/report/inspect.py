@@ -23,7 +23,7 @@ _CORNER = 4
 _LISTED_TOKENS = 48
 # What is copied into a command line, or looked for in other output.
 _EXACT = {"file", "model", "fingerprint", "content", "golden", "backend"}
-_EXACT |= {"tensor", "ids", "sha256", "✗ failed", "command", "stderr"}
+_EXACT |= {"tensor", "ids", "digest", "✗ failed", "command", "stderr"}
 
 
 def file_view(golden: GoldenFile) -> RenderableType:
@@ -52,7 +52,7 @@ def tensor_view(golden: GoldenFile, wanted: str) -> RenderableType:
     _row(pairs, "shape", f"[{shape}]")
     _row(pairs, "dtype", f"{info.dtype}, {info.nbytes:,} bytes at offset {info.offset:,}")
     _row(pairs, "role", f"{info.role}{f' of op {info.op}' if info.op else ''}")
-    _row(pairs, "sha256", info.sha256)
+    _row(pairs, "digest", info.digest)
     values = golden.verify(info.name)
     if info.tap == "token_ids":  # to be given to another engine
         for row in values:
@@ -73,7 +73,7 @@ def _provenance(golden: GoldenFile) -> Pairs:
         what = model.get("config", {}).get("model_type")
         _row(pairs, "model", f"{what} from {model.get('path')}")
     _row(pairs, "fingerprint", model.get("fingerprint"))
-    _row(pairs, "content", f"sha256 {golden.content_sha256}")
+    _row(pairs, "content", golden.content_digest)
     _row(pairs, "golden", _golden_of(recipe.get("golden")))
     if isinstance(recipe.get("reference"), dict):
         _row(pairs, "reference", ", ".join(_flat(recipe["reference"])))
@@ -94,9 +94,9 @@ def _provenance(golden: GoldenFile) -> Pairs:
 
 def _golden_of(source: Any) -> str:
     """The golden that a run was made from: its content as that golden itself is shown, its path."""
-    if not isinstance(source, dict) or "content_sha256" not in source:
+    if not isinstance(source, dict) or "content_digest" not in source:
         return ""
-    return f"sha256 {source['content_sha256']}, {source.get('path')}"
+    return f"{source['content_digest']}, {source.get('path')}"
 
 
 def _said_of(case: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 
+from goldenctl.digests import modern
 from goldenctl.errors import DamagedError, UsageError, why_no_file
 from goldenctl.golden.file import kind_of
 from goldenctl.records.checks import CheckStep
@@ -22,7 +23,14 @@ from goldenctl.records.findings import Cause, Depth
 from goldenctl.records.metrics import LogitMetrics, Metrics
 from goldenctl.records.pictures import Extreme, Histogram, Picture, Strip
 from goldenctl.records.policy import Check
-from goldenctl.records.report import PASSED, REPORT_VERSION, Report, SublayerResult, TensorResult
+from goldenctl.records.report import (
+    PASSED,
+    READABLE_VERSIONS,
+    REPORT_VERSION,
+    Report,
+    SublayerResult,
+    TensorResult,
+)
 from goldenctl.records.trials import Trial
 from goldenctl.records.uncompared import uncompared
 from goldenctl.records.words import labels_of
@@ -115,12 +123,12 @@ def _parse(path: Path, data: Any) -> Report:
     if version is None:
         message = f"{path}: is no report that --json wrote"
         raise DamagedError(message)
-    if version != REPORT_VERSION:
+    if version not in READABLE_VERSIONS:
         message = f"{path}: report version is {version}, expected {REPORT_VERSION}"
         raise DamagedError(message)
     for key in ("ok", "first_wrong", "not_compared", "label", *_LEGACY):
         data.pop(key, None)
-    return msgspec.convert(_decode(data), Report)
+    return msgspec.convert(_decode(modern(data)), Report)
 
 
 def _legacy_fields(report: Report) -> dict[str, Any]:

@@ -86,9 +86,9 @@ def _suite(report: Report, places: Places, sublayer: SublayerResult) -> ET.Eleme
     properties = ET.Element("properties")
     for name, value in (
         ("golden", report.golden.path),
-        ("golden_sha256", report.golden.content_sha256),
+        ("golden_digest", report.golden.content_digest),
         ("run", report.run.path),
-        ("run_sha256", report.run.content_sha256),
+        ("run_digest", report.run.content_digest),
         ("tolerance", report.policy),
         ("mode", report.mode),
         *(banner.split(": ", 1) for banner in banners(report)),

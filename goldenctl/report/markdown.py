@@ -194,8 +194,8 @@ def _body(report: Report) -> Iterator[str]:
         yield f"{left_out(report).capitalize()}."
     expected, actual = sides_of(report)
     yield f"{expected.capitalize()} {_code(report.golden.path)}, "
-    yield f"{_code(report.golden.content_sha256[:12])};"
-    yield f"{actual} {_code(report.run.path)}, {_code(report.run.content_sha256[:12])}.\n"
+    yield f"{_code(report.golden.content_digest[:12])};"
+    yield f"{actual} {_code(report.run.path)}, {_code(report.run.content_digest[:12])}.\n"
     yield "<details><summary>Commands</summary>\n"
     for command in commands(report):
         yield f"{_text(command.purpose)}:\n\n<pre>{_html(command.text)}</pre>\n"

@@ -32,7 +32,7 @@ def _facts(side: Provenance) -> Iterator[tuple[str, str]]:
         ("file", side.path),
         ("written", side.created_utc),
         ("by", f"goldenctl {side.tool_version}" if side.tool_version else ""),
-        ("content", f"sha256:{side.content_sha256}" if side.content_sha256 else ""),
+        ("content", side.content_digest),
     ):
         if value:
             yield name, value

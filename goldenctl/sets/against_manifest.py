@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,7 @@ from goldenctl.diff.judge import compare
 from goldenctl.diff.padding import padding_by_recipe, recipe_masks
 from goldenctl.diff.sketches import sketch_values
 from goldenctl.diff.tolerance import Policy
+from goldenctl.digests import algorithm_of
 from goldenctl.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import FORMAT_VERSION, SublayerInfo, TensorInfo
@@ -39,8 +41,10 @@ def compare_with_manifest(
 
     def judge(info: TensorInfo, actual: TensorInfo) -> TensorResult:
         file.verify(actual.name)
+        known = file.digest_in(actual.name, algorithm_of(info.digest))
         left_out = padding_by_recipe(masks, info).count
-        return msgspec.structs.replace(scorer(info, actual), padding_rows=left_out)
+        result = scorer(info, replace(actual, digest=known))
+        return msgspec.structs.replace(result, padding_rows=left_out)
 
     return compare(described(manifest, where), file, policy, mode=mode, scorer=judge)
 
@@ -63,7 +67,7 @@ def described(manifest: Manifest, where: Path) -> GoldenFile:
         format_version=FORMAT_VERSION,
         tool_version=manifest.current.tool_version,
         created_utc=manifest.current.created_utc,
-        content_sha256=manifest.current.content_sha256.removeprefix("sha256:"),
+        content_digest=manifest.current.content_digest,
         tensors=tensors,
         aliases={},
         sublayers={name: SublayerInfo(name, 0) for name in dict.fromkeys(names)},
@@ -83,7 +87,7 @@ def tensor_infos(tensors: Iterable[Tensor]) -> dict[str, TensorInfo]:
             order=order,
             offset=0,
             nbytes=math.prod(tensor.shape) * DTYPES[tensor.dtype].itemsize,
-            sha256=tensor.sha256.removeprefix("sha256:"),
+            digest=tensor.digest,
             time_ns=0,
         )
         for order, tensor in enumerate(tensors)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import msgspec
 
 from goldenctl.diff.sketches import sketches_of
+from goldenctl.digests import BLAKE3, algorithm_of, of_file
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.records.policy import Policy
 from goldenctl.sets.environment import full_recipe
-from goldenctl.sets.manifest import Manifest, Tensor, VersionEntry, sha256_text
+from goldenctl.sets.manifest import Manifest, Tensor, VersionEntry
 from goldenctl.sets.names import GoldenSet
 
 Progress = Callable[[int, int, str], None]
@@ -40,9 +39,10 @@ def describe(description: Description) -> Manifest:
     golden_set, version = description.golden_set, description.version
     golden = open_golden(golden_set.file(version), kind="golden")
     earlier = {each.version: each for each in description.history}
-    entry = version_entry(golden, version, description.note)
-    if version in earlier:  # what its files do not tell any more
-        known = earlier[version]
+    known = earlier.get(version)
+    algorithm = algorithm_of(known.digest) if known is not None else BLAKE3
+    entry = version_entry(golden, version, description.note, algorithm)
+    if known is not None:  # what its files do not tell any more
         entry = msgspec.structs.replace(
             entry,
             created_utc=entry.created_utc or known.created_utc,
@@ -58,13 +58,15 @@ def describe(description: Description) -> Manifest:
     )
 
 
-def version_entry(golden: GoldenFile, version: int, note: str = "") -> VersionEntry:
+def version_entry(
+    golden: GoldenFile, version: int, note: str = "", algorithm: str = BLAKE3
+) -> VersionEntry:
     """Return a version's line of the history; hashes the whole file."""
     return VersionEntry(
         version=version,
         bytes=golden.path.stat().st_size,
-        sha256=file_digest(golden.path),
-        content_sha256=sha256_text(golden.content_sha256),
+        digest=of_file(golden.path, algorithm),
+        content_digest=golden.content_digest,
         created_utc=golden.created_utc,
         tool_version=golden.tool_version,
         note=note,
@@ -85,14 +87,8 @@ def tensor_entries(golden: GoldenFile, progress: Progress = lambda *_: None) -> 
             dims=info.dims,
             role=info.role,
             op=info.op,
-            sha256=sha256_text(info.sha256),
+            digest=info.digest,
             sketch=sketches.get(info.name),
         )
         for info in golden.tensors.values()
     )
-
-
-def file_digest(path: Path) -> str:
-    """Return ``sha256:`` and the digest of a file's bytes."""
-    with path.open("rb") as file:
-        return sha256_text(hashlib.file_digest(file, "sha256").hexdigest())

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from goldenctl.digests import hex_of, is_known
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.recipe import Recipe, parse_recipe
 
@@ -94,5 +95,6 @@ def _say(key: str, old: Any, new: Any) -> str:
 
 
 def _short(value: Any) -> str:
-    text = "none" if value is None or value == "" else str(value).removeprefix("sha256:")
+    text = "none" if value is None or value == "" else str(value)
+    text = hex_of(text) if is_known(text) else text
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 12]}..."

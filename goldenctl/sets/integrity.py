@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from goldenctl.digests import algorithm_of, of_file
 from goldenctl.errors import DamagedError
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.sketch import check_sketch
-from goldenctl.sets.describe import file_digest
-from goldenctl.sets.manifest import Manifest, Tensor, VersionEntry, load_manifest, sha256_text
+from goldenctl.sets.manifest import Manifest, Tensor, VersionEntry, load_manifest
 from goldenctl.sets.names import GoldenSet
 
 _DESCRIBED = ("dtype", "shape", "dims", "role", "op")
@@ -68,7 +68,7 @@ def _check_tensor(golden_set: GoldenSet, golden: GoldenFile, tensor: Tensor) -> 
                 f"{golden.path}: {tensor.name}: {key} is {actual}, the manifest says {expected}"
             )
             raise DamagedError(message, hint=_remedy(golden_set))
-    if sha256_text(info.sha256) != tensor.sha256:
+    if info.digest != tensor.digest:
         message = f"{golden.path}: {tensor.name}: its digest is not the manifest's"
         raise DamagedError(message, hint=_remedy(golden_set))
 
@@ -79,7 +79,7 @@ def _check_bytes(golden_set: GoldenSet, entry: VersionEntry) -> None:
     if size != entry.bytes:
         message = f"{path}: has {size:,} bytes, the manifest says {entry.bytes:,}"
         raise DamagedError(message, hint=_remedy(golden_set))
-    if file_digest(path) != entry.sha256:
+    if of_file(path, algorithm_of(entry.digest)) != entry.digest:
         message = f"{path}: its digest is not the manifest's"
         raise DamagedError(message, hint=_remedy(golden_set))
 

@@ -8,11 +8,10 @@ git diff is the first op that changed. ``digest`` is over all the rest (docs/man
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +20,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import asdict
 
+from goldenctl.digests import BLAKE3, Digest, algorithm_of, modern, of_text, require_known
 from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError, MissingError, UsageError
 from goldenctl.golden.recipe import Recipe
@@ -37,7 +37,8 @@ from goldenctl.sets.names import (
 )
 
 FORMAT = "goldenctl-manifest"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_READABLE_VERSIONS = (1, 2)  # the first calls its digests sha256
 IGNORABLE = "x-"
 LIMIT_BYTES = 64 << 20
 MAX_DEPTH = 16
@@ -46,7 +47,6 @@ _OPEN_LEVELS = 3
 _WORD = "[A-Za-z0-9_][A-Za-z0-9_.+-]*"
 Name = Annotated[str, Meta(pattern=f"^{_WORD}(/{_WORD})*$", max_length=512)]
 SetName = Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Digest = Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")]
 Version = Annotated[int, Meta(ge=1, le=999_999)]
 Size = Annotated[int, Meta(ge=0, le=(1 << 53) - 1)]
 Text = Annotated[str, Meta(max_length=4096)]
@@ -67,7 +67,7 @@ class Tensor(
     dims: Dims
     role: Role
     op: Annotated[str, Meta(max_length=64)] = ""
-    sha256: Digest
+    digest: Digest
     sketch: Sketch | None = None
 
 
@@ -76,14 +76,14 @@ class VersionEntry(
 ):
     """One version of the set: the file's size and digests, when and by what it was written.
 
-    ``content_sha256`` is over the names and digests of all tensors: equal content has it
+    ``content_digest`` is over the names and digests of all tensors: equal content has it
     equal, whatever recorded it. ``note`` says how it differs from the version before it.
     """
 
     version: Version
     bytes: Size
-    sha256: Digest
-    content_sha256: Digest
+    digest: Digest
+    content_digest: Digest
     created_utc: Annotated[str, Meta(max_length=32)] = ""
     tool_version: Annotated[str, Meta(max_length=64)] = ""
     note: Text = ""
@@ -93,7 +93,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, dict=True, forbid_unkn
     """A golden set's manifest. It describes ``version``; ``versions`` is the set's history.
 
     ``recipe`` is the golden's own, with the token ids of each case added: enough to record
-    the same again. ``ignored`` holds the ``x-`` keys, which are kept as they are.
+    the same again. ``digest`` is over everything else of the file that it was read from; one
+    that was not read from a file has none yet.
     """
 
     format: Annotated[str, Meta(pattern=f"^{FORMAT}$")] = FORMAT
@@ -104,6 +105,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, dict=True, forbid_unkn
     recipe: Recipe
     tolerance: Policy
     tensors: tuple[Tensor, ...]
+    digest: Digest = ""
 
     @cached_property
     def by_name(self) -> dict[str, Tensor]:
@@ -164,22 +166,21 @@ def parse_manifest(data: bytes, where: str = "manifest") -> Manifest:
     _check_format(raw, where)
     try:
         said = _without_ignorable(raw, MAX_DEPTH)
-        digest = msgspec.convert(said.pop("digest", "none"), Digest)
-        manifest = msgspec.convert(said, Manifest)
+        manifest = msgspec.convert({**modern(said), "format_version": FORMAT_VERSION}, Manifest)
     except (msgspec.ValidationError, ValueError) as error:
         message = f"{where}: not a manifest: {error}"
         raise DamagedError(message) from error
     _check_consistent(manifest, where)
-    if digest != _digest(said):
+    if manifest.digest != _digest(said, algorithm_of(manifest.digest)):
         message = f"{where}: its digest is not that of its content: it was damaged, or edited"
         raise DamagedError(message, hint="restore it, or remove it and run goldenctl manifest")
     return manifest
 
 
-def _digest(said: Mapping[str, Any]) -> str:
+def _digest(said: Mapping[str, Any], algorithm: str = BLAKE3) -> str:
     """Return the digest over all keys but ``digest`` and the ignorable ones: one flipped bit in
     a sketch or a tolerance would change verdicts."""
-    return sha256_text(hashlib.sha256(_compact(said).encode()).hexdigest())
+    return of_text(_compact({k: v for k, v in said.items() if k != "digest"}), algorithm)
 
 
 def _check_format(raw: Mapping[str, Any], where: str) -> None:
@@ -187,13 +188,14 @@ def _check_format(raw: Mapping[str, Any], where: str) -> None:
         message = f"{where}: not a manifest: format is not {FORMAT!r}"
         raise DamagedError(message)
     version = raw.get("format_version")
-    if version != FORMAT_VERSION:
+    if version not in _READABLE_VERSIONS:
         found = version if isinstance(version, int) and abs(version) < 1 << 53 else "none"
         message = f"{where}: manifest format version {found}, expected {FORMAT_VERSION}"
         raise DamagedError(message, hint="a newer goldenctl may read it")
 
 
 def _check_consistent(manifest: Manifest, where: str) -> None:
+    require_known(_digests(manifest), where, _writer(manifest))
     numbers = [entry.version for entry in manifest.versions]
     problem = ""
     if numbers != sorted(set(numbers)) or manifest.version not in numbers:
@@ -224,9 +226,15 @@ def _without_ignorable(value: Any, depth: int) -> Any:
     return value
 
 
-def manifest_digest(manifest: Manifest) -> str:
-    """Return the digest that the manifest's file has, over everything but its ``x-`` keys."""
-    return _digest(msgspec.to_builtins(manifest))
+def _digests(manifest: Manifest) -> Iterator[str]:
+    yield manifest.digest
+    for entry in manifest.versions:
+        yield from (entry.digest, entry.content_digest)
+    yield from (tensor.digest for tensor in manifest.tensors)
+
+
+def _writer(manifest: Manifest) -> str:
+    return manifest.versions[-1].tool_version if manifest.versions else ""
 
 
 def ignorable(data: bytes, where: str = "manifest") -> dict[str, Any]:
@@ -271,11 +279,6 @@ def _nested(value: Any) -> bool:
 
 def _compact(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def sha256_text(digest: str) -> str:
-    """Return ``sha256:`` with the hexadecimal digest."""
-    return digest if digest.startswith("sha256:") else f"sha256:{digest}"
 
 
 def json_schema() -> dict[str, Any]:

@@ -7,17 +7,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from goldenctl.atomic import write_whole
 from goldenctl.diff.judge import compare
 from goldenctl.diff.tolerance import default_policy
+from goldenctl.digests import algorithm_of, of_file
 from goldenctl.errors import DamagedError
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.times import times_path
 from goldenctl.records.policy import Policy
 from goldenctl.sets.against_manifest import compare_with_manifest, described
-from goldenctl.sets.describe import Description, describe, file_digest
+from goldenctl.sets.describe import Description, describe
 from goldenctl.sets.environment import differences, full_recipe
-from goldenctl.sets.manifest import Manifest, dump_manifest, ignorable, load_manifest, sha256_text
+from goldenctl.sets.manifest import Manifest, dump_manifest, ignorable, load_manifest
 from goldenctl.sets.measure import ByBytes, ByManifest
 from goldenctl.sets.names import GoldenSet
 from goldenctl.sets.triage import Measure, Triage, triage
@@ -42,7 +45,7 @@ class Renewal:
     def changes(self) -> list[str]:
         """What the manifest says otherwise than before, one line each; empty when nothing."""
         old, new = self.before, self.manifest
-        if old is None or old == new:
+        if old is None or msgspec.structs.replace(old, digest="") == new:
             return []
         said = [] if old.version == new.version else [f"version v{old.version} → v{new.version}"]
         if old.tolerance != new.tolerance:
@@ -76,7 +79,8 @@ def restore(golden_set: GoldenSet, manifest: Manifest, version: int) -> int:
     the bytes are the same; return the number that the file has then."""
     current = golden_set.path(manifest.version)
     new = golden_set.path(version)
-    if current.exists() or file_digest(new) != manifest.current.sha256:
+    known = manifest.current.digest
+    if current.exists() or of_file(new, algorithm_of(known)) != known:
         return version
     new.rename(current)
     if times_path(new).exists():
@@ -124,8 +128,8 @@ def compare_versions(
 def described_file(golden_set: GoldenSet, manifest: Manifest) -> GoldenFile:
     """Open the version that the manifest describes; DamagedError when it is another content."""
     golden = open_golden(golden_set.file(manifest.version), kind="golden")
-    expected = manifest.current.content_sha256
-    if sha256_text(golden.content_sha256) != expected:
+    expected = manifest.current.content_digest
+    if golden.content_digest != expected:
         message = f"{golden.path}: is not the version that {golden_set.manifest_path} describes"
         hint = f"remove it and run goldenctl pull {golden_set.name}, or record it again"
         raise DamagedError(message, hint=hint)

@@ -76,7 +76,7 @@ def alone_vs_batched(
     # What was replayed is the golden's rows; what it is judged by, the backend's own batch.
     recipe = {
         **run.recipe,
-        "golden": {"path": str(golden.path), "content_sha256": expected.content_sha256},
+        "golden": {"path": str(golden.path), "content_digest": expected.content_digest},
         "sublayers": _computed(run.recipe["sublayers"], batched, rows),
     }
     run = replace(run, recipe=RecipeObject(recipe, f"{run.path}: recipe"))

@@ -7,7 +7,6 @@ not that the run took place, nor who made it: for that, sign the file (docs/chec
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from goldenctl.diff.padding import padding_by_recipe, recipe_masks
 from goldenctl.diff.scopes import budget_mode
 from goldenctl.diff.sketches import sketch_values
 from goldenctl.diff.traced import for_report, trace_of
+from goldenctl.digests import BLAKE3, Digest, algorithm_of, modern, of_text, require_known
 from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError, UsageError, why_no_file
 from goldenctl.golden.file import GoldenFile
@@ -37,15 +37,12 @@ from goldenctl.places import plain_name
 from goldenctl.records.report import NEUTRAL, PASSED, Report
 from goldenctl.sets.against_manifest import compare_with_manifest, described, sketches
 from goldenctl.sets.manifest import (
-    Digest,
     Dtype,
     Manifest,
     Name,
     SetName,
     Shape,
     Version,
-    manifest_digest,
-    sha256_text,
 )
 
 FORMAT = "goldenctl-attestation"
@@ -67,7 +64,7 @@ class AttestedTensor(_Record, frozen=True, kw_only=True):
     name: Name
     dtype: Dtype
     shape: Shape
-    sha256: Digest
+    digest: Digest
     state: Annotated[str, Meta(pattern=f"^({_STATES})$")]
     rule: Word = ""
     share: Finite | None = None
@@ -79,7 +76,7 @@ class AttestedGolden(_Record, frozen=True, kw_only=True):
 
     name: SetName
     version: Version
-    content_sha256: Digest
+    content_digest: Digest
     manifest_digest: Digest
 
 
@@ -101,7 +98,7 @@ class AttestedRecipe(_Record, frozen=True, kw_only=True):
 class AttestedRun(_Record, frozen=True, kw_only=True):
     """What ran: the run's content, and what made it."""
 
-    content_sha256: Digest
+    content_digest: Digest
     recipe: AttestedRecipe
     sublayers: tuple[Name, ...]
     failures: dict[str, dict[str, Any]] = {}
@@ -112,7 +109,7 @@ class Attestation(_Record, frozen=True, kw_only=True):
     """What one machine found; ``judged_by`` is ``tensors``, or ``sketches`` without the golden."""
 
     format: Annotated[str, Meta(pattern=f"^{FORMAT}$")] = FORMAT
-    format_version: Annotated[int, Meta(ge=1, le=1)] = 1
+    format_version: Annotated[int, Meta(ge=1, le=2)] = 2  # the first says sha256
     created_utc: Word
     tool_version: Word
     golden: AttestedGolden
@@ -185,30 +182,32 @@ def load(path: Path) -> Attestation:
         message = f"{path}: {why_no_file(path)}"
         raise UsageError(message)
     said = read_object(path)
-    digest = said.pop("digest", None)
+    digest = str(said.pop("digest", ""))
     try:
-        attestation = msgspec.convert(said, Attestation)
+        attestation = msgspec.convert(modern(said), Attestation)
     except (msgspec.ValidationError, RecursionError) as error:
         message = f"{path}: not an attestation: {error}"
         raise DamagedError(message) from error
-    if digest != digest_of(said):
+    digests = [digest, *(tensor.digest for tensor in attestation.tensors)]
+    require_known(digests, str(path), attestation.tool_version)
+    if digest != digest_of(said, algorithm_of(digest)):
         message = f"{path}: its digest is not that of its content: it was damaged, or edited"
         raise DamagedError(message, hint="ask for the file that goldenctl attest wrote")
     return attestation
 
 
-def digest_of(said: Mapping[str, Any]) -> str:
+def digest_of(said: Mapping[str, Any], algorithm: str = BLAKE3) -> str:
     """Return the digest of an attestation's other keys, as plain JSON values."""
     text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return sha256_text(hashlib.sha256(text.encode()).hexdigest())
+    return of_text(text, algorithm)
 
 
 def _golden(manifest: Manifest) -> AttestedGolden:
     return AttestedGolden(
         name=manifest.name,
         version=manifest.version,
-        content_sha256=manifest.current.content_sha256,
-        manifest_digest=manifest_digest(manifest),
+        content_digest=manifest.current.content_digest,
+        manifest_digest=manifest.digest,
     )
 
 
@@ -218,7 +217,7 @@ def _run(run: GoldenFile) -> AttestedRun:
         said["trace"] = msgspec.to_builtins(for_report(trace))
         said["not_computed"] = [*said["not_computed"], *sorted(trace.rows)]
     return AttestedRun(
-        content_sha256=sha256_text(run.content_sha256),
+        content_digest=run.content_digest,
         recipe=msgspec.convert(said, AttestedRecipe),
         sublayers=tuple(run.recipe.get("sublayers") or run.sublayers),
         failures={
@@ -246,7 +245,7 @@ def _attested(
                 name=info.name,
                 dtype=info.dtype,
                 shape=info.shape,
-                sha256=sha256_text(info.sha256),
+                digest=info.digest,
                 state=result.state if whole or not result.ok else "not_computed",
                 rule=result.rule,
                 share=result.share if math.isfinite(result.share) else None,
@@ -260,7 +259,7 @@ def _attested(
 
 def _check_golden(golden: AttestedGolden, manifest: Manifest, where: Path, file: Path) -> None:
     ours = _golden(manifest)
-    for key in ("name", "version", "content_sha256", "manifest_digest"):
+    for key in ("name", "version", "content_digest", "manifest_digest"):
         expected, actual = getattr(ours, key), getattr(golden, key)
         if expected != actual:
             message = f"{file}: is of another golden than {where}: {key} {actual}, here {expected}"
@@ -284,12 +283,12 @@ def _as_run(attestation: Attestation, manifest: Manifest, file: Path) -> GoldenF
             order=order,
             offset=0,
             nbytes=math.prod(tensor.shape) * DTYPES[tensor.dtype].itemsize,
-            sha256=tensor.sha256.removeprefix("sha256:"),
+            digest=tensor.digest,
             time_ns=0,
         )
     origin = {
         "path": str(file),
-        "content_sha256": attestation.golden.content_sha256.removeprefix("sha256:"),
+        "content_digest": attestation.golden.content_digest,
     }
     said = msgspec.to_builtins(run.recipe)
     recipe = {**said, "golden": origin, "sublayers": list(run.sublayers)}
@@ -301,7 +300,7 @@ def _as_run(attestation: Attestation, manifest: Manifest, file: Path) -> GoldenF
         format_version=FORMAT_VERSION,
         tool_version=attestation.tool_version,
         created_utc=attestation.created_utc,
-        content_sha256=run.content_sha256.removeprefix("sha256:"),
+        content_digest=run.content_digest,
         tensors=tensors,
         aliases={},
         sublayers={

@@ -14,6 +14,7 @@ from pathlib import Path
 from goldenctl.diff.illustrate import illustrate
 from goldenctl.diff.judge import compare
 from goldenctl.diff.tolerance import Policy
+from goldenctl.digests import algorithm_of
 from goldenctl.errors import require_torch
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.untrusted_recipe import RecipeObject
@@ -25,7 +26,7 @@ from goldenctl.replay.options import Options
 from goldenctl.replay.run import replay
 from goldenctl.sets.against_manifest import compare_with_manifest
 from goldenctl.sets.integrity import check_files, check_manifest
-from goldenctl.sets.manifest import Manifest, sha256_text
+from goldenctl.sets.manifest import Manifest
 from goldenctl.sets.names import GoldenSet
 from goldenctl.studies.regression_step import (
     INTEGRITY,
@@ -159,10 +160,10 @@ class _Check:
         if self._wanted.pictures:
             report = illustrate(report, source, run)
         yield of_report(self._set.name, REPLAY, report, said=said)
-        expected = self._manifest.current.content_sha256
-        if not traced and sha256_text(source.content_sha256) != expected:
+        expected = self._manifest.current.content_digest
+        if not traced and source.content_in(algorithm_of(expected)) != expected:
             # The run started from other bits than the manifest's golden has.
-            origin = {**run.recipe["golden"], "content_sha256": expected.removeprefix("sha256:")}
+            origin = {**run.recipe["golden"], "content_digest": expected}
             run = replace(
                 run, recipe=RecipeObject({**run.recipe, "golden": origin}, run.recipe.where)
             )

@@ -101,7 +101,7 @@ def report_of(steps: Sequence[Step]) -> Report:
 
 def _nowhere(kind: str) -> Provenance:
     return Provenance(
-        path="", kind=kind, created_utc="", tool_version="", content_sha256="", recipe={}
+        path="", kind=kind, created_utc="", tool_version="", content_digest="", recipe={}
     )
 
 

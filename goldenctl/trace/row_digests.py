@@ -7,7 +7,6 @@ digested once is read from the cache as long as the checkpoint's fingerprint is 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import zipfile
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from goldenctl.atomic import write_whole
+from goldenctl.digests import SHA256, hex_of, of_text
 from goldenctl.dtypes import DTYPES
 from goldenctl.errors import GoldenctlError
 from goldenctl.folders import cache_folder
@@ -143,7 +143,7 @@ def _as(block: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
 def _cache_place(checkpoint: Checkpoint) -> Path | None:
     with contextlib.suppress(GoldenctlError):
         said = f"{_VERSION} {checkpoint.fingerprint()} {ENGINE_DTYPES} {_SPLIT} {_RANKS}"
-        name = hashlib.sha256(said.encode()).hexdigest()[:20]
+        name = hex_of(of_text(said, SHA256))[:20]
         return cache_folder() / "row-digests" / f"{name}.npz"
     return None
 

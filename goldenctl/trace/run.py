@@ -306,7 +306,7 @@ def _recipe(
     most = dtypes.most_common(1)
     device = next((f"{c.device}:{c.device_id}" for c in calls.calls), "")
     return {
-        "golden": {"path": str(golden.path), "content_sha256": golden.content_sha256},
+        "golden": {"path": str(golden.path), "content_digest": golden.content_digest},
         "model": golden.recipe["model"],
         "cases": golden.recipe["cases"],
         "backend": {

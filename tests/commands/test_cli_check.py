@@ -295,7 +295,7 @@ def test_an_edited_attestation_is_refused(call: Call, place: Path) -> None:
     assert "it was damaged, or edited" in ran.line
     path.write_text(text)
     golden = attest.load(path).golden
-    other = msgspec.structs.replace(golden, manifest_digest="sha256:" + "0" * 64)
+    other = msgspec.structs.replace(golden, manifest_digest="blake3:" + "0" * 64)
     reworded(path, golden=other)
     ran = call("check", "--attestation", "a.json")
     assert ran.code == 4

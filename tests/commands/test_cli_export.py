@@ -18,7 +18,7 @@ def test_there_and_back(call: Call, golden: Path, tmp_path: Path, name: str) -> 
     assert wrote.out.startswith(f"wrote {tmp_path / name}: 83 tensors, ")
     back = call("import", tmp_path / name, tmp_path / "back.h5")
     assert (back.code, back.err) == (0, "")
-    assert f"content digest {open_golden(golden).content_sha256}\n" in back.out
+    assert f"content digest {open_golden(golden).content_digest}\n" in back.out
     assert (tmp_path / "back.h5").read_bytes() == golden.read_bytes()
 
 

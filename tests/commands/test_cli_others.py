@@ -105,7 +105,7 @@ def test_inspect_file(call: Call, golden: Path, replayed: Path) -> None:
 def test_inspect_of_a_run_says_which_golden_it_is_of(
     call: Call, golden: Path, replayed: Path
 ) -> None:
-    content = f"sha256 {open_golden(golden).content_sha256}"
+    content = open_golden(golden).content_digest
     assert f"content       {content}\n" in call("inspect", golden).out
     assert f"golden        {content}, {golden}\n" in call("inspect", replayed).out
 
@@ -134,13 +134,13 @@ def test_inspect_breaks_nothing_that_is_copied(
     file = open_golden(replayed)
     lines = call("inspect", replayed).out.splitlines()
     for said in (
-        f"content       sha256 {file.content_sha256}",
+        f"content       {file.content_digest}",
         f"fingerprint   {file.recipe['model']['fingerprint']}",
         f"backend       infinicore.headers {file.recipe['backend']['infinicore']['headers']}",
     ):
         assert said in lines
     info = next(iter(file.tensors.values()))
-    assert f"sha256       {info.sha256}" in call("inspect", replayed, info.name).out.splitlines()
+    assert f"digest       {info.digest}" in call("inspect", replayed, info.name).out.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_inspect_tensor(call: Call, golden: Path, name: str) -> None:
     shown = call("inspect", golden, name)
     assert shown.code == 0
     info = open_golden(golden).info("cases/random-0/steps/00/layers/03/attention/q_rope")
-    for said in (info.name, info.sha256, "[batch 1, token 5, head 4, head_dim 32]", "0 NaN, 0 Inf"):
+    for said in (info.name, info.digest, "[batch 1, token 5, head 4, head_dim 32]", "0 NaN, 0 Inf"):
         assert said in shown.out
 
 

@@ -20,7 +20,7 @@ LAYER = "cases/random-0/steps/00/layers/00"
 
 
 def digests(path: Path) -> dict[str, str]:
-    return {name: info.sha256 for name, info in open_golden(path).tensors.items()}
+    return {name: info.digest for name, info in open_golden(path).tensors.items()}
 
 
 def relative(actual: GoldenFile, expected: GoldenFile, name: str) -> float:
@@ -31,14 +31,14 @@ def relative(actual: GoldenFile, expected: GoldenFile, name: str) -> float:
 def test_infinicore_run_names_its_origin(golden: Path, replayed: Path) -> None:
     run, source = open_golden(replayed, kind="run"), open_golden(golden)
     recipe = run.recipe
-    assert recipe["golden"]["content_sha256"] == source.content_sha256
+    assert recipe["golden"]["content_digest"] == source.content_digest
     assert recipe["model"]["fingerprint"] == source.recipe["model"]["fingerprint"]
     assert recipe["backend"]["name"] == "infinicore"
     assert set(recipe["backend"]["infinicore"]["libraries"]) == {
         "libinfiniop.so",
         "libinfinirt.so",
     }
-    assert len(recipe["backend"]["harness_sha256"]) == 64
+    assert len(recipe["backend"]["harness_digest"]) == 64
     assert recipe["backend"]["program"].startswith("goldenctl-harness ")
     assert (recipe["device"], recipe["mode"], recipe["dtype"]) == ("cpu", "op+sublayer", "float32")
     assert not run.simulated
@@ -66,7 +66,7 @@ def test_mode(call: Call, golden: Path, replayed: Path, tmp_path: Path, mode: st
     run, other = open_golden(out), open_golden(replayed)
     assert run.recipe["mode"] == mode
     first = f"{LAYER}/attention/input_layernorm"
-    assert run.info(first).sha256 == other.info(first).sha256
+    assert run.info(first).digest == other.info(first).digest
     assert set(run.tensors) == {n for n in other.tensors if not is_composed(n)}
     assert max(relative(run, other, name) for name in run.tensors) < 1e-5
     own, default = digests(out), digests(replayed)

@@ -112,7 +112,7 @@ def test_the_same_content_from_elsewhere_is_said(call: Call, goldens: Path) -> N
     manifest = read_manifest(path)
     assert manifest.recipe.reference is not None
     elsewhere = replace(manifest.recipe.reference, python="3.9.9")
-    entry = replace(manifest.versions[0], sha256="sha256:" + "0" * 64)
+    entry = replace(manifest.versions[0], digest="blake3:" + "0" * 64)
     recipe = replace(manifest.recipe, reference=elsewhere)
     path.write_bytes(dump_manifest(replace(manifest, recipe=recipe, versions=(entry,))))
     ran = call("record", "--from-manifest", "tiny")

@@ -83,7 +83,7 @@ class Pair:
         self.run_path = self.folder / "run.h5"
         write_file(self.golden_path, "golden", {"model": {}}, self.golden_arrays)
         golden = open_golden(self.golden_path)
-        origin = {"path": "golden.h5", "content_sha256": golden.content_sha256}
+        origin = {"path": "golden.h5", "content_digest": golden.content_digest}
         recipe = {"golden": origin, "mode": "sublayer", **self.recipe}
         sublayers = [
             SublayerInfo(n, 20, "failed" if n in self.failures else "ok", self.failures.get(n))

@@ -164,7 +164,7 @@ def test_bytes_changed_after_the_replay_are_refused(tmp_path: Path) -> None:
 
 def test_a_run_of_another_golden_is_refused(tmp_path: Path) -> None:
     pair = Pair.of(tmp_path)
-    pair.recipe["golden"] = {"path": "other.h5", "content_sha256": "0" * 64}
+    pair.recipe["golden"] = {"path": "other.h5", "content_digest": "0" * 64}
     with pytest.raises(DamagedError, match=r"was replayed from another golden \(other.h5\)"):
         pair.compare()
 

@@ -64,7 +64,7 @@ def judged(
 ) -> Callable[[dict[str, NDArray[np.float32]]], dict[str, TensorResult]]:
     def judge(actual: dict[str, NDArray[np.float32]]) -> dict[str, TensorResult]:
         golden = written(tmp_path / "g.h5", "golden", arrays)
-        source = {"content_sha256": golden.content_sha256, "path": "g.h5"}
+        source = {"content_digest": golden.content_digest, "path": "g.h5"}
         run = written(tmp_path / "r.h5", "run", actual, golden=source, mode="op")
         return {t.tap: t for t in compare(golden, run, default_policy()).tensors}
 

@@ -50,7 +50,7 @@ def test_a_sublayer_that_the_first_run_lacks_or_crashed_in_does_not_pass(tmp_pat
     [
         ({"mode": "op"}, UsageError, r"run\.h5: was replayed in mode op, .*first\.h5 in sublayer"),
         (
-            {"golden": {"path": "x.h5", "content_sha256": "0" * 64}},
+            {"golden": {"path": "x.h5", "content_digest": "0" * 64}},
             DamagedError,
             r"run\.h5: was replayed from another golden than .*first\.h5",
         ),

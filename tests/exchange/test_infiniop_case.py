@@ -117,7 +117,7 @@ def test_the_gguf_package_reads_a_case(golden_in: Goldens, tmp_path: Path) -> No
     fields = {name: field.contents() for name, field in reader.fields.items()}
     name = f"cases/{first_case(golden)}/steps/00/layers/01/mlp/swiglu"
     assert fields["goldenctl.tensor"] == name
-    assert fields["goldenctl.golden_content_sha256"] == golden.content_sha256
+    assert fields["goldenctl.golden_content_digest"] == golden.content_digest
     assert fields["test_count"] == 1
     assert fields["test.0.c.shape"] == [5, 160]
     assert fields["test.0.a.strides"] == [1, 160]

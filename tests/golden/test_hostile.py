@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from golden_files import GROUP, IDS, OUTPUT, small_file
 
+from goldenctl import __version__
 from goldenctl.errors import DamagedError
 from goldenctl.golden.file import _refuse_overlaps, open_golden
 from goldenctl.golden.schema import TensorInfo
@@ -58,20 +59,31 @@ def other_dims(file: h5py.File) -> None:
     file[OUTPUT].attrs["dims"] = np.bytes_(b"batch,token")
 
 
+OTHER_DIGEST = np.bytes_(b"blake3:" + b"0" * 64)
 FORGERIES: dict[str, tuple[Callable[[h5py.File], None], str]] = {
-    "digest of another tensor": (forged(OUTPUT, "sha256", np.bytes_(b"0" * 64)), "content_sha256"),
-    "content digest": (forged("/", "content_sha256", np.bytes_(b"0" * 64)), "content_sha256"),
-    "a tensor removed": (drop_tensor, "content_sha256"),
+    "digest of another tensor": (
+        forged(OUTPUT, "digest", OTHER_DIGEST),
+        "content_digest",
+    ),
+    "content digest": (
+        forged("/", "content_digest", OTHER_DIGEST),
+        "content_digest",
+    ),
+    "digest of no known algorithm": (
+        forged(OUTPUT, "digest", np.bytes_(b"xxh128:" + b"0" * 32)),
+        f"algorithm 'xxh128', expected blake3 or sha256 .*; goldenctl {__version__} wrote it",
+    ),
+    "a tensor removed": (drop_tensor, "content_digest"),
     "a link's target removed": (drop_target, "it is not there"),
     "role unknown": (forged(OUTPUT, "role", np.bytes_(b"spy")), "role 'spy'"),
     "dims too few": (other_dims, "do not fit shape"),
     "order is a float": (forged(OUTPUT, "order", 1.0), "not a 64-bit integer"),
     "order is a list": (forged(OUTPUT, "order", np.arange(3)), "not a 64-bit integer"),
-    "digest of variable length": (forged(OUTPUT, "sha256", "ab"), "fixed-length text"),
+    "digest of variable length": (forged(OUTPUT, "digest", "ab"), "fixed-length text"),
     "name is a list": (forged(OUTPUT, "name", np.array([b"a", b"b"])), "fixed-length text"),
     "name is not UTF-8": (forged(OUTPUT, "name", np.bytes_(b"\xff\xfe")), "utf-8"),
     "name missing": (without(OUTPUT, "name"), "name"),
-    "digest missing": (without(OUTPUT, "sha256"), "sha256"),
+    "digest missing": (without(OUTPUT, "digest"), "digest"),
     "status unknown": (forged(GROUP, "status", np.bytes_(b"fine")), "status 'fine'"),
     "failed without a failure": (forged(GROUP, "status", np.bytes_(b"failed")), "do not fit"),
     "kind unknown": (forged("/", "kind", np.bytes_(b"x\x1b[2J")), "kind is"),

@@ -109,7 +109,7 @@ def compressed_bomb(file: h5py.File) -> None:
     file.create_dataset(OUTPUT, (1 << 24,), "f8", chunks=(1 << 20,), compression="gzip")
 
 
-@edit("metadata_sha256 is not|content_sha256 is not")
+@edit("metadata_digest is not|content_digest is not")
 def attribute_bomb(file: h5py.File) -> None:
     for number in range(20_000):
         file[OUTPUT].attrs[f"a{number}"] = number

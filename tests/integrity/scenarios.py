@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from forked import run
 
+from goldenctl.digests import BLAKE3, hex_of, of_file
 from goldenctl.errors import GoldenctlError, MissingError
 from goldenctl.golden.file import open_golden
 from goldenctl.infini.find import find_install
@@ -175,6 +175,6 @@ def _whole_json(path: Path) -> None:
 
 def _whole_blob(path: Path) -> None:
     """A blob of a store is named after its digest."""
-    if "sha256" in path.parts and not path.suffix:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if BLAKE3 in path.parts and not path.suffix:
+        digest = hex_of(of_file(path))
         assert digest == path.parent.name + path.name, "is not what its name says"

@@ -49,8 +49,8 @@ def golden_and_run(folder: Path) -> tuple[Path, Path]:
     _write(golden, "golden", RECIPE, arrays, links)
     taps = {name: a for name, a in arrays.items() if _role(name) in ("tap", "output")}
     wrong = {name: (a * np.float32(1 + RUN_ERROR)) for name, a in taps.items()}
-    content = open_golden(golden).content_sha256
-    recipe = {**RECIPE, "golden": {"path": "golden.h5", "content_sha256": content}}
+    content = open_golden(golden).content_digest
+    recipe = {**RECIPE, "golden": {"path": "golden.h5", "content_digest": content}}
     run = folder / "run.h5"
     _write(run, "run", {**recipe, "mode": "sublayer"}, wrong, {})
     return golden, run

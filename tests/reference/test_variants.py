@@ -39,7 +39,7 @@ def tensors(golden: GoldenFile, *roles: str) -> set[str]:
 def test_inputs_are_the_same(variants: dict[str, Path]) -> None:
     files = {dtype: open_golden(path) for dtype, path in variants.items()}
     assert {dtype: file.recipe["dtype"] for dtype, file in files.items()} == {d: d for d in DTYPES}
-    ids = [file.info("cases/random-0/token_ids").sha256 for file in files.values()]
+    ids = [file.info("cases/random-0/token_ids").digest for file in files.values()]
     assert len(set(ids)) == 1
     assert tensors(files["float32"], "tap", "output") == tensors(files["bfloat16"], "tap", "output")
 
@@ -64,9 +64,9 @@ def test_a_single_recording_is_the_same_golden(
         options = ["--random-tokens", "6", "--dtype", dtype, "--oracle"]
         assert run(["record", str(checkpoint), str(out), *options]) == 0
         alone, among = open_golden(out), open_golden(variants[dtype])
-        digests = {name: info.sha256 for name, info in alone.tensors.items()}
-        assert digests.items() <= {n: i.sha256 for n, i in among.tensors.items()}.items()
-    assert open_golden(out).content_sha256 == open_golden(variants["bfloat16"]).content_sha256
+        digests = {name: info.digest for name, info in alone.tensors.items()}
+        assert digests.items() <= {n: i.digest for n, i in among.tensors.items()}.items()
+    assert open_golden(out).content_digest == open_golden(variants["bfloat16"]).content_digest
 
 
 def test_a_budget_in_another_dtype_starts_from_rounded_inputs(
@@ -138,7 +138,7 @@ def test_decoded_tokens_are_those_of_the_first(checkpoint: Path, tmp_path: Path)
     first, second = (open_golden(golden.with_name(f"d.{d}.h5")) for d in ("float32", "bfloat16"))
     steps = [name for name in first.tensors if name.endswith("/token_ids")]
     assert len(steps) == 4
-    assert all(first.info(name).sha256 == second.info(name).sha256 for name in steps)
+    assert all(first.info(name).digest == second.info(name).digest for name in steps)
 
 
 def test_resuming_leaves_what_is_there(

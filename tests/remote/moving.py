@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from goldenctl.diff.tolerance import default_policy
+from goldenctl.digests import of_bytes
 from goldenctl.golden.recipe import Recipe
 from goldenctl.sets.manifest import Manifest, VersionEntry, dump_manifest, load_manifest
 from goldenctl.sets.names import GoldenSet
@@ -34,8 +34,8 @@ def content(version: int, size: int) -> bytes:
 
 
 def entry_of(version: int, data: bytes) -> VersionEntry:
-    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-    return VersionEntry(version=version, bytes=len(data), sha256=digest, content_sha256=digest)
+    digest = of_bytes(data)
+    return VersionEntry(version=version, bytes=len(data), digest=digest, content_digest=digest)
 
 
 def manifest_of(name: str, version: int, entries: list[VersionEntry]) -> bytes:
@@ -53,4 +53,4 @@ def manifest_of(name: str, version: int, entries: list[VersionEntry]) -> bytes:
 
 def digest_of(made: GoldenSet, version: int = 1) -> str:
     entry = next(e for e in load_manifest(made).versions if e.version == version)
-    return entry.sha256.removeprefix("sha256:")
+    return entry.digest

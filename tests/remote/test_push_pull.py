@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 from moving import Bucket, Called, MadeSet, content, digest_of
 
+from goldenctl.digests import hex_of, of_bytes, of_file
 from goldenctl.errors import DamagedError, GoldenctlError, MissingError, UsageError
 from goldenctl.remote.stores import FolderStore, open_store
 from goldenctl.remote.transfer import fetch, has, key_of, send
@@ -155,8 +155,6 @@ def test_too_many_parts(made_set: MadeSet, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_every_blob_is_named_by_its_digest(made_set: MadeSet, tmp_path: Path) -> None:
-    import hashlib
-
     (tmp_path / "store").mkdir()
     made = made_set(sizes=(3 * PART,))
     send(FolderStore(tmp_path / "store"), made.path(1), digest_of(made), part_bytes=PART)
@@ -168,8 +166,8 @@ def test_every_blob_is_named_by_its_digest(made_set: MadeSet, tmp_path: Path) ->
     assert len(blobs) == 4
     for path in set(blobs) - set(indices):
         name = path.parent.name + path.name
-        assert name == hashlib.sha256(path.read_bytes()).hexdigest()
-        assert path.parent.parent == tmp_path / "store" / "sha256"
+        assert name == hex_of(of_file(path))
+        assert path.parent.parent == tmp_path / "store" / "blake3"
 
 
 @pytest.mark.parametrize("part_bytes", [PART, 1 << 30], ids=["parts", "whole"])
@@ -185,7 +183,7 @@ def test_damage_in_the_store_does_not_arrive(
     data = bytearray(blob.read_bytes())
     data[1000] ^= 1
     blob.write_bytes(data)
-    with pytest.raises(DamagedError, match=r"expected sha256:.*, got sha256:") as caught:
+    with pytest.raises(DamagedError, match=r"expected blake3:.*, got blake3:") as caught:
         fetch(store, digest_of(made), 3 * PART, made.path(1))
     assert str(blob.relative_to(tmp_path / "store")) in str(caught.value)
     assert not made.path(1).exists()
@@ -255,7 +253,7 @@ def test_versions(called: Called, made_set: MadeSet, tmp_path: Path) -> None:
     assert made.versions() == [1, 3]
     code, _, err = called("pull", "q", "--all", "--store", store)
     assert code == 3
-    assert "has no sha256:" in err
+    assert "has no blake3:" in err
     code, _, err = called("pull", "q@v9", "--store", store)
     assert code == 2
     assert "does not mention it; it knows v1, v2, v3" in err
@@ -278,7 +276,7 @@ def test_a_file_that_is_another_is_never_overwritten(
     assert made.path(1).read_bytes() == b"something else"
     code, _, err = called("push", "q", "--store", tmp_path / "store")
     assert code == 4
-    assert "expected sha256:" in err
+    assert "expected blake3:" in err
     assert called("pull", "q", "--force", "--store", tmp_path / "store")[0] == 0
     assert made.path(1).read_bytes() == data
 
@@ -337,7 +335,7 @@ def test_equal_parts_are_one_blob_that_is_sent_once(tmp_path: Path) -> None:
     source, back, root = (tmp_path / name for name in ("source", "back", "store"))
     source.write_bytes(data)
     root.mkdir()
-    store, digest = FolderStore(root), hashlib.sha256(data).hexdigest()
+    store, digest = FolderStore(root), of_bytes(data)
     told: list[int] = []
     sent = send(store, source, digest, part_bytes=kib, progress=told.append)
     assert (sent.sent_bytes, sent.there_bytes) == (6 * kib, 66 * kib)

@@ -74,7 +74,7 @@ def test_what_goes_wrong_with_s3(
     code, _, err = called("pull", "q", "--store", "s3://no-such-bucket/x")
     assert (code, "there is no bucket no-such-bucket" in err) == (2, True)
     code, _, err = called("pull", "q", "--store", bucket.url)
-    assert (code, f"{bucket.url}: has no sha256:" in err) == (3, True)
+    assert (code, f"{bucket.url}: has no blake3:" in err) == (3, True)
     monkeypatch.setattr(stores, "_FIRST_PAUSE_S", 0.001)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     code, _, err = called("pull", "q", "--store", f"{bucket.url}/other")
@@ -99,7 +99,7 @@ def test_no_permission_and_no_credentials(
         monkeypatch.setattr(store._files, "pipe_file", refuse)
 
     fail(PermissionError("Forbidden for a-secret-key-of-tests"))
-    with pytest.raises(UsageError, match="no permission, writing sha256/") as caught:
+    with pytest.raises(UsageError, match="no permission, writing blake3/") as caught:
         send(store, made.path(1), digest_of(made))
     assert "a-secret-key-of-tests" not in str(caught.value)
     fail(NoCredentialsError())

@@ -51,7 +51,7 @@ def differing(golden: GoldenFile, run_file: GoldenFile) -> list[str]:
         found, expected = (f.map(name).astype(np.float32) for f in (run_file, golden))
         np.testing.assert_allclose(found, expected, rtol=0.02, atol=1e-2)
     rest = [info for name, info in run_file.tensors.items() if name not in heads]
-    return [info.name for info in rest if info.sha256 != golden.info(info.name).sha256]
+    return [info.name for info in rest if info.digest != golden.info(info.name).digest]
 
 
 def attentions(plan: Plan) -> list[PlanSublayer]:

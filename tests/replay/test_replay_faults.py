@@ -59,7 +59,7 @@ def test_fault_changes_outputs_and_is_named(
     assert run(["replay", str(golden), str(out), "--inject", name]) == 0
     faulty, right = open_golden(out), open_golden(runs(family))
     assert faulty.recipe["faults"] == [name]
-    changed = [n for n, i in faulty.tensors.items() if right.info(n).sha256 != i.sha256]
+    changed = [n for n, i in faulty.tensors.items() if right.info(n).digest != i.digest]
     assert changed
     capsys.readouterr()
     run(["diff", str(golden), str(out)])
@@ -73,7 +73,7 @@ def test_place_limits_a_fault(
     place = "scale_2@layers.02.mlp.down_proj"
     assert run(["replay", str(golden), str(out), "--inject", place]) == 0
     faulty, right = open_golden(out), open_golden(runs("tiny"))
-    changed = [n for n, i in faulty.tensors.items() if right.info(n).sha256 != i.sha256]
+    changed = [n for n, i in faulty.tensors.items() if right.info(n).digest != i.digest]
     folder = "cases/random-0/steps/00/layers/02/mlp"
     assert changed == [f"{folder}/down_proj", f"{folder}/composed/output"]
 

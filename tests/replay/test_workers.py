@@ -81,7 +81,7 @@ def test_same_bytes_as_one_worker(
     assert harness.exists()
     assert run(["replay", str(golden), str(one)]) == 0
     assert run(["replay", str(golden), str(three), "--workers", "3", "--memory", "1GiB"]) == 0
-    assert open_golden(three).content_sha256 == open_golden(one).content_sha256
+    assert open_golden(three).content_digest == open_golden(one).content_digest
 
 
 _ENGINE = """#!{python}

@@ -35,7 +35,7 @@ def provenance(kind: str, **recipe: Any) -> Provenance:
         kind=kind,
         created_utc="2026-11-24T01:02:03Z",
         tool_version="0.1.0",
-        content_sha256="ab" * 32,
+        content_digest="ab" * 32,
         recipe=recipe,
     )
 

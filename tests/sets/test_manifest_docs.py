@@ -53,9 +53,9 @@ def test_size_and_schema(deep: Path, tmp_path: Path, taps: str, limit_kib: int) 
     "change", [{"unknown": 1}, {"name": "../x"}, {"version": 0}, {"tensors": [{"name": "a"}]}]
 )
 def test_the_schema_refuses_what_the_program_does(change: dict[str, Any]) -> None:
-    good = {"format": "goldenctl-manifest", "format_version": 1, "name": "a", "version": 1,
+    good = {"format": "goldenctl-manifest", "format_version": 2, "name": "a", "version": 1,
             "versions": [], "recipe": {}, "tolerance": {"name": "x", "table": {}},
-            "tensors": [], "digest": f"sha256:{'0' * 64}"}  # fmt: skip
+            "tensors": [], "digest": f"blake3:{'0' * 64}"}  # fmt: skip
     jsonschema.validate(good, SCHEMA)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(good | change, SCHEMA)

@@ -70,7 +70,7 @@ def test_a_log_that_was_kept_gives_the_same_run(
     first, second = tmp_path / "first.h5", tmp_path / "second.h5"
     assert call("trace", golden, first, "--keep-calls", kept, *command)[0] == 0
     assert call("trace", golden, second, "--calls", kept)[0] == 0
-    assert open_golden(first).content_sha256 == open_golden(second).content_sha256
+    assert open_golden(first).content_digest == open_golden(second).content_digest
     code, _, stderr = call("trace", golden, second, "--calls", kept, *command)
     assert (code, "--calls and PROGRAM" in stderr) == (2, True)
 

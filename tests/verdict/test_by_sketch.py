@@ -35,8 +35,8 @@ def manifest_of(golden: GoldenFile) -> Manifest:
     entry = VersionEntry(
         version=1,
         bytes=golden.path.stat().st_size,
-        sha256="sha256:" + "0" * 64,
-        content_sha256=f"sha256:{golden.content_sha256}",
+        digest="blake3:" + "0" * 64,
+        content_digest=golden.content_digest,
     )
     return Manifest(
         name="tiny",
@@ -117,9 +117,9 @@ def verdict(
     return scorer(info_of("a"), info_of("b"))
 
 
-def info_of(sha256: str) -> TensorInfo:
+def info_of(digest: str) -> TensorInfo:
     dims = ("batch", "token", "hidden")
-    return TensorInfo("x", "float32", SHAPE, dims, "tap", "linear", 0, 0, 2048, sha256, 0)
+    return TensorInfo("x", "float32", SHAPE, dims, "tap", "linear", 0, 0, 2048, digest, 0)
 
 
 def noisy(size: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
