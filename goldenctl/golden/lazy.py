@@ -98,9 +98,9 @@ class LazyTensor:
         return self._info.role
 
     @property
-    def sha256(self) -> str:
+    def digest(self) -> str:
         """The digest of its bytes as stored, hexadecimal."""
-        return self._info.sha256
+        return self._info.digest
 
     def __getitem__(self, index: Index) -> NDArray[Any]:
         """Read a part into a new array; its digest is not checked, since that needs all bytes.
@@ -227,9 +227,9 @@ class TensorFile(Mapping[str, LazyTensor]):
         return self._file.sublayers
 
     @property
-    def content_sha256(self) -> str:
+    def content_digest(self) -> str:
         """One digest over all tensors."""
-        return self._file.content_sha256
+        return self._file.content_digest
 
     @cached_property
     def cases(self) -> tuple[str, ...]:

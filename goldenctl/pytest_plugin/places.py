@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pytest
 
-from goldenctl.digests import SHA256, hex_of, of_text
-
 FOLDER = "goldens"
 _LONGEST = 100
 _PLAIN = re.compile(rf"[A-Za-z0-9_][][A-Za-z0-9_.,=+-]{{0,{_LONGEST}}}")
@@ -36,6 +34,8 @@ def golden_path(item: pytest.Item, config: pytest.Config) -> Path:
 def file_name(test: str) -> str:
     """Return a file name for ``TestClass::test[a/b]``: the test's own where that can be one,
     else with a digest behind it that tells apart what would be one name."""
+    from goldenctl.digests import SHA256, hex_of, of_text
+
     dotted = test.replace("::", ".")
     if _PLAIN.fullmatch(dotted):
         return dotted

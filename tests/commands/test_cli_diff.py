@@ -86,7 +86,7 @@ def test_json_and_judging_it_again(call: Call, golden: Path, wrong: Path, tmp_pa
     assert call("diff", golden, wrong, "--json", report).code == 1
     data = json.loads(report.read_text())
     assert all(layer["input_shape"] == [1, 5, 64] for layer in data["layer_results"])
-    assert (data["report_version"], data["ok"], data["overall_success"]) == (1, False, False)
+    assert (data["report_version"], data["ok"], data["overall_success"]) == (2, False, False)
     assert data["first_wrong"] == "cases/random-0/steps/00/layers/01/mlp/swiglu"
     assert data["faults"] == [WRONG]
     assert data["layers_failed"] == 1

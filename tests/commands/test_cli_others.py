@@ -95,7 +95,7 @@ def test_verify_keeps_the_files_of_a_failure_and_prints_nothing_when_quiet(
 def test_inspect_file(call: Call, golden: Path, replayed: Path) -> None:
     shown = call("inspect", golden)
     assert shown.code == 0
-    assert f"{golden} (golden, format 1)" in shown.out
+    assert f"{golden} (golden, format 2)" in shown.out
     groups = ("embedding", "layers.00-03.attention", "layers.00-03.mlp", "final_norm", "lm_head")
     for group in groups:  # layers that are alike share a line
         assert f"\n{group} " in shown.out

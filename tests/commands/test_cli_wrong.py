@@ -141,7 +141,7 @@ WRONG = [
     ("diff RUN GOLDEN", 2, "expected a golden as the first file, got a run file"),
     ("diff @none.json", 2, "none.json: there is no such file"),
     ("diff @bad.json", 4, "bad.json: not a report"),
-    ("diff @old.json", 4, "old.json: report version is 0, expected 1"),
+    ("diff @old.json", 4, "old.json: report version is 0, expected 2"),
     ("diff GOLDEN RUN --tolerance @none", 2, "none: there is no such file; use default, classic"),
     ("diff GOLDEN RUN --tolerance @text", 2, "text: not a tolerance file"),
     ("diff GOLDEN RUN --tolerance @binary", 2, "binary: not a tolerance file: it is not UTF-8"),

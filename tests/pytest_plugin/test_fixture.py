@@ -41,7 +41,7 @@ def test_inspect_of_a_tests_golden_names_no_model(tmp_path: Path) -> None:
     (made,) = tmp_path.rglob("*.h5")
     file = io.StringIO()
     Console(file=file, width=200).print(file_view(open_golden(made)))
-    assert "(golden, format 1)" in file.getvalue()
+    assert "(golden, format 2)" in file.getvalue()
     assert "model" not in file.getvalue()
 
 

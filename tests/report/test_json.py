@@ -80,7 +80,7 @@ def test_it_is_plain_json_without_nan(tmp_path: Path) -> None:
 
 def test_the_verdict_stands_beside_the_data() -> None:
     data = to_json(bad())
-    assert (data["report_version"], data["ok"]) == (1, False)
+    assert (data["report_version"], data["ok"]) == (2, False)
     assert data["first_wrong"] == "cases/default/steps/00/layers/00/attention/q_proj"
     assert to_json(good())["first_wrong"] is None
 
@@ -137,7 +137,7 @@ def test_nothing_is_documented_that_is_not_there(struct: type[msgspec.Struct]) -
         ("", "not a report"),
         ("[]", "is no report that --json wrote"),
         ("{}", "is no report that --json wrote"),
-        ('{"report_version": 2}', "report version is 2, expected 1"),
+        ('{"report_version": 3}', "report version is 3, expected 2"),
         ('{"report_version": 1}', "not a report: .*golden"),
         ("[" * 100_000, "not a report"),
         ("\udcff", "not a report"),

@@ -91,7 +91,7 @@ def test_several_processes_give_one_run_and_a_log_each(
     assert "epsilon 1e-05" in said
     logs = ("--calls", kept, "--calls", tmp_path / "log.calls.2")
     assert call("trace", golden, second, *logs)[0] == 0
-    assert open_golden(first).content_sha256 == open_golden(second).content_sha256
+    assert open_golden(first).content_digest == open_golden(second).content_digest
 
 
 def test_a_log_that_is_damaged_is_told_and_leaves_the_run_as_it_was(
