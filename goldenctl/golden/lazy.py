@@ -99,7 +99,7 @@ class LazyTensor:
 
     @property
     def digest(self) -> str:
-        """The digest of its bytes as stored, hexadecimal."""
+        """The digest of its bytes as stored: ``algorithm:hex``."""
         return self._info.digest
 
     def __getitem__(self, index: Index) -> NDArray[Any]:
