@@ -13,6 +13,7 @@ from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import TensorInfo
 from goldenctl.records.report import PASSED, TensorResult
 from goldenctl.records.structure import Trace
+from goldenctl.records.words import of_tolerance
 
 
 def trace_of(file: GoldenFile) -> Trace | None:
@@ -47,7 +48,7 @@ def with_local(result: TensorResult, trace: Trace | None) -> TensorResult:
     changed: dict[str, Any] = {"local": local}
     if not local.ok and result.state == PASSED:
         said = "within what a chain of ops allows, but wrong by itself: from what the engine gave "
-        said += f"it, {local.share:.3g} times its tolerance"
+        said += f"it, {of_tolerance(local.share)}"
         changed |= {"state": "failed", "message": said}
     return msgspec.structs.replace(result, **changed)
 

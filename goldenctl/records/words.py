@@ -185,10 +185,10 @@ def merged_culprits(report: Report) -> list[list[Culprit]]:
 
 
 def percent(share: float) -> str:
-    """Return a share of a tolerance, such as ``69%``; from 100 times on only that it is more."""
-    if not math.isfinite(share) or share >= 100:
-        return ">9999%"
-    return f"{share:.0%}"
+    """Return a share of a tolerance for a cell: ``69%``, ``850%``, ``48.9×``, ``1.8 million×``."""
+    if not math.isfinite(share):
+        return "∞"
+    return f"{amount(share)}×" if share > 10 else f"{share:.0%}"
 
 
 def used(tensor: TensorResult) -> str:
@@ -203,17 +203,20 @@ def used_by(sublayer: SublayerResult) -> str:
     return used(shown) if shown is not None else percent(sublayer.share)
 
 
-def times(share: float) -> str:
-    """Return how far beyond its tolerance something is."""
+def of_tolerance(share: float) -> str:
+    """Return a share in a sentence: ``69% of its tolerance``, ``48.9 times its tolerance``."""
     if not math.isfinite(share):
         return "beyond any tolerance"
-    return f"{amount(share)} times its tolerance"
+    return f"{share:.0%} of its tolerance" if share <= 1 else f"{amount(share)} times its tolerance"
 
 
 def amount(value: float) -> str:
-    """Return a factor with three significant digits: ``0.25``, ``48.9``, ``1,210``."""
+    """Return a factor with three significant digits: ``0.25``, ``1,210``, ``1.77 million``."""
     rounded = float(f"{value:.3g}")
-    return f"{rounded:,.0f}" if 1000 <= abs(rounded) < 1e7 else f"{rounded:.3g}"
+    for scale, unit in ((1e12, " trillion"), (1e9, " billion"), (1e6, " million")):
+        if abs(rounded) >= scale:
+            return f"{amount(rounded / scale)}{unit}"
+    return f"{rounded:,.0f}" if abs(rounded) >= 1000 else f"{rounded:.3g}"
 
 
 def duration(ns: int) -> str:

@@ -22,12 +22,12 @@ from goldenctl.records.words import (
     Places,
     group_of,
     groups_of,
+    of_tolerance,
     percent,
     plural,
     rules,
     some,
     structure,
-    times,
 )
 from goldenctl.report.structure import headline
 
@@ -181,7 +181,7 @@ def _graft(report: Report) -> str:
 def _size(first: TensorResult) -> str:
     if not math.isfinite(first.share):
         return "certain: not a number is not rounding"
-    size = times(first.share)
+    size = of_tolerance(first.share)
     if first.rule not in BY_BUDGET:
         return (
             f"{size}: rounding hardly does that" if first.share >= HARDLY else f"{size}; {UNTOLD}"

@@ -38,6 +38,7 @@ from goldenctl.records.words import (
     matcher,
     not_judged,
     numbers,
+    of_tolerance,
     percent,
     plural,
     ratio,
@@ -47,7 +48,6 @@ from goldenctl.records.words import (
     some,
     stands_for,
     structure,
-    times,
     used,
     used_by,
 )
@@ -218,16 +218,17 @@ def _first_wrong(report: Report, first: TensorResult) -> list[str]:
         lines.append(f"  {clean(first.message)}")
     elif first.metrics is not None:
         rel_l2, cosine = first.metrics.rel_l2, first.metrics.cosine
-        lines.append(f"  {times(first.share)}: relative L2 {rel_l2:.2e}, cosine {cosine:.6f}")
+        lines.append(
+            f"  {of_tolerance(first.share)}: relative L2 {rel_l2:.2e}, cosine {cosine:.6f}"
+        )
         if first.rule not in (*BY_BUDGET, "sketch") and first.share < HARDLY:
             lines.append(f"  {UNTOLD}")
     if first.worst:
         lines.append(f"  worst at {clean(first.worst)}")
     if first.local is not None:
-        own = f"right by itself, {percent(first.local.share)} of its tolerance used"
-        if not first.local.ok:
-            own = f"wrong by itself, {times(first.local.share)}"
-        lines.append(f"  {own}, from what the engine gave it")
+        own = "right" if first.local.ok else "wrong"
+        used = of_tolerance(first.local.share)
+        lines.append(f"  {own} by itself, {used}, from what the engine gave it")
     words = next((p.looks_like for p in report.pictures if p.name == first.name), ())
     if words:
         lines.append(f"  the error looks like: {clean('; '.join(words))}")

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from goldenctl.places import short_name
 from goldenctl.records.report import NEUTRAL, Report, SublayerResult, TensorResult
-from goldenctl.records.words import Places, group_of, percent, plural
+from goldenctl.records.words import Places, group_of, of_tolerance, plural
 from goldenctl.report.palette import LEVELS, WORST_LEVEL, tensor_level
 from goldenctl.report.svg import Figure, label, number, tag, text_of
 
@@ -141,7 +141,7 @@ def _state(tensor: TensorResult) -> str:
         return "not computed by this backend"
     if tensor.metrics is None:
         return tensor.state.replace("_", " ")
-    return f"{tensor.state}, {percent(tensor.share)} of its tolerance used"
+    return f"{tensor.state}, {of_tolerance(tensor.share)}"
 
 
 def _mark(x: float, y: float, tensor: TensorResult, name: str) -> str:

@@ -15,7 +15,7 @@ from goldenctl.places import short_name
 from goldenctl.records.pictures import Histogram, Picture, Strip
 from goldenctl.records.report import Report, SublayerResult
 from goldenctl.records.structure import MODE
-from goldenctl.records.words import amount, duration, group_of, ratio
+from goldenctl.records.words import amount, duration, group_of, of_tolerance, ratio
 from goldenctl.report.palette import level
 from goldenctl.report.svg import (
     LEFT,
@@ -150,13 +150,9 @@ def strips(picture: Picture) -> Figure | None:
         y += 52.0
         worst = max(range(len(strip.used)), key=lambda i: strip.used[i])
         at = worst * strip.step
-        said.append(f"{strip.dim} {at} uses most, {_share(strip.used[worst])}")
+        said.append(f"{strip.dim} {at} uses most, {of_tolerance(strip.used[worst])}")
     return Figure("strips", "Where the error is", f"Worst along each axis: {'; '.join(said)}.",
                   width, y, "".join(parts))  # fmt: skip
-
-
-def _share(share: float) -> str:
-    return f"{share:.0%} of its tolerance" if math.isfinite(share) else "beyond any number"
 
 
 def _strip(strip: Strip, y: float, width: float) -> str:

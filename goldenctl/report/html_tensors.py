@@ -14,9 +14,9 @@ from goldenctl.records.words import (
     groups_of,
     merged_culprits,
     numbers,
+    of_tolerance,
     percent,
     reasons_of,
-    times,
     used,
 )
 from goldenctl.report import figures
@@ -197,9 +197,7 @@ def pictures(report: Report) -> Section:
 
 def _picture(places: Places, i: int, picture: Picture, tensor: TensorResult) -> str:
     name = f"{mark(tensor.ok)} {escape(places.tensor(tensor.name))}"
-    used = f'<span class="soft">{escape(times(tensor.share))}</span>'
-    if tensor.ok:
-        used = f'<span class="soft">{percent(tensor.share)} of its tolerance</span>'
+    used = f'<span class="soft">{escape(of_tolerance(tensor.share))}</span>'
     drawn = [
         figures.histogram(picture),
         figures.quantiles(picture),

@@ -11,7 +11,7 @@ from goldenctl.records.checks import CheckStep
 from goldenctl.records.report import NEUTRAL, Report, SublayerResult, TensorResult
 from goldenctl.records.trials import Selftest
 from goldenctl.records.uncompared import uncompared
-from goldenctl.records.words import Places, banners, labels_of, numbers, plural, times
+from goldenctl.records.words import Places, banners, labels_of, numbers, of_tolerance, plural
 from goldenctl.report.answers import answers
 from goldenctl.report.notes import note_lines
 
@@ -111,7 +111,7 @@ def _case(places: Places, tensor: TensorResult) -> ET.Element:
         ET.SubElement(case, "system-out").text = said
     elif not tensor.ok:
         kind = "error" if tensor.state in _ERRORS else "failure"
-        message = tensor.message or times(tensor.share)
+        message = tensor.message or of_tolerance(tensor.share)
         found = ET.SubElement(case, kind, {"type": clean(tensor.state), "message": clean(message)})
         found.text = clean("\n".join(_details(tensor)))
     return case
@@ -123,7 +123,7 @@ def _details(tensor: TensorResult) -> Iterator[str]:
         rel_l2, cosine, ulp = numbers(tensor.metrics)
         yield f"relative L2 error {rel_l2}, cosine {cosine}, largest ULP distance {ulp}"
     if tensor.local is not None:
-        yield f"by itself: {tensor.local.share:.3g} of its tolerance ({tensor.part or 'right'})"
+        yield f"by itself: {of_tolerance(tensor.local.share)} ({tensor.part or 'right'})"
     for check in tensor.checks:
         yield f"{check.metric}: {check.value:.6g}, limit {check.limit:.6g}"
     if tensor.worst:

@@ -11,7 +11,7 @@ from rich.table import Table
 from goldenctl.errors import printable
 from goldenctl.places import short_name
 from goldenctl.records.units import factor
-from goldenctl.records.words import plural
+from goldenctl.records.words import percent, plural
 from goldenctl.report.console import what_differs
 from goldenctl.sets.triage import CHANGED, CLOSER, WITHIN, WORDS, Change, Triage
 
@@ -40,7 +40,7 @@ def print_triage(triage: Triage, console: Console) -> None:
     if within and triage.ok:
         worst = max(within, key=lambda change: change.share)
         name = escape(printable(_label(worst)))
-        console.print(f"  at most {worst.share:.0%} of the tolerance is used, by {name}")
+        console.print(f"  at most {percent(worst.share)} of the tolerance is used, by {name}")
 
 
 def _table(changes: list[Change], title: str) -> Table:

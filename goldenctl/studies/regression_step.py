@@ -19,7 +19,7 @@ from goldenctl.places import short_name
 from goldenctl.records.checks import CheckStep
 from goldenctl.records.report import Provenance, Report, worst_share
 from goldenctl.records.uncompared import not_compared
-from goldenctl.records.words import not_judged, structure, times
+from goldenctl.records.words import not_judged, of_tolerance, structure
 
 INTEGRITY, RECORD, REPLAY = "integrity", "record", "replay"
 PASSED, FAILED, MISSING, DAMAGED, ERROR = "passed", "failed", "missing", "damaged", "error"
@@ -83,7 +83,7 @@ def _first_wrong(report: Report) -> str:
     where = f"{short_name(first.sublayer) or first.sublayer}.{first.tap}"
     why = first.message
     if not why and first.metrics is not None:
-        why = f"relative L2 {first.metrics.rel_l2:.2g}, {times(first.share)}"
+        why = f"relative L2 {first.metrics.rel_l2:.2g}, {of_tolerance(first.share)}"
     worst = f" at {first.worst}" if first.worst else ""
     return f"{wrong} of {len(report.compared)} wrong, first {where}: {why}{worst}"
 

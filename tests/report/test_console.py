@@ -25,6 +25,7 @@ from rich.console import Console
 
 from goldenctl.records.report import Report, SublayerResult
 from goldenctl.records.units import factor, plural
+from goldenctl.records.words import of_tolerance, percent
 from goldenctl.report import html, markdown
 from goldenctl.report.answers import UNTOLD, answers
 from goldenctl.report.console import print_report
@@ -357,11 +358,11 @@ def test_every_report_prints_clean_lines_of_80_columns(name: str, verbose: bool)
 
 
 CHECKED = """\
-   golden  step       judged by    used
-✓  tiny    integrity                     v1 here
-✓  tiny    replay     79 budget     40%
-✗  qwen3   replay     3 budget   >9999%  failed
-✗  llama   replay                        missing
+   golden  step       judged by  used
+✓  tiny    integrity                   v1 here
+✓  tiny    replay     79 budget   40%
+✗  qwen3   replay     3 budget      ∞  failed
+✗  llama   replay                      missing
 
 ✗ qwen3 replay: 1 of 3 wrong, first q_proj
 ✗ llama replay: there is no InfiniCore
@@ -421,3 +422,20 @@ def test_how_sure(rule: str, share: float, sure: str, printed: bool) -> None:
     made = report(sublayer("layers.00/mlp", wrong, state="failed", share=share))
     assert sure in answers(made).sure
     assert (UNTOLD in shown(made)) == printed
+
+
+@pytest.mark.parametrize(
+    ("share", "cell", "sentence"),
+    [
+        (0.69, "69%", "69% of its tolerance"),
+        (8.5, "850%", "8.5 times its tolerance"),
+        (1_210, "1,210×", "1,210 times its tolerance"),
+        (1.77e6, "1.77 million×", "1.77 million times its tolerance"),
+        (3e15, "3,000 trillion×", "3,000 trillion times its tolerance"),
+        (float("inf"), "∞", "beyond any tolerance"),
+    ],
+)
+def test_shares_of_a_tolerance_are_numbers_for_people(
+    share: float, cell: str, sentence: str
+) -> None:
+    assert (percent(share), of_tolerance(share)) == (cell, sentence)
