@@ -22,10 +22,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from goldenctl.families import PRESETS
 from goldenctl.infini.find import find_install
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import parse_config
-from goldenctl.model.presets import PRESETS
 from goldenctl.model.synth import synth_config
 from goldenctl.trace.build import build_shim
 from goldenctl.trace.digest import native_digest_rows

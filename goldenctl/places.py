@@ -9,6 +9,7 @@ from functools import lru_cache
 from goldenctl.errors import DamagedError
 
 FOLDER = "composed"
+_LAYER = re.compile(r"layers\.(\d{1,6})\.", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,3 +118,9 @@ def paths_so_far(path: str) -> list[str]:
 def short_name(path: str) -> str:
     """Return a sublayer's dotted name from its path, empty when the path is outside a step."""
     return place_of(path).sublayer
+
+
+def layer_of(sublayer: str) -> int | None:
+    """Return the decoder layer of a dotted name such as ``layers.03.attention``; None outside."""
+    found = _LAYER.match(sublayer)
+    return int(found[1]) if found else None

@@ -14,7 +14,7 @@ class _ListsPresets(click.Command):
     """A command whose help ends in the presets that there are."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        from goldenctl.model.presets import PRESETS
+        from goldenctl.families import PRESETS
 
         with formatter.section("Presets"):
             formatter.write_dl([(name, _described(shape)) for name, shape in PRESETS.items()])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from goldenctl.places import place_of, short_name
+from goldenctl.places import layer_of, place_of, short_name
 from goldenctl.records.report import StepTime
 
 if TYPE_CHECKING:
@@ -44,9 +45,8 @@ def _path(sublayer: SublayerResult) -> str:
 def _whole(members: Sequence[SublayerResult]) -> bool:
     """Whether the layers are there without a gap, between the embedding and the logits."""
     names = [short_name(member.name) for member in members]
-    layers = [name for name in names if name.startswith("layers.")]
-    count = len(layers) // 2
-    wanted = [f"layers.{n:02d}.{part}" for n in range(count) for part in ("attention", "mlp")]
+    layers = Counter(layer for name in names if (layer := layer_of(name)) is not None)
+    alike = list(layers) == list(range(len(layers))) and len(set(layers.values())) <= 1
     embedded = names[0] == _ENDS[0] and bool(members[0].tensors)
     ran = all(member.failure is None for member in members)
-    return embedded and names[-1] == _ENDS[1] and layers == wanted and ran
+    return embedded and names[-1] == _ENDS[1] and alike and ran

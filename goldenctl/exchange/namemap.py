@@ -21,6 +21,7 @@ from goldenctl.dtypes import FLOAT_DTYPES
 from goldenctl.errors import UsageError
 from goldenctl.exchange.select import dotted_name
 from goldenctl.golden.schema import TensorInfo
+from goldenctl.places import layer_of
 
 MAP_VERSION = 1
 LIMIT_BYTES = 4 << 20
@@ -104,8 +105,7 @@ def matches(pattern: str, info: TensorInfo) -> bool:
     It is held against the dotted name, or against the full one where it has a ``/``. A field
     stands for the tensor's own number as its name writes it, so nothing is searched for.
     """
-    parts = info.sublayer.split(".")
-    layer = parts[1] if parts[0] == "layers" and len(parts) > 1 else None
+    layer = info.sublayer.split(".")[1] if layer_of(info.sublayer) is not None else None
     own = {"layer": layer, "case": info.case, "step": info.step, "rank": None}
     wanted = [field[1] for field in _FIELD.finditer(pattern)]
     if any(not own[name] for name in wanted):
@@ -116,9 +116,7 @@ def matches(pattern: str, info: TensorInfo) -> bool:
 
 def fill(pattern: str, info: TensorInfo, *, rank: int = 0) -> str:
     """Return the dump's name for one of the golden's tensors, of one rank where it has some."""
-    parts = info.sublayer.split(".")
-    layer = int(parts[1]) if parts[0] == "layers" and len(parts) > 1 else 0
-    numbers = {"layer": layer, "step": int(info.step or 0), "rank": rank}
+    numbers = {"layer": layer_of(info.sublayer) or 0, "step": int(info.step or 0), "rank": rank}
 
     def value(field: re.Match[str]) -> str:
         name, sign, offset, digits = field.groups()

@@ -18,7 +18,7 @@ from goldenctl.model import graph
 from goldenctl.model.case import Case
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Sublayer
-from goldenctl.places import place
+from goldenctl.places import layer_of, place
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Selection:
     fused: bool = True
 
     def keeps(self, sublayer: Sublayer) -> bool:
-        parts = sublayer.name.split(".")
-        return self.layers is None or parts[0] != "layers" or int(parts[1]) in self.layers
+        layer = layer_of(sublayer.name)
+        return self.layers is None or layer is None or layer in self.layers
 
 
 @dataclass
@@ -77,9 +77,11 @@ def weights_read(config: ModelConfig, selection: Selection) -> frozenset[str]:
 
 
 def _needed(sublayers: list[Sublayer], selection: Selection) -> list[Sublayer]:
-    if selection.logits == "none" and selection.layers is not None:
-        return sublayers[: 1 + 2 * (max(selection.layers) + 1)]
-    return sublayers
+    if selection.logits != "none" or selection.layers is None:
+        return sublayers
+    last = max(selection.layers)
+    ends = [n for n, sublayer in enumerate(sublayers, 1) if layer_of(sublayer.name) == last]
+    return sublayers[: max(ends)]
 
 
 def golden_layout(

@@ -10,13 +10,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from goldenctl.errors import DamagedError, GoldenctlError, MissingError, UsageError
-from goldenctl.model.families import (
-    FAMILIES,
-    HARMLESS_KEYS,
-    HARMLESS_VALUES,
-    READ_KEYS,
-    Family,
-)
+from goldenctl.families import FAMILIES, PRESETS
+from goldenctl.families.family import Family
+from goldenctl.families.keys import HARMLESS_KEYS, HARMLESS_VALUES, READ_KEYS
 from goldenctl.model.fields import Fields, as_object, is_int, show
 from goldenctl.model.jsonfile import read_object
 from goldenctl.model.problems import Problems
@@ -93,19 +89,19 @@ class ModelConfig:
 
     def to_hf_dict(self) -> dict[str, Any]:
         """Return the ``config.json`` of this model in Hugging Face's spelling."""
-        architectures = {"qwen3": "Qwen3", "qwen2": "Qwen2", "llama": "Llama", "mistral": "Mistral"}
+        family = FAMILIES[self.model_type]
         result = dataclasses.asdict(self)
         for derived in ("rope", "attention_output_bias", "qk_norm"):
             del result[derived]
-        if FAMILIES[self.model_type].qkv_bias != "attention_bias":
+        if family.qkv_bias != "attention_bias":
             del result["attention_bias"]
-        if FAMILIES[self.model_type].mlp_bias != "mlp_bias":
+        if family.mlp_bias != "mlp_bias":
             del result["mlp_bias"]
-        if FAMILIES[self.model_type].window == "always":
+        if family.window == "always":
             result["sliding_window"] = None
         rope = {k: v for k, v in dataclasses.asdict(self.rope).items() if v is not None}
         return {
-            "architectures": [f"{architectures[self.model_type]}ForCausalLM"],
+            "architectures": [f"{family.architecture}ForCausalLM"],
             **result,
             "hidden_act": "silu",
             "rope_parameters": rope,
@@ -174,6 +170,11 @@ def parse_config(data: dict[str, Any], *, where: str) -> ModelConfig:
         problems.tried(partial(_refuse_sliding_window, reader, family, config), None)
     problems.raise_all(where)
     return config
+
+
+def preset_config(preset: str) -> ModelConfig:
+    """Return the config of a preset; KeyError when there is none of that name."""
+    return parse_config(PRESETS[preset], where=f"preset {preset}")
 
 
 def _unknown_keys(data: dict[str, Any], where: str) -> Iterator[UsageError]:

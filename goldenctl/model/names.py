@@ -1,8 +1,11 @@
-"""Owns the parameter names and shapes of a checkpoint: Hugging Face's."""
+"""The parameter names and shapes of a checkpoint: Hugging Face's, as the graph reads them."""
 
 from __future__ import annotations
 
+import math
+
 from goldenctl.model.config import ModelConfig
+from goldenctl.model.graph import Op, Sublayer, decoder, sizes
 
 EMBEDDING = "model.embed_tokens.weight"
 LM_HEAD = "lm_head.weight"
@@ -13,39 +16,21 @@ def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
     Linear weights are ``[out, in]``. With tied embeddings there is no ``lm_head.weight``.
     """
-    hidden = config.hidden_size
-    shapes: dict[str, tuple[int, ...]] = {EMBEDDING: (config.vocab_size, hidden)}
-    for layer in range(config.num_hidden_layers):
-        for name, shape in _layer_shapes(config).items():
-            shapes[f"model.layers.{layer}.{name}"] = shape
-    shapes["model.norm.weight"] = (hidden,)
-    if not config.tie_word_embeddings:
-        shapes[LM_HEAD] = (config.vocab_size, hidden)
+    size = sizes(config, batch=1, token=1)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for sublayer in decoder(config, logits="all"):
+        for op in sublayer.ops:
+            for name in op.weights:
+                shapes.setdefault(name, _shape(op, name, sublayer, size))
     return shapes
 
 
-def _layer_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    hidden, inner = config.hidden_size, config.intermediate_size
-    q_out = config.num_attention_heads * config.head_dim
-    kv_out = config.num_key_value_heads * config.head_dim
-    shapes: dict[str, tuple[int, ...]] = {"input_layernorm.weight": (hidden,)}
-    for name, out, in_, bias in (
-        ("self_attn.q_proj", q_out, hidden, config.attention_bias),
-        ("self_attn.k_proj", kv_out, hidden, config.attention_bias),
-        ("self_attn.v_proj", kv_out, hidden, config.attention_bias),
-        ("self_attn.o_proj", hidden, q_out, config.attention_output_bias),
-    ):
-        shapes |= _linear(name, (out, in_), bias)
-    if config.qk_norm:
-        shapes["self_attn.q_norm.weight"] = (config.head_dim,)
-        shapes["self_attn.k_norm.weight"] = (config.head_dim,)
-    shapes["post_attention_layernorm.weight"] = (hidden,)
-    shapes |= _linear("mlp.gate_proj", (inner, hidden), config.mlp_bias)
-    shapes |= _linear("mlp.up_proj", (inner, hidden), config.mlp_bias)
-    shapes |= _linear("mlp.down_proj", (hidden, inner), config.mlp_bias)
-    return shapes
-
-
-def _linear(name: str, shape: tuple[int, int], bias: bool) -> dict[str, tuple[int, ...]]:
-    weight = {f"{name}.weight": shape}
-    return {**weight, f"{name}.bias": shape[:1]} if bias else {**weight}
+def _shape(op: Op, name: str, sublayer: Sublayer, size: dict[str, int]) -> tuple[int, ...]:
+    """The shape of one of an op's weights, from the sizes of what it reads and yields."""
+    inputs, output = sublayer.dims(op.inputs[0]), sublayer.dims(op.output)
+    width = math.prod(size[dim] for dim in output)
+    if op.kind == "embedding":
+        return (size["vocab"], width)
+    if op.kind == "linear" and not name.endswith(".bias"):
+        return (width, math.prod(size[dim] for dim in inputs))
+    return (width,) if op.kind == "linear" else (size[output[-1]],)

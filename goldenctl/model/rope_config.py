@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from goldenctl.errors import DamagedError, UsageError
-from goldenctl.model.families import ROPE_TYPES
+from goldenctl.families.keys import ROPE_TYPES
 from goldenctl.model.fields import Fields, as_object, show
 
 

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from goldenctl.atomic import whole_folder
 from goldenctl.dtypes import DTYPES, DType
 from goldenctl.errors import UsageError
+from goldenctl.families import PRESETS
 from goldenctl.model.byte_tokenizer import byte_tokenizer
-from goldenctl.model.config import WEIGHT_DTYPES, ModelConfig
+from goldenctl.model.config import WEIGHT_DTYPES, ModelConfig, preset_config
 from goldenctl.model.names import parameter_shapes
-from goldenctl.model.presets import PRESETS, preset_config
 from goldenctl.model.safetensors_write import Chunks, write_checkpoint
 
 SYNTH_VERSION = 1  # of the values: another number would give other bits

@@ -31,7 +31,7 @@ from goldenctl.ops.plan import (
     View,
 )
 from goldenctl.ops.table import OPS
-from goldenctl.places import paths_so_far, place_of, short_name, step_number
+from goldenctl.places import layer_of, paths_so_far, place_of, short_name, step_number
 from goldenctl.replay.walk import Walk
 
 # Computes a faulty op: (path of the sublayer, sublayer, op) -> its output.
@@ -62,8 +62,7 @@ def choose_sublayers(
     chosen = {}
     for path in golden.sublayers:
         name = short_name(path)
-        parts = name.split(".")
-        if layers is None or (parts[0] == "layers" and int(parts[1]) in layers):
+        if layers is None or layer_of(name) in layers:
             step = place_of(path).step_path
             if step not in by_step:
                 by_step[step] = {s.name: s for s in _decoder(golden, config, step)}

@@ -16,7 +16,7 @@ import msgspec
 from numpy.typing import NDArray
 
 from goldenctl.golden.file import GoldenFile
-from goldenctl.model.graph import Op, Sublayer
+from goldenctl.model.graph import Op, Sublayer, decoder
 from goldenctl.ops.plan import Plan
 from goldenctl.places import place_of, short_name
 from goldenctl.replay.backend import Backend, parse_device
@@ -248,13 +248,12 @@ def _steps(source: Source, executions: Sequence[Execution], sound: set[int]) -> 
     for index, path in enumerate(source.sublayers):
         steps.setdefault(place_of(path).step_path, []).append(index)
     names = {step: {short_name(list(source.sublayers)[i]) for i in steps[step]} for step in steps}
+    every = {sublayer.name for sublayer in decoder(source.config)}
     decode = source.golden.decode_steps
     for kind in ("prefill", "decode"):
         chosen = [step for step in steps if (step in decode) == (kind == "decode")]
         indices = [index for step in chosen for index in steps[step]]
-        whole = all({"embedding", "lm_head"} <= names[step] for step in chosen)
-        layers = source.config.num_hidden_layers
-        whole = whole and all(len(steps[step]) == 2 * layers + 3 for step in chosen)
+        whole = all(names[step] == every for step in chosen)
         if not chosen or not whole or not sound >= set(indices):
             continue
         tokens = sum(_tokens(source.golden, step) for step in chosen)

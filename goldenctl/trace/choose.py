@@ -7,9 +7,7 @@ from dataclasses import replace
 
 from goldenctl.errors import UsageError
 from goldenctl.golden.file import GoldenFile
-from goldenctl.places import place, short_name, step_number
-
-_LAYER = re.compile(r"layers\.(\d+)\.")
+from goldenctl.places import layer_of, place, short_name, step_number
 
 
 def parse_steps(text: str | None) -> frozenset[int] | None:
@@ -51,6 +49,5 @@ def chosen_part(
 
 
 def _is_chosen(path: str, layers: frozenset[int] | None, steps: frozenset[int] | None) -> bool:
-    layer = _LAYER.match(short_name(path))
-    in_layers = layers is None or (layer is not None and int(layer[1]) in layers)
+    in_layers = layers is None or layer_of(short_name(path)) in layers
     return in_layers and (steps is None or step_number(path) in steps)

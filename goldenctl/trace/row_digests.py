@@ -35,7 +35,7 @@ _RANKS = (2, 4, 8)
 _LEAST_BYTES = 16  # a shorter row may be equal by chance
 _CAST_BYTES = 1 << 22  # of rows that are cast together
 _CACHED = 8  # checkpoints
-_VERSION = 1  # of the digests and their order
+_VERSION = 2  # of the digests and their order
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ class _Part:
 
 
 def _parts(checkpoint: Checkpoint) -> Iterator[_Part]:
-    for name in checkpoint.names():
+    # The fingerprint that names the cache is the same whatever the order in the file.
+    for name in sorted(checkpoint.names()):
         entry = checkpoint.entry(name)
         if entry.tag not in DTYPE_OF_TAG or 0 in entry.shape:
             continue

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from goldenctl.model import graph
+from goldenctl.places import layer_of
 from goldenctl.trace.memory import UNKNOWN, Tags
 
 _SHIFT = 40
@@ -39,8 +40,7 @@ class Place:
 
     @property
     def layer(self) -> int | None:
-        parts = self.sublayer.split(".")
-        return int(parts[1]) if parts[0] == "layers" else None
+        return layer_of(self.sublayer)
 
     def __str__(self) -> str:
         return self.tap if self.is_weight else f"{self.sublayer}.{self.tap}"

@@ -16,9 +16,9 @@ from ran import Call
 
 import goldenctl
 from goldenctl import __version__
+from goldenctl.families import PRESETS
 from goldenctl.golden.file import open_golden
 from goldenctl.infini.find import Install
-from goldenctl.model.presets import PRESETS
 from goldenctl.ops.catalogue import FAULTS
 
 

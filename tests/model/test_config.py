@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from goldenctl.errors import DamagedError, GoldenctlError, MissingError, UsageError
-from goldenctl.model.config import ModelConfig, load_config, parse_config
-from goldenctl.model.presets import PRESETS, preset_config
+from goldenctl.families import PRESETS
+from goldenctl.model.config import ModelConfig, load_config, parse_config, preset_config
 
 QWEN3_06B: dict[str, Any] = {
     "architectures": ["Qwen3ForCausalLM"],

@@ -13,7 +13,7 @@ from tokenizers_of import KINDS, PROMPTS, SETTINGS, byte_level, clipped, with_ad
 from transformers import AutoTokenizer
 
 from goldenctl.errors import DamagedError, GoldenctlError, UsageError
-from goldenctl.model.presets import preset_config
+from goldenctl.model.config import preset_config
 from goldenctl.model.tokenizer import PromptTokenizer
 from goldenctl.model.tokens import Inputs, make_cases
 

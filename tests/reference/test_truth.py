@@ -17,12 +17,12 @@ import torch
 from outside import load_outside, outside_truth
 from torch import Tensor
 
+from goldenctl.families import PRESETS
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.layout import Selection
 from goldenctl.model.case import Case
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import load_config, parse_config
-from goldenctl.model.presets import PRESETS
 from goldenctl.model.synth import synth_config
 from goldenctl.reference.record import Recording, record
 

@@ -11,7 +11,7 @@ from goldenctl.cli import run
 from goldenctl.errors import UsageError
 from goldenctl.golden.file import open_golden
 from goldenctl.model import graph
-from goldenctl.model.presets import preset_config
+from goldenctl.model.config import preset_config
 from goldenctl.ops.catalogue import FAULTS
 from goldenctl.ops.inject import inject, parse_injection
 

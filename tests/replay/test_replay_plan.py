@@ -13,8 +13,8 @@ import pytest
 
 from goldenctl.dtypes import DTYPES
 from goldenctl.errors import UsageError
+from goldenctl.families import PRESETS
 from goldenctl.golden.file import open_golden
-from goldenctl.model.presets import PRESETS
 from goldenctl.ops.plan import Plan, View, contiguous, read_plan, write_plan
 from goldenctl.replay import launch as launch_module
 from goldenctl.replay.backend import Backend, parse_device

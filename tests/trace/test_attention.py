@@ -18,8 +18,7 @@ from goldenctl.golden.layout import Selection
 from goldenctl.golden.steps import position_ids, steps, visible_tokens
 from goldenctl.model.case import Case
 from goldenctl.model.checkpoint import Checkpoint
-from goldenctl.model.config import load_config
-from goldenctl.model.presets import preset_config
+from goldenctl.model.config import load_config, preset_config
 from goldenctl.model.synth import synth_config
 from goldenctl.studies.local import judge
 from goldenctl.trace.calls import read_calls

@@ -11,7 +11,7 @@ from example_engine import MISTAKES, built, words
 
 from goldenctl.cli import run
 from goldenctl.infini.find import Install
-from goldenctl.model.presets import preset_config
+from goldenctl.model.config import preset_config
 from goldenctl.model.synth import synth_config
 from goldenctl.records.report import Report
 from goldenctl.report.json import load_report

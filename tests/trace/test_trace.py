@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from goldenctl.infini.find import Install
 from goldenctl.model.checkpoint import Checkpoint
+from goldenctl.model.synth import synth
 from goldenctl.trace.build import build_shim
 from goldenctl.trace.calls import Alloc, Copy, Free, read_calls
 from goldenctl.trace.launch import Launch, launch
@@ -222,6 +224,22 @@ def test_a_checkpoint_is_digested_once(
     kept.write_bytes(kept.read_bytes()[:-100])  # damaged, so it is made again
     assert checkpoint_rows(checkpoint)[0].digests[0] == first[0].digests[0]
     assert checkpoint_rows(checkpoint, never)[-1].tensor == first[-1].tensor
+
+
+def test_the_digests_of_rows_do_not_depend_on_the_order_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two such checkpoints have one fingerprint, and so one place in the cache."""
+    monkeypatch.setenv("GOLDENCTL_CACHE", str(tmp_path / "cache"))
+    folder = synth("tiny", tmp_path / "a")
+    other = shutil.copytree(folder, tmp_path / "b")
+    weights = load_file(other / "model.safetensors")
+    save_file(dict(sorted(weights.items(), reverse=True)), other / "model.safetensors")
+    with Checkpoint.open(folder) as first, Checkpoint.open(other) as second:
+        assert first.fingerprint() == second.fingerprint()
+        for a, b in zip(checkpoint_rows(first), checkpoint_rows(second), strict=True):
+            assert (a.tensor, a.first_column) == (b.tensor, b.first_column)
+            np.testing.assert_array_equal(a.digests, b.digests)
 
 
 @pytest.mark.parametrize(("ops", "kept"), [("add", 0), ("linear", 2), ("none", 0), ("Gemm", 2)])

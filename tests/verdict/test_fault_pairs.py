@@ -15,8 +15,8 @@ import pytest
 
 from goldenctl.errors import UsageError
 from goldenctl.golden.file import GoldenFile, open_golden
+from goldenctl.model.config import preset_config
 from goldenctl.model.graph import decoder
-from goldenctl.model.presets import preset_config
 from goldenctl.ops.catalogue import FAULTS
 from goldenctl.ops.faults import Context, combined, faulty_op
 from goldenctl.ops.inject import Injection, inject

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from goldenctl.model.presets import preset_config
+from goldenctl.model.config import preset_config
 from goldenctl.model.rope import rope_tables
 from goldenctl.ops.derived import derived, derived_table, is_derived
 

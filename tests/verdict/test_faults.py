@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from goldenctl.cli import run
-from goldenctl.model.config import ModelConfig
+from goldenctl.families import PRESETS
+from goldenctl.model.config import ModelConfig, preset_config
 from goldenctl.model.graph import Op, Sublayer, decoder
-from goldenctl.model.presets import PRESETS, preset_config
 from goldenctl.ops.catalogue import FAULTS
 from goldenctl.ops.faults import Context, faulty_op
 from goldenctl.reference.faulty import EMULATIONS

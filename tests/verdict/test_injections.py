@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from goldenctl.errors import UsageError
+from goldenctl.model.config import preset_config
 from goldenctl.model.graph import Sublayer, decoder
-from goldenctl.model.presets import preset_config
 from goldenctl.ops.catalogue import FAULTS
 from goldenctl.ops.inject import Injection, inject, parse_injection
 

@@ -1,95 +1,13 @@
-"""Owns what distinguishes the supported model families, and which config keys mean nothing here.
-
-Facts read from the configuration and modeling files of transformers 5.23. Python code
-elsewhere has no ``if family ==``: a new dense family is a new row.
-"""
+"""Keys of ``config.json``: those that decide something, and those that mean nothing here."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
-
-@dataclass(frozen=True)
-class Family:
-    """What the modeling code of one ``model_type`` does, and its config class's defaults.
-
-    ``defaults`` fills keys that ``config.json`` leaves out. ``qkv_bias`` is True or False
-    where the modeling code fixes it, or the config key that decides.
-    """
-
-    qk_norm: bool
-    qkv_bias: bool | str
-    output_bias: bool | str
-    mlp_bias: bool | str
-    window: str  # "qwen": use_sliding_window decides; "always": sliding_window alone; "none"
-    defaults: dict[str, Any]
-
-
-_QWEN_DEFAULTS = {
-    "vocab_size": 151936,
-    "hidden_size": 4096,
-    "intermediate_size": 22016,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 32,
-    "max_position_embeddings": 32768,
-    "sliding_window": 4096,
-    "max_window_layers": 28,
-}
-_LLAMA_DEFAULTS = {
-    "vocab_size": 32000,
-    "hidden_size": 4096,
-    "intermediate_size": 11008,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "max_position_embeddings": 2048,
-}
-
-FAMILIES: dict[str, Family] = {
-    "qwen3": Family(
-        qk_norm=True,
-        qkv_bias="attention_bias",
-        output_bias="attention_bias",
-        mlp_bias=False,
-        window="qwen",
-        defaults={**_QWEN_DEFAULTS, "head_dim": 128},
-    ),
-    "qwen2": Family(
-        qk_norm=False,
-        qkv_bias=True,
-        output_bias=False,
-        mlp_bias=False,
-        window="qwen",
-        defaults=_QWEN_DEFAULTS,
-    ),
-    "llama": Family(
-        qk_norm=False,
-        qkv_bias="attention_bias",
-        output_bias="attention_bias",
-        mlp_bias="mlp_bias",
-        window="none",
-        defaults=_LLAMA_DEFAULTS,
-    ),
-    "mistral": Family(
-        qk_norm=False,
-        qkv_bias=False,
-        output_bias=False,
-        mlp_bias=False,
-        window="always",
-        defaults={
-            **_LLAMA_DEFAULTS,
-            "intermediate_size": 14336,
-            "num_key_value_heads": 8,
-            "max_position_embeddings": 131072,
-            "sliding_window": 4096,
-        },
-    ),
-}
 
 ROPE_TYPES: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     # rope_type: (required keys, optional keys) besides rope_type and rope_theta

@@ -1,0 +1,60 @@
+"""What a family of models is: data that its own module fills in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the modeling code of one ``model_type`` does, and its config class's defaults.
+
+    ``architecture`` is the class that ``config.json`` names, without ``ForCausalLM``. The
+    biases of q, k and v, of o_proj and of the MLP are True or False where the modeling code fixes
+    them, or the config key that decides. ``window``: with "qwen", use_sliding_window decides
+    whether a sliding window is in use; "always", sliding_window alone; "none", there is none.
+    ``defaults`` fills keys that ``config.json`` leaves out. ``presets`` are shapes of synthetic
+    checkpoints, as in ``config.json``: a tiny one has what the family has and the others have not.
+    """
+
+    architecture: str
+    defaults: Mapping[str, Any]
+    presets: Mapping[str, Mapping[str, Any]]
+    qk_norm: bool = False
+    qkv_bias: bool | str = False
+    output_bias: bool | str = False
+    mlp_bias: bool | str = False
+    window: str = "none"
+
+
+TINY: dict[str, Any] = {
+    "vocab_size": 512,
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "dtype": "bfloat16",
+}
+LLAMA_DEFAULTS: dict[str, Any] = {
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "max_position_embeddings": 2048,
+}
+QWEN_DEFAULTS: dict[str, Any] = {
+    "vocab_size": 151936,
+    "hidden_size": 4096,
+    "intermediate_size": 22016,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "max_position_embeddings": 32768,
+    "sliding_window": 4096,
+    "max_window_layers": 28,
+}
