@@ -21,9 +21,9 @@ from torch import Tensor
 
 from goldenctl.diff.judge import compare
 from goldenctl.diff.tolerance import load_policy
-from goldenctl.golden.composed import MODES
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.layout import Selection
+from goldenctl.golden.modes import MODES
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.synth import synth
 from goldenctl.model.tokens import Inputs, make_cases

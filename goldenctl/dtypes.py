@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import ml_dtypes
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,3 @@ DTYPES: dict[str, DType] = {
     )
 }
 FLOAT_DTYPES = tuple(d.name for d in DTYPES.values() if d.is_float)
-
-
-def dtype_of(array: NDArray[np.generic]) -> DType:
-    """Return the storable type of ``array``; KeyError when it is none of ``DTYPES``."""
-    return DTYPES[array.dtype.name]

@@ -20,9 +20,10 @@ from goldenctl.diff.traced import for_report, trace_of, with_local
 from goldenctl.diff.whole_run import hold_together
 from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError
-from goldenctl.golden.composed import BOTH, leaving
 from goldenctl.golden.composed import ROLE as COMPOSED
+from goldenctl.golden.composed import leaving
 from goldenctl.golden.file import GoldenFile
+from goldenctl.golden.modes import BOTH
 from goldenctl.golden.schema import TensorInfo
 from goldenctl.places import composed_name, is_composed, owner, place, short_name, tap_of
 from goldenctl.records.determinism import Determinism

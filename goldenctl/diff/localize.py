@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from goldenctl.golden.composed import BOTH
+from goldenctl.golden.modes import BOTH
 from goldenctl.model.graph import CACHE_LINKS, Sublayer, own_name
 from goldenctl.places import is_composed
 from goldenctl.records.findings import Depth

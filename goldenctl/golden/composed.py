@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from goldenctl.golden.modes import BOTH
 from goldenctl.golden.schema import TensorInfo
 from goldenctl.model.graph import CACHE_LINKS
 from goldenctl.places import is_composed
 
-BOTH = "op+sublayer"
-MODES = (BOTH, "sublayer", "op", "chain")
 ROLE = "composed"
 # What later steps, the next sublayer and, beside its residual, the projection read.
 _LEAVING = (*CACHE_LINKS.values(), "context", "output")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from goldenctl.golden.composed import BOTH, ROLE, leaving
+from goldenctl.golden.composed import ROLE, leaving
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.layout import Layout
+from goldenctl.golden.modes import BOTH
 from goldenctl.golden.schema import TensorInfo, TensorSpec
 from goldenctl.model import graph
 from goldenctl.model.graph import Sublayer

@@ -28,7 +28,6 @@ from goldenctl.dtypes import DTYPES
 from goldenctl.golden.count_sketch import BUCKETS, Count, Doubles, NonFinite, fold
 from goldenctl.golden.schema import BUDGET_SCOPES
 
-SKETCH_VERSION = 1
 ROW_GROUPS = 32
 ROW_PROJECTIONS = 3
 TOP_COUNT = 5

@@ -84,11 +84,6 @@ class Sublayer:
     output_dims: tuple[str, ...] = _HIDDEN
 
     @property
-    def input_name(self) -> str:
-        """The tensor that comes from the sublayer before: token ids for the embedding."""
-        return self.ops[0].inputs[0]
-
-    @property
     def taps(self) -> tuple[str, ...]:
         return tuple(op.output for op in self.ops)
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from goldenctl.golden.composed import BOTH
 from goldenctl.golden.file import GoldenFile, open_golden
+from goldenctl.golden.modes import BOTH
 from goldenctl.golden.run_layout import run_layout
 from goldenctl.golden.schema import SublayerInfo
 from goldenctl.golden.writer import GoldenWriter

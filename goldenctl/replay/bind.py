@@ -12,8 +12,8 @@ import numpy as np
 
 from goldenctl.dtypes import DTYPES
 from goldenctl.errors import UsageError
-from goldenctl.golden.composed import BOTH
 from goldenctl.golden.file import GoldenFile
+from goldenctl.golden.modes import BOTH
 from goldenctl.golden.operands import added_mask, operand, past
 from goldenctl.golden.schema import ALIGNMENT_BYTES, TensorInfo
 from goldenctl.model import graph

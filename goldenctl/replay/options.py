@@ -6,12 +6,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from goldenctl.flags import flag
+from goldenctl.golden.modes import MODES
 
 if TYPE_CHECKING:
     from goldenctl.golden.file import GoldenFile
     from goldenctl.ops.inject import Injection
-
-MODES = ("op+sublayer", "sublayer", "op", "chain")
 
 
 @dataclass(frozen=True)

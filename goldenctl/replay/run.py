@@ -16,9 +16,9 @@ import numpy as np
 
 from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError, UsageError, require_torch
-from goldenctl.golden.composed import BOTH
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.journal import Journal
+from goldenctl.golden.modes import BOTH
 from goldenctl.golden.run_layout import run_layout
 from goldenctl.golden.schema import SublayerInfo
 from goldenctl.golden.times import with_groups

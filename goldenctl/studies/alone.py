@@ -16,9 +16,9 @@ from goldenctl.diff.judge import compare
 from goldenctl.diff.tolerance import Policy
 from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError, UsageError
-from goldenctl.golden.composed import BOTH
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.layout import Selection, golden_layout
+from goldenctl.golden.modes import BOTH
 from goldenctl.golden.recipe import parse_recipe
 from goldenctl.golden.schema import SublayerInfo, TensorSpec
 from goldenctl.golden.steps import Step, steps, visible_tokens

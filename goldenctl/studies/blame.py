@@ -14,8 +14,9 @@ from goldenctl.diff.judge import compare
 from goldenctl.diff.localize import culprits, depths
 from goldenctl.diff.tolerance import Policy
 from goldenctl.errors import GoldenctlError, MissingError, require_torch
-from goldenctl.golden.composed import BOTH, default_mode
+from goldenctl.golden.composed import default_mode
 from goldenctl.golden.file import GoldenFile, open_golden
+from goldenctl.golden.modes import BOTH
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.graph import CACHE_LINKS, Sublayer
 from goldenctl.places import is_composed, plain_tap

@@ -25,9 +25,10 @@ from goldenctl.diff.scopes import is_fused
 from goldenctl.diff.tolerance import default_policy
 from goldenctl.digests import algorithm_of
 from goldenctl.errors import UsageError
-from goldenctl.golden.composed import BOTH, MODES, scope_of
+from goldenctl.golden.composed import scope_of
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.layout import oracle_dtype
+from goldenctl.golden.modes import BOTH, MODES
 from goldenctl.golden.schema import BUDGET_SCOPES
 from goldenctl.golden.times import now_utc
 from goldenctl.model.checkpoint import Checkpoint

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from goldenctl.trace.args import number, outputs
 from goldenctl.trace.calls import Arg, Call
@@ -210,7 +209,3 @@ def attend(tracing: Tracing, call: Call, operands: tuple[Tags, Tags], out: Arg) 
     else:
         tracing.not_explained(call)
         tracing.forget(out)
-
-
-def first_of(values: NDArray[Any]) -> Any:
-    return values.flat[0] if values.size else None

@@ -12,8 +12,8 @@ from torch import Tensor
 from goldenctl.diff.judge import compare
 from goldenctl.diff.localize import culprits
 from goldenctl.diff.tolerance import default_policy
-from goldenctl.golden.composed import BOTH, MODES
 from goldenctl.golden.file import GoldenFile
+from goldenctl.golden.modes import BOTH, MODES
 from goldenctl.places import is_composed
 from goldenctl.records.report import Report
 from goldenctl.reference.alternatives import ALTERNATIVES
