@@ -19,18 +19,22 @@ if TYPE_CHECKING:
     from goldenctl.studies.attestation import Attestation
 
 
-@click.command("attest", short_help="Write what this machine found, for others")
+@click.command("attest", short_help="Write down what this machine found, for others to judge")
 @click.argument("run", type=GOLDEN)
 @click.option(
-    "--output", type=PATH, metavar="FILE", help="RUN with .attestation.json unless given."
+    "--output",
+    type=PATH,
+    metavar="FILE",
+    help="File to write; by default RUN's name with .attestation.json.",
 )
-@click.option("--name", type=TEXT, help="The golden set, when several have this golden.")
+@click.option("--name", type=TEXT, help="The golden set to use, if several hold this golden.")
 @goldens_option(expose=True)
 def attest_command(run: Path, output: Path | None, name: str | None, goldens: Path | None) -> int:
-    """Write what this machine found of RUN, for one without its accelerator to judge again.
+    """Write down what this machine found about RUN, so that one without its accelerator can judge
+    it again.
 
-    The file holds the manifest's digest, the engine's digests, the device, each tensor's
-    verdict, digest and sketch, and no tensors: goldenctl check --attestation FILE. Ends with
+    The file holds the manifest's digest, the engine's digests, the device, each tensor's verdict,
+    digest and sketch, but no tensors. Judge it by goldenctl check --attestation FILE. Ends with
     exit code 1 when RUN is beyond tolerance; the file says so too.
     """
     from goldenctl.atomic import write_whole

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     default=("infinicore", "torch"),
     show_default=True,
     metavar="NAME[@DEVICE]",
-    help="As for replay (repeatable); the first is what others are held against.",
+    help="As for replay (repeatable); the others are compared with the first.",
 )
 @takes("engine", Engine, "model_path", "infini_root")
 @takes("options", Options, "device", "dtype", "layers", "timeout_s")
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     type=click.IntRange(1, 10_000),
     default=3,
     show_default=True,
-    help="Timed launches of each op in a pass, after one to warm up.",
+    help="Timed launches of each op in a pass, after one warm-up launch.",
 )
 @click.option("--json", "json_path", type=PATH, help="Also write what was measured as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Show every sublayer.")

@@ -26,16 +26,20 @@ if TYPE_CHECKING:
     from goldenctl.studies.regression_step import Step
 
 
-@click.command("check", short_help="Hold sets against what computes them today")
+@click.command("check", short_help="Check sets against what computes them today")
 @click.argument("names", metavar="[NAME...]", nargs=-1, type=TEXT)
-@click.option("--integrity", is_flag=True, help="Only digests: fast, without torch or InfiniCore.")
+@click.option(
+    "--integrity",
+    is_flag=True,
+    help="Check digests only: fast, needs neither torch nor InfiniCore.",
+)
 @click.option(
     "--against",
     type=click.Choice(["golden", "manifest"]),
     help="Judge by the golden file, which must be here, or by the manifest's sketches alone; "
-    "by the file where it is here unless given.",
+    "by default the file, if it is here.",
 )
-@click.option("--record", is_flag=True, help="Record again, also where the golden is here.")
+@click.option("--record", is_flag=True, help="Record again even if the golden is here.")
 @click.option("--no-replay", is_flag=True, help="Do not replay.")
 @click.option(
     "--backend",
@@ -45,10 +49,12 @@ if TYPE_CHECKING:
     help="infinicore, torch, exec:PROGRAM, or trace:COMMAND to run and trace an engine.",
 )
 @takes("replaying", Options, "device", "mode", "timeout_s")
-@click.option("--model-path", type=TEXT, help="The checkpoint, when it has moved.")
+@click.option("--model-path", type=TEXT, help="Where the checkpoint is now, if it has moved.")
 @click.option("--infini-root", type=PATH, help="InfiniCore's install folder.")
 @click.option(
-    "--tolerance", metavar="NAME|FILE", help="Judge by this in place of the manifest's own."
+    "--tolerance",
+    metavar="NAME|FILE",
+    help="Judge by this instead of the manifest's own tolerance.",
 )
 @strict_option
 @click.option("--keep", type=PATH, help="Keep what is recorded and replayed in this folder.")
@@ -58,16 +64,16 @@ if TYPE_CHECKING:
     "--attestation",
     type=PATH,
     metavar="FILE",
-    help="Judge a run on another machine again, from what goldenctl attest wrote.",
+    help="Judge another machine's run again, from the file that goldenctl attest wrote.",
 )
 @goldens_option(expose=True)
 def check_command(names: tuple[str, ...], attestation: Path | None, **options: Any) -> int:
     """Check golden sets: their bytes, and what computes them today.
 
-    NAME is a set or its manifest.json; all sets unless given. Where the golden file is here it
-    is hashed, replayed and judged. Where only the manifest is here, the golden is recorded
-    again and replayed, and the manifest's sketches judge the recording. What is missing is
-    a failure that says what brings it.
+    NAME is a set or its manifest.json; all sets unless given. Where the golden file is here it is
+    hashed, replayed and judged. Where only the manifest is here, the golden is recorded again and
+    replayed, and the manifest's sketches judge the recording. Anything missing is a failure that
+    says how to get it.
 
     Ends with the worst exit code of all steps: 4 damaged, 3 missing, 1 beyond tolerance.
     """

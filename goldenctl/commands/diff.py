@@ -50,12 +50,11 @@ _DESCRIBED = 4 << 20
 def diff_command(golden: Path, runs: tuple[Path, ...], **options: object) -> int:
     """Score RUN against GOLDEN and say which op goes wrong first.
 
-    Several RUNs, such as the same replay in several dtypes, are shown side by side; a RUN may
-    also be a second golden, such as NAME@v2 beside NAME@v1 or one in another dtype; it is judged
-    as a chain.
-    With a report (diff --json) in place of GOLDEN and no RUN, judge it again, under
-    another --tolerance if given, without the tensors; one of check or selftest stands as it is.
-    Ends with exit code 1 beyond tolerance.
+    Several RUNs, such as the same replay in several dtypes, are shown side by side; a RUN may also
+    be a second golden, such as NAME@v2 beside NAME@v1 or one in another dtype; it is judged as a
+    chain. With a report (diff --json) in place of GOLDEN and no RUN, judge it again, under another
+    --tolerance if given, without the tensors; a report of check or selftest is shown as it is. Ends
+    with exit code 1 beyond tolerance.
     """
     if not runs:
         if options.pop("strict"):

@@ -24,9 +24,10 @@ _LOW_MEMORY_BYTES = 2 << 30
 @click.option("--model-path", type=PATH, help="Also check this checkpoint.")
 @click.option("--infini-root", type=PATH, help="InfiniCore's install folder.")
 def doctor_command(model_path: Path | None, infini_root: Path | None) -> int:
-    """Check what record, replay and diff need on this machine, with a remedy for each lack.
+    """Check what record, replay and diff need on this machine, and name a remedy for whatever is
+    missing.
 
-    A lack that only some commands mind, such as torch where nothing is recorded, is a note.
+    What only some commands need, such as torch for record, is a note.
     Ends with exit code 3 when something is missing or broken.
     """
     findings = []

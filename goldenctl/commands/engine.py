@@ -24,7 +24,9 @@ class Engine:
     backend: str = flag(
         "infinicore", "infinicore, torch, simulated, or exec:PROGRAM.", metavar="NAME", shown=True
     )
-    model_path: Path | None = flag(None, "The checkpoint, when it has moved.", kind="path")
+    model_path: Path | None = flag(
+        None, "Where the checkpoint is now, if it has moved.", kind="path"
+    )
     infini_root: Path | None = flag(None, "InfiniCore's install folder.", kind="path")
 
     @property

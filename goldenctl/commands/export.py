@@ -39,7 +39,7 @@ _BY_SUFFIX = {
     "--format",
     "format_name",
     type=click.Choice(FORMATS),
-    help="By OUT's suffix unless given: .h5 (compressed archive), .safetensors, .npz, .gguf.",
+    help="By default OUT's suffix decides: .h5 (compressed archive), .safetensors, .npz, .gguf.",
 )
 @click.option(
     "--only",
@@ -53,10 +53,14 @@ _BY_SUFFIX = {
     "--op",
     type=TEXT,
     metavar="TENSOR",
-    help="infiniop-test: the op that yields it; of a run the first that is wrong unless given.",
+    help="infiniop-test: the tensor whose op to test; for a run, by default the first wrong one.",
 )
-@click.option("--model-path", type=PATH, help="infiniop-test: the checkpoint, when it has moved.")
-@click.option("--golden", type=GOLDEN, help="infiniop-test: the run's golden, if it has moved.")
+@click.option(
+    "--model-path", type=PATH, help="infiniop-test: where the checkpoint is now, if it has moved."
+)
+@click.option(
+    "--golden", type=GOLDEN, help="infiniop-test: where the run's golden is now, if it has moved."
+)
 @goldens_option()
 @click.option("--force", is_flag=True, help="Replace OUT.")
 def export_command(

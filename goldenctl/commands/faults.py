@@ -7,7 +7,7 @@ import click
 
 @click.command("faults", short_help="List the bugs that can be injected")
 def faults_command() -> None:
-    """List the faults that replay --inject knows, and which ops each can befall."""
+    """List the faults that replay --inject knows, and the ops that each applies to."""
     from rich.table import Table
 
     from goldenctl.ops.catalogue import FAULTS

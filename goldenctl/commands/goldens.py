@@ -52,7 +52,7 @@ def log_command(name: str, goldens: Path | None) -> None:
 def show_command(name: str, verbose: bool, goldens: Path | None) -> None:
     """Show what the golden set NAME is made from, or one version of it.
 
-    The version that the manifest describes needs no golden here.
+    For the version that the manifest describes, the golden need not be here.
     """
     from goldenctl.golden.file import open_golden
     from goldenctl.report.console_parts import make_console

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 @click.command("import", short_help="Make a run of another engine's dump")
 @click.argument("dump", type=PATH)
 @click.argument("out", type=PATH, required=False)
-@click.option("--map", "map_path", type=PATH, help="Which tensor is which (TOML or JSON).")
-@click.option("--golden", type=GOLDEN, help="The golden that the engine was given the tokens of.")
+@click.option(
+    "--map", "map_path", type=PATH, help="Name map: which tensor is which (TOML or JSON)."
+)
+@click.option("--golden", type=GOLDEN, help="The golden whose tokens the engine was given.")
 @click.option("--case", "cases", multiple=True, type=TEXT, help="Only this case (repeatable).")
 @click.option(
     "--step",
@@ -39,9 +41,9 @@ if TYPE_CHECKING:
 @click.option(
     "--lacking",
     type=click.Choice(["error", "missing", "not-computed"]),
-    help="What becomes of the golden's tensors that are not in the dump; the map's unless given.",
+    help="What to do with golden tensors that the dump lacks; by default what the map says.",
 )
-@click.option("--list", "listing", is_flag=True, help="Show the dump's names; suggest a map.")
+@click.option("--list", "listing", is_flag=True, help="List the dump's tensors and suggest a map.")
 @goldens_option()
 @click.option("--force", is_flag=True, help="Replace OUT.")
 def import_command(

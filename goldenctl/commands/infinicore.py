@@ -20,8 +20,8 @@ def infinicore_group() -> None:
 def status_command(infini_root: Path | None) -> int:
     """Say which install is used, its version, digests and devices.
 
-    Devices are asked for by a program that is built at first; where it cannot be, all else is
-    said, and the exit code is 3.
+    Devices are listed by a program that is built on first use; if it cannot be built, everything
+    else is still shown and the exit code is 3.
     """
     from goldenctl.infini.find import find_install
     from goldenctl.infini.harness import device_rows
@@ -46,13 +46,13 @@ def _say(rows: list[tuple[str, str]]) -> None:
 @click.option(
     "--prefix",
     type=PATH,
-    help="A new or empty folder, or an earlier install; goldenctl's own unless given.",
+    help="A new or empty folder, or an earlier install; by default goldenctl's own.",
 )
-@click.option("--sdist", type=PATH, help="The source package, fetched elsewhere.")
+@click.option("--sdist", type=PATH, help="A source package that was downloaded before.")
 def install_command(prefix: Path | None, sdist: Path | None) -> None:
     """Build the pinned InfiniCore's CPU libraries from its source package.
 
-    An install that is whole stays as it is; a damaged one is built again.
+    A complete install is left alone; a damaged one is built again.
     """
     from goldenctl.folders import provisioned_prefix
     from goldenctl.infini.provision import install

@@ -34,8 +34,8 @@ _FILES = {".gitignore": _GITIGNORE, ".gitattributes": _GITATTRIBUTES}
 def init_command(folder: Path | None) -> None:
     """Make DIR a folder of golden sets: write .gitignore and .gitattributes in it.
 
-    DIR is $GOLDENS_DIR or goldens unless given. A file that is there and says something
-    else is never changed.
+    DIR is by default $GOLDENS_DIR, else goldens. An existing file with other content is never
+    changed.
     """
     from goldenctl.atomic import write_whole
     from goldenctl.sets.names import goldens_folder

@@ -18,7 +18,7 @@ def inspect_command(file: Path, tensor: str | None) -> None:
     """Show FILE's provenance and tree, or one TENSOR's statistics and a corner of it.
 
     TENSOR is a full name, or any unique ending of one such as layers/03/attention/q_rope.
-    Of a log that trace kept it shows the calls.
+    For a log that trace kept, it shows the calls.
     """
     from goldenctl.exchange.records import is_log
     from goldenctl.golden.file import open_golden

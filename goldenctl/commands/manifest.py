@@ -17,15 +17,15 @@ from goldenctl.commands.options import TEXT, goldens_option
     help="Judge by this from now on: default, classic, or a TOML file.",
 )
 @click.option("--note", type=TEXT, default="", help="A line for the set's history.")
-@click.option("--renew", is_flag=True, help="Also when a tensor changed its meaning.")
+@click.option("--renew", is_flag=True, help="Renew even if a tensor changed in meaning.")
 @goldens_option(expose=True)
 def manifest_command(
     name: str, tolerance: str | None, note: str, renew: bool, goldens: Path | None
 ) -> int:
     """Write the manifest of a golden set, or renew it to describe another version.
 
-    The version is the newest one here unless given. Every change is said; where a tensor
-    changed its meaning, nothing is written without --renew and the exit code is 1.
+    By default it describes the newest version here. Every change is listed; if a tensor changed in
+    meaning, nothing is written without --renew, and the exit code is 1.
     """
     from goldenctl.commands.sets import renew as renew_manifest
     from goldenctl.diff.tolerance import load_policy

@@ -29,7 +29,7 @@ class _Path(click.Path):
         if value == "":
             self.fail("the path is empty", param, ctx)
         if value == "-":
-            self.fail("is no file; use /dev/stdin or /dev/stdout for a pipe", param, ctx)
+            self.fail("is not a file; use /dev/stdin or /dev/stdout for a pipe", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -78,7 +78,7 @@ class _Dtypes(click.ParamType[tuple[str, ...]]):
         names = tuple(name.strip() for name in str(value).split(","))
         wrong = [name for name in names if name not in DTYPE.choices]
         if wrong or len(set(names)) < len(names):
-            what = f"{wrong[0]!r} is no dtype" if wrong else "a dtype is given twice"
+            what = f"{wrong[0]!r} is not a dtype" if wrong else "a dtype is given twice"
             self.fail(f"{what}, expected such as {','.join(list(DTYPE.choices)[:3])}", param, ctx)
         return names
 
@@ -112,7 +112,7 @@ class _Layers(click.ParamType[frozenset[int]]):
             match = re.fullmatch(r"\s*(\d{1,6})(?:-(\d{1,6}))?\s*", part)
             first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
             if first > last:
-                self.fail(f"{part!r} is no layer or range, such as 0-4,10", param, ctx)
+                self.fail(f"{part!r} is not a layer or range, such as 0-4,10", param, ctx)
             layers.update(range(first, last + 1))
         return frozenset(layers)
 
@@ -165,12 +165,14 @@ def goldens_option(*, expose: bool = False) -> Callable[[Callable[..., Any]], Ca
         expose_value=expose,
         callback=_keep_goldens,
         metavar="DIR",
-        help="The folder of golden sets; goldens, or $GOLDENS_DIR.",
+        help="Folder of golden sets; by default $GOLDENS_DIR, else goldens.",
     )
 
 
 strict_option = click.option(
-    "--strict", is_flag=True, help="Fail what is noted, such as truncated results."
+    "--strict",
+    is_flag=True,
+    help="Fail on what is otherwise only noted, such as truncated results.",
 )
 
 
@@ -180,14 +182,14 @@ def input_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--suite",
             type=click.Choice(["standard"]),
-            help="Ten inputs that a port is to be tried with; inspect says why each.",
+            help="Ten inputs that every port should be tried with; inspect says why.",
         ),
-        click.option("--seed", type=int, help="Seed of --random-tokens; 0 unless given."),
+        click.option("--seed", type=int, help="Seed of --random-tokens; 0 by default."),
         click.option("--random-tokens", type=int, metavar="N", help="N random token ids."),
         click.option(
             "--token-ids", "token_ids", multiple=True, metavar="IDS", help="Ids such as 1,2,3."
         ),
-        click.option("--prompts-file", type=PATH, help="One prompt a line, or JSON lines."),
+        click.option("--prompts-file", type=PATH, help="One prompt per line, or JSON lines."),
         click.option("--prompt", "prompts", multiple=True, type=TEXT, help="Text (repeatable)."),
     ):
         function = option(function)
@@ -222,15 +224,15 @@ def step_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--padding",
             "padding_side",
             type=click.Choice(["left", "right"]),
-            help="Where --batch pads shorter rows; left unless given.",
+            help="The side on which --batch pads shorter rows; left by default.",
         ),
-        click.option("--batch", is_flag=True, help="Make one case of all inputs, a row for each."),
+        click.option("--batch", is_flag=True, help="Put all inputs into one batch, a row each."),
         click.option(
             "--prefill-chunk",
             type=click.IntRange(0),
             default=0,
             metavar="N",
-            help="Take the prompt in steps of N tokens: bounds the memory of long ones.",
+            help="Process the prompt N tokens at a time, to bound the memory of long ones.",
         ),
         click.option(
             "--force-tokens", metavar="IDS", help="Decode these ids, such as 5,6,7, instead."

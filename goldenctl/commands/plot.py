@@ -35,14 +35,14 @@ _OTHER_FIGURES = (".pdf", ".eps", ".jpg", ".jpeg", ".gif", ".webp")
     default=Path("figures"),
     show_default=True,
     metavar="DIR|FILE",
-    help="A folder for all figures, or a file .svg or .png for one.",
+    help="A folder for all figures, or a .svg or .png file for one.",
 )
 @click.option(
     "--figure",
     "kinds",
     type=click.Choice(KINDS),
     multiple=True,
-    help="Only this kind (repeatable); of the worst tensor where FILE takes one.",
+    help="Only this kind of figure (repeatable); a single file shows the worst tensor.",
 )
 @click.option(
     "--format",
@@ -54,14 +54,14 @@ _OTHER_FIGURES = (".pdf", ".eps", ".jpg", ".jpeg", ".gif", ".webp")
 )
 @click.option(
     "--theme", type=click.Choice(["light", "dark"]), default="light", show_default=True,
-    help="Colours for white or for dark paper.",
+    help="Colours for a light or a dark background.",
 )  # fmt: skip
 @click.option(
     "--zoom",
     type=FiniteRange(0.1, 10),
     default=2.0,
     show_default=True,
-    help="Pixels of a PNG to a unit of the SVG.",
+    help="PNG pixels per SVG unit.",
 )
 @click.option("--tolerance", default="default", show_default=True, help="As for diff.")
 @goldens_option()
@@ -77,8 +77,8 @@ def plot_command(
 ) -> None:
     """Draw the figures of REPORT, written by --json, or of GOLDEN against RUN.
 
-    They are those of the HTML page: the map of layers and ops, error along depth, times, and
-    of each of the worst tensors its strips, histogram, quantiles and scatter.
+    The figures are those of the HTML page: the map of layers and ops, error along depth, times, and
+    for each of the worst tensors its strips, histogram, quantiles and scatter.
     """
     from goldenctl.report.plot import check_png, drawn
 

@@ -65,7 +65,7 @@ def _no_choice(word: str) -> bool:
     metavar="NAME|FILE",
     help="Record again what a manifest says, as the next version of its set.",
 )
-@click.option("--model-path", type=PATH, help="With --from-manifest: the checkpoint has moved.")
+@click.option("--model-path", type=PATH, help="With --from-manifest: where the checkpoint is now.")
 @click.option("--note", type=TEXT, default="", help="A line for the set's history.")
 @goldens_option(expose=True)
 @input_options
@@ -83,7 +83,7 @@ def _no_choice(word: str) -> bool:
     type=click.Choice(["op", "sublayer"]),
     default="op",
     show_default=True,
-    help="Keep what every op yields, or only what sublayers do.",
+    help="Keep the outputs of every op, or only those of sublayers.",
 )
 @click.option(
     "--layers", type=LAYERS, metavar="LIST", help="Keep only these decoder layers, such as 0-4,10."
@@ -93,30 +93,30 @@ def _no_choice(word: str) -> bool:
     type=click.Choice(["last", "all", "none"]),
     default="last",
     show_default=True,
-    help="Keep logits of the last token, of all, or of none; without any the pass ends with the "
-    "last layer of --layers.",
+    help="Keep the logits of the last token, of all tokens, or none; with none the pass ends at "
+    "the last layer of --layers.",
 )
 @click.option(
     "--oracle",
     default="none",
     type=click.Choice(ORACLES),
-    help="Also compute each op in a wider type: keep its rounding budget, which --oracle alone "
-    "means, or the truth too.",
+    help="Also compute each op in a wider type, and keep its rounding budget (plain --oracle), or "
+    "the truth as well.",
 )
 @click.option(
     "--budget-dtypes",
     type=DTYPES,
     metavar="LIST",
-    help="With --oracle: also the budgets of replays in these dtypes.",
+    help="With --oracle: also keep budgets for replays in these dtypes.",
 )
 @click.option(
     "--repeat",
     type=click.IntRange(1, 10_000),
     default=1,
     show_default=True,
-    help="Time each op this often; the golden's times are medians.",
+    help="Time each op this many times; the golden keeps the medians.",
 )
-@click.option("--resume", is_flag=True, help="Go on where it was interrupted; keep what is done.")
+@click.option("--resume", is_flag=True, help="Continue where it was interrupted.")
 @click.option("--threads", type=click.IntRange(1, 4096), help="CPU threads of torch.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option(
@@ -131,9 +131,9 @@ def record_command(
     synth:PRESET?seed=N for random weights. Without an input option the prompt is 'Hello, this
     is a test input'.
 
-    With --name in place of GOLDEN the golden is the next version of a set. Against the
-    version that the set's manifest describes, each tensor is the same, within rounding, closer
-    to the truth, or it changed its meaning, which ends with exit code 1.
+    With --name in place of GOLDEN the golden is the next version of a set. Compared with the
+    version that the set's manifest describes, each tensor is the same, within rounding, closer to
+    the truth, or changed in meaning, which ends with exit code 1.
     """
     if options["manifest"] is not None:
         golden = _only_golden(checkpoint, golden, options)

@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 
 @click.command("rm", short_help="Remove a version or a set")
 @click.argument("name", metavar="NAME[@vN]", type=TEXT)
-@click.option("--force", is_flag=True, help="Also what the manifest needs, or a whole set; asks.")
+@click.option(
+    "--force", is_flag=True, help="Remove even what the manifest needs, or a whole set; asks first."
+)
 @click.option("--yes", is_flag=True, help="With --force: do not ask.")
 @goldens_option(expose=True)
 def rm_command(name: str, force: bool, yes: bool, goldens: Path | None) -> None:
     """Remove a version, or with --force the whole set NAME.
 
-    The version that a manifest describes is refused without --force.
+    The version that a manifest describes is kept unless --force is given.
     """
     from goldenctl.sets.names import locked, named_set
 
@@ -80,7 +82,7 @@ def _ask(question: str, *, yes: bool) -> None:
         agreed = click.confirm(question)
     except click.Abort as error:
         if isinstance(error.__context__, EOFError):
-            raise UsageError(message, hint="nobody can answer here; pass --yes") from error
+            raise UsageError(message, hint="there is no terminal to ask on; pass --yes") from error
         raise
     if not agreed:
         raise UsageError(message, hint="answer y, or pass --yes")
@@ -98,9 +100,9 @@ def _ask(question: str, *, yes: bool) -> None:
 def gc_command(names: tuple[str, ...], dry_run: bool, goldens: Path | None) -> None:
     """Remove what no manifest mentions, of all sets or of the sets named.
 
-    That is: versions that are not in the history of their set's manifest, files of times
-    without their golden, interrupted recordings, and temporary files of processes that have
-    ended. A set without a manifest keeps its versions.
+    That is: versions that are not in the history of their set's manifest, timing files without
+    their golden, interrupted recordings, and temporary files of processes that have ended. A set
+    without a manifest keeps its versions.
     """
     from goldenctl.sets.garbage import garbage, remove, size_bytes
     from goldenctl.sets.names import existing_set, list_sets, locked

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @click.option(
     "--alone-vs-batched",
     is_flag=True,
-    help="Also replay each row of a batch alone, and say where the two do not agree.",
+    help="Also replay each row of a batch alone, and say where the two differ.",
 )
 @goldens_option()
 def replay_command(

@@ -82,10 +82,11 @@ _SHOWN = (
         "--only",
         type=TEXT,
         metavar="PATTERN",
-        help="Show only tensors whose name matches, such as 'layers.0*.q_proj'. Files hold all.",
+        help="Show only tensors whose name matches, such as 'layers.0*.q_proj'. "
+        "Files are not filtered.",
     ),
     click.option("-v", "--verbose", is_flag=True, help="Show everything."),
-    click.option("-q", "--quiet", is_flag=True, help="Print nothing; the exit code tells."),
+    click.option("-q", "--quiet", is_flag=True, help="Print nothing; only set the exit code."),
 )
 
 

@@ -15,14 +15,14 @@ from goldenctl.errors import require_torch
 MOST_LAYERS = 4
 
 
-@click.command("selftest", short_help="Prove on a golden what is caught and named")
+@click.command("selftest", short_help="Measure on a golden what is caught and named")
 @click.argument("golden", type=GOLDEN)
 @takes("engine", Engine)
 @click.option(
     "--layers",
     type=LAYERS,
     metavar="LIST",
-    help="Decoder layers; four spread over depth if not given.",
+    help="Only these decoder layers; by default four, spread over the depth.",
 )
 @click.option("-v", "--verbose", is_flag=True, help="List every fault by op.")
 @report_outputs

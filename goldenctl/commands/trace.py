@@ -46,33 +46,43 @@ _TELL_S = 10.0  # between two lines of progress
 @click.argument("golden", type=GOLDEN)
 @click.argument("run", type=PATH)
 @click.argument("program", nargs=-1, type=click.UNPROCESSED)
-@click.option("--infini-root", type=PATH, help="The install of the InfiniCore that PROGRAM loads.")
+@click.option(
+    "--infini-root", type=PATH, help="Install folder of the InfiniCore that PROGRAM loads."
+)
 @takes("replaying", Options, "layers")
 @click.option("--steps", metavar="LIST", help="Only these steps, such as 0 (the prefill), 1-3.")
-@click.option("--ops", metavar="LIST", help="Only these, as rms_norm,Gemm; none is nothing.")
-@click.option("--model-path", type=PATH, help="The checkpoint, when it has moved.")
 @click.option(
-    "--timeout", type=FiniteRange(0.1, 1e7), metavar="SECONDS", help="The longest it may run."
+    "--ops", metavar="LIST", help="Only these ops, such as rms_norm,Gemm, or none at all: none."
 )
-@click.option("--max-log", type=BYTES, metavar="SIZE", help="Keep contents up to that, as 20GiB.")
-@click.option("--keep-calls", type=PATH, metavar="FILE", help="Keep the log of its calls.")
+@click.option("--model-path", type=PATH, help="Where the checkpoint is now, if it has moved.")
+@click.option(
+    "--timeout", type=FiniteRange(0.1, 1e7), metavar="SECONDS", help="Stop PROGRAM after this long."
+)
+@click.option(
+    "--max-log", type=BYTES, metavar="SIZE", help="Most tensor contents to keep, such as 20GiB."
+)
+@click.option("--keep-calls", type=PATH, metavar="FILE", help="Keep the log of calls in this file.")
 @click.option(
     "--calls",
     "logs",
     type=PATH,
     multiple=True,
     metavar="FILE",
-    help="Take this log instead of running PROGRAM; once for each process.",
+    help="Read this log instead of running PROGRAM (repeatable, one for each process).",
 )
-@click.option("--map", "ops_map", type=PATH, help="What operators and tensors are (TOML).")
-@click.option("--list", "listing", is_flag=True, help="Print a map of what is not known.")
+@click.option(
+    "--map", "ops_map", type=PATH, help="A map that says what operators and tensors are (TOML)."
+)
+@click.option(
+    "--list", "listing", is_flag=True, help="Print a map to complete, of what is not known."
+)
 @goldens_option()
 def trace_command(
     golden: Path, run: Path, program: tuple[str, ...], model_path: Path | None, **options: Any
 ) -> int:
-    """Run PROGRAM as it is, and make a run of every op that it has InfiniCore compute.
+    """Run PROGRAM as it is, and turn every op that it has InfiniCore compute into a run.
 
-    PROGRAM and its arguments stand behind two dashes: trace GOLDEN RUN -- PROGRAM ARGS. It is
+    PROGRAM and its arguments follow two dashes: trace GOLDEN RUN -- PROGRAM ARGS. It is
     not rebuilt: a library is preloaded into it, in front of InfiniCore's C API.
     """
     from goldenctl.golden.file import open_golden

@@ -44,10 +44,10 @@ def store_option(function: Callable[..., Any]) -> Callable[..., Any]:
 def push_command(
     names: tuple[str, ...], store: str | None, part_size: int, goldens: Path | None
 ) -> None:
-    """Send goldens to a store: of each NAME all versions that are here, of NAME@vN that one.
+    """Send goldens to a store: for NAME all versions that are here, for NAME@vN that version.
 
-    Without names it is every set. What the store has is not sent again; interrupted, it goes
-    on where it stopped. Others then need only the manifests: goldenctl pull NAME.
+    Without names, every set. What the store has is not sent again, and an interrupted push
+    continues where it stopped. Others then need only the manifests: goldenctl pull NAME.
     """
     from goldenctl.remote.place import find_store
     from goldenctl.remote.stores import open_store
@@ -70,18 +70,18 @@ def push_command(
 @click.command("pull", short_help="Bring goldens from a store")
 @click.argument("names", metavar="[NAME[@vN]]...", type=TEXT, nargs=-1)
 @store_option
-@click.option("--all", "every", is_flag=True, help="Every version of the manifests' history.")
+@click.option("--all", "every", is_flag=True, help="Bring every version in the manifests' history.")
 @click.option("--force", is_flag=True, help="Replace a file that is not what the manifest says.")
 @goldens_option(expose=True)
 def pull_command(
     names: tuple[str, ...], store: str | None, every: bool, force: bool, goldens: Path | None
 ) -> None:
-    """Bring goldens from a store: of each NAME the version that its manifest describes, of
-    NAME@vN that one.
+    """Bring goldens from a store: for NAME the version that its manifest describes, for NAME@vN
+    that version.
 
-    Without names it is every set. Only the manifests need to be here. What is here already is
-    not fetched again; interrupted, it goes on where it stopped. A file gets its name when
-    its digest is the manifest's.
+    Without names, every set. Only the manifests need to be here. What is here already is not
+    fetched again, and an interrupted pull continues where it stopped. A file gets its name only
+    once its digest is the manifest's.
     """
     from goldenctl.remote.place import find_store
     from goldenctl.remote.stores import open_store

@@ -41,8 +41,8 @@ DEFAULT_MODEL = Path("/home/shared/models/Qwen3-1.7B")
 @click.option(
     "--keep",
     type=PATH,
-    help="Keep golden.h5 and run.h5 in this folder. Else a temporary one has them, and stays only "
-    "when something is wrong.",
+    help="Keep golden.h5 and run.h5 in this folder. By default they are in a temporary one, which "
+    "stays only if something is wrong.",
 )
 @report_outputs
 @report_shown

@@ -82,7 +82,8 @@ def _non_finite(
     if one_sided:
         yield f"{one_sided} of {a.size} elements are NaN or Inf on one side"
     if other:
-        yield f"{other} of {a.size} elements are another of NaN, Inf and -Inf on each side"
+        said = "elements are NaN, Inf or -Inf on both sides, but not the same one"
+        yield f"{other} of {a.size} {said}"
     for axis, name in enumerate(dims):
         others = tuple(i for i in range(unlike.ndim) if i != axis)
         hit = np.flatnonzero(unlike.any(axis=others))

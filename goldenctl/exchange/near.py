@@ -62,9 +62,9 @@ def _tokens(size: int, tokens: int, decoded: int, info: TensorInfo) -> str:
     if decoded and size == tokens + decoded:
         return f"{said}the decode steps appended? stacked = true takes each step's own"
     if size == tokens + 1:
-        return f"{said}a BOS too many? {ids}"
+        return f"{said}one BOS too many? {ids}"
     if size == tokens - 1:
-        return f"{said}a BOS too few? {ids}"
+        return f"{said}one BOS too few? {ids}"
     if size and size % 8 == 0 and tokens < size <= 2 * max(tokens, 128):
         return f'{said}padded? crop = ["token"] keeps the first, crop_front the last'
     if size and size % tokens == 0:

@@ -106,7 +106,7 @@ def _decoded(path: Path, start: int, header: bytes) -> Mapping[str, Any]:
     try:
         return msgspec.json.decode(header, type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError) as error:
-        message = f"{path}: the record at byte {start} is no JSON object: {error}"
+        message = f"{path}: the record at byte {start} is not a JSON object: {error}"
         raise DamagedError(message) from error
 
 

@@ -16,7 +16,7 @@ class Family:
     them, or the config key that decides. ``window``: with "qwen", use_sliding_window decides
     whether a sliding window is in use; "always", sliding_window alone; "none", there is none.
     ``defaults`` fills keys that ``config.json`` leaves out. ``presets`` are shapes of synthetic
-    checkpoints, as in ``config.json``: a tiny one has what the family has and the others have not.
+    checkpoints, as in ``config.json``: a tiny one has what is special to the family.
     """
 
     architecture: str

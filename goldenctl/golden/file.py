@@ -305,7 +305,7 @@ def _check_name(path: str) -> None:
     """Refuse what could be taken for another place, or would write to a terminal."""
     odd = any(part in ("", ".", "..") for part in path.split("/"))
     if odd or not path.isprintable() or len(path) > _MAX_NAME_CHARACTERS:
-        msg = f"{path[:_MAX_NAME_CHARACTERS]}: no name that a golden holds"
+        msg = f"{path[:_MAX_NAME_CHARACTERS]}: not a name that a golden may hold"
         raise ValueError(msg)
 
 

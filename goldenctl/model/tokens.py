@@ -70,7 +70,7 @@ def make_cases(inputs: Inputs, folder: str | Path, config: ModelConfig) -> tuple
     """Return the cases of ``inputs``, with unique names, in the order given.
 
     ``folder`` is the checkpoint, whose ``tokenizer.json`` encodes the prompts. Raises
-    UsageError for ids or lengths that the model has not, MissingError without a tokenizer.
+    UsageError for ids or lengths that are beyond the model's, MissingError without a tokenizer.
     """
     if inputs.decode and inputs.force_tokens is not None:
         message = "--decode and --force-tokens: give one of them"

@@ -42,7 +42,7 @@ def parse_injection(text: str) -> Injection:
         msg = f"--inject {text}: there is no fault {name}"
         raise UsageError(msg, hint="goldenctl faults lists them")
     if "@" in text and not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", where):
-        msg = f"--inject {text}: {where!r} is no place"
+        msg = f"--inject {text}: {where!r} is not a place"
         raise UsageError(msg, hint="try @layers.03.attention or @cases/default/steps/01")
     return Injection(FAULTS[name], where)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from goldenctl.dtypes import DTYPES
 
 Array = NDArray[Any]
-# torch's types that NumPy has not, by the integers whose bits they share.
+# torch's types that NumPy lacks, by the integers whose bits they share.
 _TORCH_BITS = {
     "bfloat16": "int16",
     "float8_e4m3fn": "uint8",
@@ -52,7 +52,7 @@ def kept_as(array: Array) -> Array:
     for wide in ("int32", "int64") if native.dtype.kind in "biu" else ("float32",):
         if np.can_cast(native.dtype, wide) or (_is_ml_float(native.dtype) and wide == "float32"):
             return native.astype(wide)
-    message = f"{array.dtype} is no type that a golden keeps ({', '.join(DTYPES)})"
+    message = f"{array.dtype} is not a type that a golden keeps ({', '.join(DTYPES)})"
     raise TypeError(message)
 
 

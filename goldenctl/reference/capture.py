@@ -54,7 +54,7 @@ def capture(
     try:
         writer = RecordWriter(Path(path))
     except FileExistsError as error:
-        message = f"{path}: there is such a file already"
+        message = f"{path}: the file exists already"
         raise UsageError(message, hint="remove it, or capture into another") from error
     seen = Capture(Path(path))
     called: set[str] = set()

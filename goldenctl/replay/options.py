@@ -28,11 +28,11 @@ class Options:
     device: str = flag("cpu", "cpu, nvidia, ascend... or TYPE:N.", shown=True)
     mode: str = flag(
         "",
-        "Golden inputs for each op and again for each sublayer, in one pass (where the golden has "
-        "taps, the default), for each sublayer, for each op, or only for the first.",
+        "Where golden inputs are fed in: to each op and again to each sublayer, in one pass (the "
+        "default where the golden has taps); to each sublayer; to each op; or only to the first.",
         kind=MODES,
     )
-    dtype: str | None = flag(None, "Compute dtype; the golden's unless given.", kind="dtype")
+    dtype: str | None = flag(None, "Compute dtype; by default the golden's.", kind="dtype")
     layers: frozenset[int] | None = flag(
         None, "Only these decoder layers, such as 0-4,10.", kind="layers", metavar="LIST"
     )
@@ -44,7 +44,7 @@ class Options:
     )
     repeat: int = flag(
         1,
-        "Timed launches of each op; with --shuffle, rounds of passes.",
+        "Timed launches per op; with --shuffle, rounds of passes.",
         least=1,
         most=1_000_000,
         shown=True,
@@ -58,15 +58,15 @@ class Options:
     )
     memory_bytes: int | None = flag(
         None,
-        "What all workers may take, such as 4GiB.",
+        "Memory limit for all workers together, such as 4GiB.",
         name="--memory",
         kind="size",
         metavar="SIZE",
     )
-    resume: bool = flag(False, "Go on where it was interrupted; keep what is done.")
+    resume: bool = flag(False, "Continue where it was interrupted.")
     timeout_s: float = flag(
         600.0,
-        "Longest silence of the backend.",
+        "How long the backend may stay silent.",
         name="--timeout",
         kind="number",
         least=0.1,
@@ -76,7 +76,7 @@ class Options:
     )
     faults: tuple[Injection, ...] = flag(
         (),
-        "Put in a fault, such as no_norm@layers.03.attention.q_norm, or cache_lost@PATH of one "
+        "Inject a fault, such as no_norm@layers.03.attention.q_norm, or cache_lost@PATH of one "
         "step (repeatable).",
         name="--inject",
         kind="fault",
@@ -93,7 +93,7 @@ class Options:
         None, "Relative noise of the simulated backend.", kind="number", least=0.0
     )
     seed: int | None = flag(
-        None, "Seed of --shuffle and of the simulated backend; 0 unless given.", least=0
+        None, "Seed of --shuffle and of the simulated backend; 0 by default.", least=0
     )
     only: frozenset[str] | None = None
     grafts: frozenset[str] = frozenset()

@@ -148,7 +148,7 @@ def _kind(report: Report, first: TensorResult, culprit: Culprit | None) -> str:
         return culprit.summary
     if looks:
         return f"the error looks like: {'; '.join(looks)}"
-    return _UNKNOWN if culprit is not None else "not looked for; goldenctl blame does"
+    return _UNKNOWN if culprit is not None else "not looked for yet; goldenctl blame does that"
 
 
 def _sure(report: Report, first: TensorResult, culprit: Culprit | None) -> str:
@@ -180,7 +180,7 @@ def _graft(report: Report) -> str:
 
 def _size(first: TensorResult) -> str:
     if not math.isfinite(first.share):
-        return "certain: not a number is not rounding"
+        return "certain: NaN is not rounding"
     size = of_tolerance(first.share)
     if first.rule not in BY_BUDGET:
         return (

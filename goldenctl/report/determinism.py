@@ -35,5 +35,7 @@ def lines(determinism: Determinism, *, many_cases: bool) -> list[str]:
     if determinism.findings:
         said.append(f"in {count} passes: {made}")
     if not determinism.poisons:
-        said.append("the backend takes no --poison, so uninitialised reads were not looked for")
+        said.append(
+            "the backend does not take --poison, so uninitialised reads were not looked for"
+        )
     return said

@@ -90,7 +90,9 @@ def determinism(report: Report) -> Section:
     made = ", ".join(f"{count} {kind}" for kind, count in found.passes.items())
     hint = f"In {sum(found.passes.values())} passes: {made}."
     if not found.poisons:
-        hint += " The backend fills no memory as told, so unwritten memory was not looked for."
+        hint += (
+            " The backend cannot fill memory on request, so unwritten memory was not looked for."
+        )
     parts = []
     for finding in found.findings:
         where = escape(Places(report).tensor(f"{finding.sublayer}/{finding.tap}"))

@@ -88,7 +88,7 @@ def checks(report: Report) -> Section:
     ]
     titles = ("", "golden", "step", "judged by", "used", "said")
     table = rows(titles, cells, numbers=(4,)) if cells else ""
-    hint = "What follows is of the step that is wrong first, else of the one nearest to its limit."
+    hint = "What follows is for the first wrong step, or else the one nearest to its limit."
     return Section("checks", "Golden sets", hint if report.sublayers else "", table)
 
 

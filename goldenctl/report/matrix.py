@@ -142,7 +142,7 @@ def _shown(cell: Cell | None) -> tuple[str, str]:
 
 
 def _taps(labels: Sequence[str], found: Sequence[SublayerResult | None]) -> str:
-    """The tensor that is wrong first; which run's it is, where the runs are not of one mind."""
+    """The tensor that is wrong first; which run's it is, where the runs disagree."""
     pairs = zip(labels, found, strict=True)
     wrong = {label: s.first_wrong for label, s in pairs if s is not None and s.first_wrong}
     if len(set(wrong.values())) <= 1:

@@ -133,7 +133,7 @@ class Investigation:
         return first, second, third
 
 
-_ADDS_UP = "each op is right by itself, one behind the other they are not: their errors add up"
+_ADDS_UP = "each op is right by itself, but not one after another: their errors add up"
 
 
 def culprit_of(tensor: TensorResult, diagnosis: Diagnosis | None) -> Culprit:

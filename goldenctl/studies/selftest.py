@@ -101,7 +101,9 @@ class Tester:
             message = f"{self._golden.path}: selftest needs a golden with ops that are finite"
             raise UsageError(message, hint=self._golden.recipe.get("not_finite") or "")
         if left_out := len(names) - len(finite):
-            self._notify(f"left out: {left_out} of {len(names)} ops, whose results are not finite")
+            self._notify(
+                f"left out: {left_out} of {len(names)} ops, whose results are not all finite"
+            )
         return frozenset(finite)
 
     def report(self) -> Report:

@@ -157,7 +157,8 @@ def _diagnosed(
         diagnoser = Diagnoser(given, emulator)
         found[culprit.name] = diagnoser.diagnose(culprit.sublayer, sublayer, culprit.tap, actual)
     left = len(culprits) - len(found)
-    return found, f"the first {len(found)} culprits were diagnosed, {left} more not" if left else ""
+    said = f"the first {len(found)} culprits were diagnosed, {left} more were not"
+    return found, said if left else ""
 
 
 def _culprit(tensor: TensorResult, proof: str | None, diagnosis: Diagnosis | None) -> Culprit:

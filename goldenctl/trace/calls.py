@@ -318,7 +318,7 @@ def _check(path: Path, call: Call, arg: Arg) -> None:
     if len(arg.shape) != len(arg.strides) or len(arg.shape) > AXES_LIMIT:
         _fail(path, f"{where}: has {len(arg.shape)} sizes and {len(arg.strides)} strides")
     if any(size < 0 for size in arg.shape) or math.prod(arg.shape) > ELEMENTS_LIMIT:
-        _fail(path, f"{where}: {list(arg.shape)} is no shape")
+        _fail(path, f"{where}: {list(arg.shape)} is not a shape")
     if arg.dtype not in DTYPES and (arg.before or arg.after):
         _fail(path, f"{where}: has dtype {arg.dtype}, which is not known")
 

@@ -19,7 +19,7 @@ def parse_steps(text: str | None) -> frozenset[int] | None:
         match = re.fullmatch(r"\s*(\d{1,6})(?:-(\d{1,6}))?\s*", part)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if first > last:
-            message = f"--steps {text}: {part!r} is no step or range"
+            message = f"--steps {text}: {part!r} is not a step or range"
             raise UsageError(message, hint="0 is the prefill: try 0,2-4")
         steps.update(range(first, last + 1))
     return frozenset(steps)

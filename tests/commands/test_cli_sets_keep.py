@@ -49,7 +49,7 @@ def test_rm_where_nobody_answers_names_yes(
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     ran = call("rm", "tiny", "--force")
     assert ran.code == 2
-    assert ran.err.splitlines()[-1].endswith("nobody can answer here; pass --yes")
+    assert ran.err.splitlines()[-1].endswith("there is no terminal to ask on; pass --yes")
     assert {k: v for k, v in contents(goldens).items() if ".lock" not in k} == {
         k: v for k, v in before.items() if ".lock" not in k
     }

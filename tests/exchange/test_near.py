@@ -39,8 +39,8 @@ def longer(array: Array, tokens: int, axis: int = 1) -> Array:
 @pytest.mark.parametrize(
     ("pattern", "change", "said"),
     [
-        (NORM, lambda a: longer(a, 6), "6 tokens, the golden has 5: a BOS too many?"),
-        (NORM, lambda a: longer(a, 4), "4 tokens, the golden has 5: a BOS too few?"),
+        (NORM, lambda a: longer(a, 6), "6 tokens, the golden has 5: one BOS too many?"),
+        (NORM, lambda a: longer(a, 4), "4 tokens, the golden has 5: one BOS too few?"),
         (NORM, lambda a: a[:, -1:], "1 token, the golden has 5: the last token only, or a decode"),
         (NORM, lambda a: a[0, -1], "1 token, the golden has 5: the last token only"),
         (NORM, lambda a: longer(a, 8), '8 tokens, the golden has 5: padded? crop = ["token"]'),
@@ -162,7 +162,7 @@ def test_one_token_too_many_ends_in_words(
     )
     code, said, _ = judged(decoded, tmp_path / "d.npz", capsys, "--step", "0")
     assert code == 2
-    assert said.count("7 tokens, the golden has 6: a BOS too many?") == 4
+    assert said.count("7 tokens, the golden has 6: one BOS too many?") == 4
     assert "it maps no tensor" in said
     assert "--list prints say which of the dump's tensors come near" in said
 

@@ -182,7 +182,7 @@ def odd_float(file: h5py.File) -> None:
 
 
 def _named(name: str, leaf: bytes) -> None:
-    @edit("no name that a golden holds|nested|deeper groups")
+    @edit("not a name that a golden may hold|nested|deeper groups")
     def named(file: h5py.File) -> None:
         dataset = file[OUTPUT]
         dataset.attrs["name"] = np.bytes_(GROUP.encode() + b"/" + leaf)
@@ -204,7 +204,7 @@ def name_of_no_encoding(file: h5py.File) -> None:
     h5py.h5o.link(file[OUTPUT].id, file[GROUP].id, b"\xff\xfe")
 
 
-@edit("no name that a golden holds")
+@edit("not a name that a golden may hold")
 def group_up(file: h5py.File) -> None:
     h5py.h5g.create(file["cases"].id, b"..")
 

@@ -139,7 +139,7 @@ def test_what_cannot_be_captured_is_refused(tmp_path: Path) -> None:
         pass
     path.write_text("kept")
     with (
-        pytest.raises(UsageError, match="there is such a file already"),
+        pytest.raises(UsageError, match="the file exists already"),
         goldenctl.capture(Block(), path),
     ):
         pass

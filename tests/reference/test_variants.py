@@ -165,7 +165,7 @@ def test_sets_have_one_name_for_each_dtype(checkpoint: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--dtypes", "float32,float33"], "'float33' is no dtype"),
+        (["--dtypes", "float32,float33"], "'float33' is not a dtype"),
         (["--dtypes", "float32,float32"], "a dtype is given twice"),
         (["--dtypes", "float32", "--dtype", "float32"], "--dtype and --dtypes: give one of them"),
         (["--budget-dtypes", "bfloat16"], "--budget-dtypes: only --oracle makes budgets"),

@@ -82,8 +82,8 @@ def test_place_limits_a_fault(
     ("text", "said"),
     [
         ("nope", "there is no fault nope"),
-        ("no_norm@", "'' is no place"),
-        ("no_norm@a b", "'a b' is no place"),
+        ("no_norm@", "'' is not a place"),
+        ("no_norm@a b", "'a b' is not a place"),
     ],
 )
 def test_parse_injection_refuses(text: str, said: str) -> None:

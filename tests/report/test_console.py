@@ -414,7 +414,7 @@ def test_one_has_no_plural() -> None:
         ("default", 10.0, "10 times its tolerance: rounding hardly does that", False),
         ("budget", 3.9, "beyond what rounding does, but near", False),
         ("truth", 4.0, "4 times its tolerance: rounding does not do that", False),
-        ("default", float("inf"), "certain: not a number is not rounding", False),
+        ("default", float("inf"), "certain: NaN is not rounding", False),
     ],
 )
 def test_how_sure(rule: str, share: float, sure: str, printed: bool) -> None:

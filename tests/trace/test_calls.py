@@ -164,8 +164,8 @@ def test_what_is_not_understood_is_damage(
 
 
 ARGS = {
-    "a negative size": ({"shape": [-1]}, "is no shape"),
-    "a huge shape": ({"shape": [1 << 50], "strides": [0]}, "is no shape"),
+    "a negative size": ({"shape": [-1]}, "is not a shape"),
+    "a huge shape": ({"shape": [1 << 50], "strides": [0]}, "is not a shape"),
     "a stride too few": ({"strides": []}, "1 sizes and 0 strides"),
     "too many axes": ({"shape": [1] * 17, "strides": [1] * 17}, "17 sizes"),
     "an unknown dtype": ({"dtype": "int4", "before": "ab"}, "dtype int4"),

@@ -210,6 +210,6 @@ CLAIMS: dict[str, Callable[..., None]] = {
     r"each row keeps its length but not its direction: a rotation": _is_rotation,
     rf"a large error \(relative {NUMBER}\)": _is_large,
     r"(\d+) of \d+ elements are NaN or Inf on one side": _is_one_side,
-    r"(\d+) of \d+ elements are another of NaN, Inf and -Inf on each side": _is_other,
+    r"(\d+) of \d+ elements are NaN, Inf or -Inf on both sides, but not the same one": _is_other,
     r"only at (\w+) ([\d, .()]+)": _is_only_at,
 }  # fmt: skip

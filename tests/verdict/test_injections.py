@@ -37,9 +37,9 @@ def test_injection_round_trip(text: str) -> None:
     [
         ("bogus", "there is no fault bogus"),
         ("", "there is no fault "),
-        ("no_norm@", "'' is no place"),
-        ("no_norm@layers//03", "'layers//03' is no place"),
-        ("no_norm@a@b", "'a@b' is no place"),
+        ("no_norm@", "'' is not a place"),
+        ("no_norm@layers//03", "'layers//03' is not a place"),
+        ("no_norm@a@b", "'a@b' is not a place"),
     ],
 )
 def test_injections_that_cannot_be_read(text: str, message: str) -> None:

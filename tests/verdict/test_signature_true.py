@@ -112,7 +112,7 @@ def test_only_positions_that_differ_are_counted() -> None:
     a[0, 3, 0] = np.inf
     assert describe_error(a, e, DIMS, "float32") == [
         "2 of 288 elements are NaN or Inf on one side",
-        "1 of 288 elements are another of NaN, Inf and -Inf on each side",
+        "1 of 288 elements are NaN, Inf or -Inf on both sides, but not the same one",
         "only at token 3, 5",
         "only at hidden 0, 1",
     ]
