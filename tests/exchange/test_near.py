@@ -50,7 +50,7 @@ def longer(array: Array, tokens: int, axis: int = 1) -> Array:
         (Q_ROPE, lambda a: a[:, :, :2], "half of axis 2: one of 2 tensor-parallel ranks?"),
         (Q_ROPE, lambda a: a[0].reshape(5, -1)[:, :32], "a quarter of axis 1: one of 4 tensor-par"),
         (Q_ROPE, lambda a: a[0].T, 'transposed? axes = ["head_dim", "head", "token"]'),
-        (Q_ROPE, lambda a: longer(a, 6).swapaxes(1, 2), "6 tokens, the golden has 5: a BOS too ma"),
+        (Q_ROPE, lambda a: longer(a, 6).swapaxes(1, 2), "6 tokens, the golden has 5: one BOS too "),
         (K_ROPE, lambda a: np.repeat(a, 2, axis=2), "4 heads, the golden has 2: repeated for each"),
         (K_ROPE, lambda a: np.repeat(a, 2, axis=2).reshape(5, -1), "4 heads, the golden has 2"),
         (NORM, lambda a: a[0].T, 'transposed? axes = ["hidden", "token"]'),
