@@ -1,4 +1,4 @@
-"""Owns the start of the program: ``goldenctl`` and ``python -m goldenctl`` begin here."""
+"""The entry point of ``goldenctl`` and ``python -m goldenctl``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the command line: the group of commands, and how every error ends.
+"""The command line: the group of commands, and how every error ends.
 
 Commands live in ``goldenctl.commands``; each parses, calls one function and prints. Nothing
 heavier than click is imported before a command runs.

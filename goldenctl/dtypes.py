@@ -1,4 +1,4 @@
-"""Owns the float and integer types a golden can hold, and how each maps to NumPy and HDF5."""
+"""The float and integer types that a golden can hold, and how each maps to NumPy and HDF5."""
 
 from __future__ import annotations
 

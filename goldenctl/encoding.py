@@ -1,4 +1,4 @@
-"""Owns output in any encoding: no character of a verdict may end the command that prints it."""
+"""Output in any encoding: no character of a verdict may end the command that prints it."""
 
 from __future__ import annotations
 

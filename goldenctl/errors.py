@@ -1,4 +1,4 @@
-"""Owns the exceptions a user can meet; each prints as one line and carries its exit code."""
+"""The exceptions that a user can meet; each prints as one line and carries its exit code."""
 
 from __future__ import annotations
 

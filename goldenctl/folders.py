@@ -1,4 +1,4 @@
-"""Owns where goldenctl keeps what it builds: the data and the cache folder."""
+"""Where goldenctl keeps what it builds: the data folder and the cache folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns mapping in threads, in order, without getting far ahead of who takes the results."""
+"""Mapping in threads, in order, without getting far ahead of who takes the results."""
 
 from __future__ import annotations
 

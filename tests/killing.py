@@ -1,4 +1,4 @@
-"""Owns the killing of goldenctl at its write points, as ``kill -9`` at that moment would.
+"""Killing goldenctl at its write points, as ``kill -9`` at that moment would.
 
 Run as a program: ``python killing.py MODULES ARGUMENTS...`` imports the modules
 (``module:NAME=1.5`` also sets a number in one), then reads numbers from standard input, one a

@@ -1,4 +1,4 @@
-"""Owns the checks of what is installed: packages are imported and programs are run.
+"""Checks of what is installed: packages are imported and programs are run.
 
 Each in a process of its own with a time limit: what is broken or hangs ends only that process.
 """

@@ -1,4 +1,4 @@
-"""Owns what commands share: option types, parsing of small values, progress on the terminal."""
+"""What commands share: option types, parsing of small values, progress on the terminal."""
 
 from __future__ import annotations
 

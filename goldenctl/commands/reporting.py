@@ -1,4 +1,4 @@
-"""Owns what commands that yield a report share: where it is written, what is shown of it."""
+"""What commands that yield a report share: where it is written, what of it is shown."""
 
 from __future__ import annotations
 

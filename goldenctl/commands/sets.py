@@ -1,4 +1,4 @@
-"""Owns what the commands on golden sets share: recording into one, and saying what came of it."""
+"""What the commands on golden sets share: recording into a set, and saying what came of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns what a command may write over: a file of the kind that it writes itself, and no other."""
+"""What a command may overwrite: a file of the kind that it writes itself, and no other."""
 
 from __future__ import annotations
 

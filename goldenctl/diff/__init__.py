@@ -1,1 +1,1 @@
-"""Owns the scoring of a run against a golden: metrics, tolerances and the verdict."""
+"""Scoring of a run against a golden: metrics, tolerances and the verdict."""

@@ -1,4 +1,4 @@
-"""Owns the call into kernel.c: finds the compiled library, checks it, and calls it."""
+"""Calls into kernel.c: the compiled library is found, checked and loaded here."""
 
 from __future__ import annotations
 

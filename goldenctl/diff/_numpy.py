@@ -1,4 +1,4 @@
-"""Owns the metrics in NumPy: the same numbers as kernel.c, where that was not compiled."""
+"""The metrics in NumPy: the same numbers as kernel.c, where that was not compiled."""
 
 from __future__ import annotations
 

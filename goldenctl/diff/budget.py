@@ -1,4 +1,4 @@
-"""Owns the verdict by rounding budget: each row's error against what correct rounding does.
+"""The verdict by rounding budget: each row's error against what correct rounding does.
 
 The rule (docs/budgets.md): with b the recorded result's own distance from the truth, f the
 rounding floor and B = max(b, f, pooled), a correct result a obeys ||a - o|| <= 2 (1 + c) B

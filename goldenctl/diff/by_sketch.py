@@ -1,4 +1,4 @@
-"""Owns the verdict by sketch: what can be said of a tensor without its golden's bytes.
+"""The verdict by sketch: what can be said of a tensor without its golden's bytes.
 
 The estimate d of the relative L2 error D is that of 64 signed sums: where many elements err,
 D is between 0.746 d and 1.46 d in all but 2 of 10,000 cases. Within the limit for certain

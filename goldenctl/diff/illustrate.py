@@ -1,4 +1,4 @@
-"""Owns which tensors of a comparison get pictures, and by what their rows are measured."""
+"""Choice of the tensors of a comparison that get pictures, and of the units of their rows."""
 
 from __future__ import annotations
 

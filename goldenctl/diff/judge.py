@@ -1,4 +1,4 @@
-"""Owns the comparison of a run with its golden: pair, score, judge, in execution order."""
+"""Comparison of a run with its golden: pair, score and judge, in execution order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-/* Owns the compiled form of the metrics: one pass over two arrays, float64 accumulation.
+/* The compiled form of the metrics: one pass over two arrays, float64 accumulation.
  *
  * Plain C without Python.h, called through ctypes (which releases the GIL); _numpy.py holds
  * the same arithmetic in NumPy. Built with -ffp-contract=off and a fixed number of lanes, so

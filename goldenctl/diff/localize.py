@@ -1,4 +1,4 @@
-"""Owns the question which ops are wrong by themselves, and which only inherit an error."""
+"""Which ops are wrong by themselves, and which only inherit an error."""
 
 from __future__ import annotations
 

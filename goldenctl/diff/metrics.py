@@ -1,4 +1,4 @@
-"""Owns what is measured between two tensors: one pass, float64 sums, no verdict.
+"""Metrics between two tensors: one pass, float64 sums, no verdict.
 
 ``score`` reads each element once, in ranges of a fixed size that two threads share, through
 kernel.c when it was compiled and NumPy when not. Both give the same counts, maxima and

@@ -1,4 +1,4 @@
-"""Owns the rule for padding: rows of padding tokens have no meaning, so they are left out.
+"""The rule for padding: rows of padding tokens have no meaning, so they are left out.
 
 A padding token sees no token at all; what its row holds is up to the implementation, and no
 other token sees it. Its rows are left out of every score, budget and verdict, and how many

@@ -1,4 +1,4 @@
-"""Owns what figures need to know of a tensor's error, taken while the tensors are at hand.
+"""What figures show of a tensor's error, computed while the tensors are at hand.
 
 Bounded whatever the tensor's size, so that a report can be drawn again without tensors: strips
 of at most ``CELLS`` cells, a histogram, quantiles, and ``POINTS`` sampled pairs. Which elements

@@ -1,4 +1,4 @@
-"""Owns judging a stored report again under another policy, without the tensors."""
+"""Judging a stored report again under another policy, without the tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns which sketch each tensor of a file gets: with its budget's limits, and logits' top."""
+"""The sketch of each tensor of a file: with its budget's limits, and the logits' top tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the time of whole steps: tokens per second of the golden's reference and of the run."""
+"""Times of whole steps: tokens per second of the golden's reference and of the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the sums that a block of two tensors is reduced to, and how blocks are joined."""
+"""The sums that a block of two tensors is reduced to, and how blocks are joined."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the tolerances for tensors without a budget: a table by dtype and op, a named profile,
+"""Tolerances for tensors without a budget: a table by dtype and op, a named profile,
 or a user's file (docs/tolerances.md gives the reasons)."""
 
 from __future__ import annotations

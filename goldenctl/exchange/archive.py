@@ -1,4 +1,4 @@
-"""Owns the compressed archive: the golden's tree as chunked, shuffled, deflated HDF5.
+"""The compressed archive: the golden's tree as chunked, shuffled, deflated HDF5.
 
 Any h5py, h5dump or HDFView reads it without a plugin. Chunks are packed and unpacked here,
 on all cores, not by the HDF5 library: what comes out of a hostile chunk is bounded.

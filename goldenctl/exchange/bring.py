@@ -1,4 +1,4 @@
-"""Owns import: a run file from another engine's dump, a golden or run from its own export."""
+"""Import: a run file from another engine's dump, a golden or run from its own export."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns what an exported file says of itself: enough to write the same golden or run again.
+"""The catalog in an exported file: enough to write the same golden or run again.
 
 Every format carries one catalog as JSON beside the tensors' bytes. It is untrusted when read.
 """

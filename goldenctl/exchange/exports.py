@@ -1,4 +1,4 @@
-"""Owns the opening of exported files: which format, its catalog, and a reader of its bytes."""
+"""Opening of exported files: their format, their catalog, and a reader of their bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the writing of GGUF files (version 3): typed keys, tensors in NumPy's order."""
+"""A writer of GGUF files (version 3): typed keys, tensors in NumPy's order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns goldens as NumPy's npz: one compressed member for each tensor, no pickle.
+"""Goldens as NumPy's npz: one compressed member for each tensor, no pickle.
 
 NumPy has no bfloat16: such a tensor is stored as float32, which holds every one of its bit
 patterns (the upper half), so that anybody reads numbers and nothing is lost.

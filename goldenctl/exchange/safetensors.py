@@ -1,4 +1,4 @@
-"""Owns goldens as safetensors: every type kept, provenance and catalog in the metadata."""
+"""Goldens as safetensors: every type kept, provenance and catalog in the metadata."""
 
 from __future__ import annotations
 

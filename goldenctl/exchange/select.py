@@ -1,4 +1,4 @@
-"""Owns the choice of tensors to export: by pattern and by case, with the links to them."""
+"""Choice of the tensors to export: by pattern and by case, with the links to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the skeleton of a file: groups, empty tensors with their attributes, links.
+"""The skeleton of a file: groups, empty tensors with their attributes, links.
 
 Through h5py's low-level calls: a golden has thousands of attributes, and the comfortable
 ones cost a tenth of a millisecond each.

@@ -1,4 +1,4 @@
-"""Owns the sums that a sketch is made of, in one pass over a tensor of any size.
+"""The sums that a sketch is made of, in one pass over a tensor of any size.
 
 Every sum is float64 and added in the order of the elements, so that the result is the same on
 every machine and NumPy version: ``numpy.bincount`` is one loop, unlike ``numpy.sum``.

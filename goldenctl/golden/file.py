@@ -1,4 +1,4 @@
-"""Owns the reading of golden and run files: everything is checked, then the file is closed.
+"""The reader of golden and run files: everything is checked, then the file is closed.
 
 A file is untrusted input. The HDF5 library sees it in a process of its own (hdf5.py); the
 records that come back are judged here, and the tensors' bytes are mapped without that library.

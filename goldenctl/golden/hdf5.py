@@ -1,4 +1,4 @@
-"""Owns the extraction of plain records from an HDF5 file that nobody vouches for.
+"""Extraction of plain records from an HDF5 file that nobody vouches for.
 
 The HDF5 library crashes and hangs on damaged files, so it sees one only in a process of
 its own (isolate.py), which hands back what it found: names, types, places and attributes.

@@ -1,4 +1,4 @@
-"""Owns the running of a function where its crash, hang or greed can hurt nobody.
+"""Running a function where its crash, hang or greed can hurt nobody.
 
 The function runs in a fork of this process with limits on memory, processor time and open
 files. A fork costs milliseconds where a fresh interpreter would cost its imports; it needs

@@ -1,5 +1,5 @@
-"""Owns what makes a long recording or replay resumable: the unfinished file, kept under a name
-of its own, and beside it a journal of what is finished in it.
+"""Resumable recordings and replays: the unfinished file under a name of its own, and beside
+it a journal of what is finished in it.
 
 ``NAME.resume/`` holds the unfinished ``file``, the ``journal`` (JSON, one line for the start and
 one for each finished sublayer) and up to two ``state`` files of whoever writes. A line is

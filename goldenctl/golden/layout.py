@@ -1,4 +1,4 @@
-"""Owns which tensors a golden holds, where, and which of them are links to others."""
+"""The layout of a golden: which tensors it holds, where, and which are links to others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the recipe as typed records: what was recorded, from what, how and where.
+"""The recipe as typed records: what was recorded, from what, how and where.
 
 A golden's ``recipe`` attribute and a manifest hold it as JSON. Who adds a key to what
 ``reference.record.recipe`` or ``model.case`` write adds it here, with its default; an unknown

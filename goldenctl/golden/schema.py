@@ -1,4 +1,4 @@
-"""Owns the names, attributes and frozen records of a golden file (docs/file-format.md)."""
+"""Names, attributes and frozen records of a golden file (docs/file-format.md)."""
 
 from __future__ import annotations
 

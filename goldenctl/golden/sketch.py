@@ -1,4 +1,4 @@
-"""Owns the sketch: about 1 KiB of a tensor, from which its distance to another is estimated.
+"""The sketch: about 1 KiB of a tensor, from which its distance to another is estimated.
 
 The tensor is folded into 64 sums by a count-sketch (Charikar, Chen, Farach-Colton 2002): each
 element goes, with a sign, to one of 64 buckets, both taken from a fixed PCG64 stream by the

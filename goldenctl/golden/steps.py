@@ -1,4 +1,4 @@
-"""Owns the steps of a case: which of its tokens a forward pass takes, where they stand, and
+"""The steps of a case: which of its tokens a forward pass takes, their positions, and
 which tokens it may see.
 
 A case is one matrix of tokens: the prompt's columns, then one column for each decode step.

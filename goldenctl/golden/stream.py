@@ -1,4 +1,4 @@
-"""Owns fast writing into an allocated file, past the page cache, from several threads.
+"""Fast writing into an allocated file, past the page cache, from several threads.
 
 A golden is as large as memory and is read back later if at all. Filling the page cache
 with it costs more processor time than computing it does on a small machine, so whole pages

@@ -1,4 +1,4 @@
-"""Owns when a golden was recorded and how long each op took: a small file beside the golden.
+"""When a golden was recorded and how long each op took: a small file beside the golden.
 
 A golden holds what was computed, so that two recordings of the same are the same bytes; what
 was measured on the way differs every time. The file is only ever extra: it is read when

@@ -1,4 +1,4 @@
-"""Owns the recipe of a golden or run as its readers have it: raw, but of known kinds.
+"""The recipe of a golden or run as its readers see it: raw, but of known types.
 
 A recipe is untrusted. Every key that goldenctl reads has its kind here, so that a reader may
 use what is there as it is; a key that is not there is an error that names the file. Other

@@ -1,4 +1,4 @@
-"""Owns the writing of golden and run files: allocate every tensor, fill bytes, seal, rename."""
+"""The writer of golden and run files: allocate every tensor, fill in bytes, seal, rename."""
 
 from __future__ import annotations
 

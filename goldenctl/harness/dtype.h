@@ -1,4 +1,4 @@
-// Owns element types and the conversion between them on the host.
+// Element types and the conversion between them on the host.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,4 @@
-// Owns the engine: the device in use, its memory, and what each op of the protocol means to it.
+// The engine: the device in use, its memory, and what each op of the protocol means to it.
 #pragma once
 
 #include <infiniop/handle.h>

@@ -1,4 +1,4 @@
-// Owns the ways in which the harness fails; each is a `reason` of the protocol.
+// The ways in which the harness fails; each is a `reason` of the protocol.
 #pragma once
 
 #include <sstream>

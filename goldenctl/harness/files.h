@@ -1,4 +1,4 @@
-// Owns the files of a plan: opened once, checked once, read and written by offset.
+// The files of a plan: opened once, checked once, read and written by offset.
 //
 // pread and pwrite, not a mapping: a file that shrinks under us, or a full disk, is then an
 // error of one sublayer (`io`) and not a SIGBUS.

@@ -1,4 +1,4 @@
-// Owns JSON text: a strict reader of known fields, and quoting.
+// JSON text: a strict reader of known fields, and quoting.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Owns the plan: what docs/plan-protocol.md describes, as structs that are valid by construction.
+// The plan: what docs/plan-protocol.md describes, as structs that are valid by construction.
 #pragma once
 
 #include <cstdint>

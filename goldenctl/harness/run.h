@@ -1,4 +1,4 @@
-// Owns the execution of sublayers and the events that tell of it.
+// Execution of sublayers, and the events that tell of it.
 #pragma once
 
 #include <deque>

@@ -1,4 +1,4 @@
-"""Owns running CMake and pip: their output to a log, their first error to the user.
+"""Running CMake and pip: their output goes to a log, their first error to the user.
 
 Both builds of this package, InfiniCore and the harness, go through ``cmake_build``.
 """

@@ -1,4 +1,4 @@
-"""Owns where InfiniCore is looked for, and what makes an install usable."""
+"""Where InfiniCore is looked for, and what makes an install usable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the harness program of an install: built on first use, cached by all that went into it."""
+"""The harness program of an install: built on first use, cached by all that went into it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns how a built folder comes to its place: one builder at a time, whole or not at all.
+"""How a built folder gets to its place: one builder at a time, whole or not at all.
 
 While a build runs a lock, a scratch folder and a log are beside the place. What a killed build
 left of them the next one takes away; their names are goldenctl's own, so nothing else goes.

@@ -1,4 +1,4 @@
-"""Owns the CPU build of InfiniCore that goldenctl makes for itself from the pinned source package.
+"""The CPU build of InfiniCore that goldenctl makes from the pinned source package.
 
 It is built beside its place, stamped with the digest of every file, and only then put there.
 """

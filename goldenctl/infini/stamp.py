@@ -1,4 +1,4 @@
-"""Owns the stamp of an install that goldenctl made: the size and digest of each of its files.
+"""The stamp of an install that goldenctl made: the size and digest of each of its files.
 
 The stamp is written last. Without it an install is the user's own, of which nothing is known;
 with it every file must be as it was installed.

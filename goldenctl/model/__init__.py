@@ -1,1 +1,1 @@
-"""Owns what a checkpoint is: its config, weights, tokens, and how to make up a random one."""
+"""Checkpoints: config, graph, weights and tokens, and how to make up a random one."""

@@ -1,4 +1,4 @@
-"""Owns a small tokenizer.json: byte-level BPE that encodes and decodes any text.
+"""A small tokenizer.json: byte-level BPE that encodes and decodes any text.
 
 Written as plain JSON, so neither the tokenizers package nor a download is needed.
 """

@@ -1,4 +1,4 @@
-"""Owns ModelConfig: ``config.json`` parsed into a frozen dataclass, or refused by name."""
+"""ModelConfig: ``config.json`` parsed into a frozen dataclass, or refused by name."""
 
 from __future__ import annotations
 

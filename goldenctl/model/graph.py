@@ -1,4 +1,4 @@
-"""Owns the description of every sublayer as a list of ops over named tensors.
+"""The graph of a model: every sublayer as a list of ops over named tensors.
 
 The reference executes these lists, a plan binds them to bytes, a fault transforms them,
 and a report orders its findings by them.

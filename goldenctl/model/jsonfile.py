@@ -1,4 +1,4 @@
-"""Owns the reading of untrusted JSON files: size limit, duplicate keys, one clear error each."""
+"""Reading of untrusted JSON files: size limit, duplicate keys, one clear error each."""
 
 from __future__ import annotations
 

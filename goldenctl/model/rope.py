@@ -1,4 +1,4 @@
-"""Owns the rotary frequencies and tables of every rope type, in NumPy.
+"""Rotary frequencies and tables of every rope type, in NumPy.
 
 The formulas are those of transformers' ``modeling_rope_utils.py``, with the same order of
 float32 operations. Two things may still differ from torch in the last place: ``theta ** x``

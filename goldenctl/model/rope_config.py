@@ -1,4 +1,4 @@
-"""Owns RopeConfig: the rotary keys of ``config.json``, in both spellings, parsed or refused."""
+"""RopeConfig: the rotary keys of ``config.json``, in both spellings, parsed or refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the reading of safetensors headers, as untrusted input.
+"""A reader of safetensors headers, as untrusted input.
 
 Format: 8 bytes little-endian header length, that many bytes of JSON, then the data. Beyond
 what the safetensors package checks, duplicate keys and odd names are refused.

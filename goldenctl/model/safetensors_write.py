@@ -1,4 +1,4 @@
-"""Owns the writing of safetensors files, one chunk of one tensor at a time."""
+"""A writer of safetensors files, one chunk of one tensor at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns where a model comes from: a folder, or ``synth:PRESET?seed=N`` made on demand."""
+"""Where a model comes from: a folder, or ``synth:PRESET?seed=N`` made on demand."""
 
 from __future__ import annotations
 

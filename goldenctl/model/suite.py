@@ -1,4 +1,4 @@
-"""Owns the standard suite: the inputs that a port is to be tried with, and why each of them.
+"""The standard suite: the inputs that every port should be tried with, and why.
 
 What needs no tokenizer is chosen from the checkpoint itself, the same on every machine.
 """

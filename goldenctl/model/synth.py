@@ -1,4 +1,4 @@
-"""Owns random checkpoints: the same bits on every machine, with the traits of trained weights.
+"""Random checkpoints: the same bits on every machine, with the traits of trained weights.
 
 Each tensor has its own PCG64 stream, seeded by SHA-256 of (seed, name), so the order of
 writing does not matter. Values are sums of uniform integers, times one float32 factor,

@@ -1,4 +1,4 @@
-"""Owns the binding of a graph's ops to bytes: docs/plan-protocol.md as frozen records.
+"""The plan: a graph's ops bound to bytes, as frozen records (docs/plan-protocol.md).
 
 A plan is built from the graph, a golden, a checkpoint's offsets and a run file's offsets.
 It knows nothing of any engine.

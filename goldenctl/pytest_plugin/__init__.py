@@ -1,4 +1,4 @@
-"""Owns pytest's side of golden tests: options, the ``golden`` fixture, what is said at the end.
+"""The pytest plugin: its options, the ``golden`` fixture, what is said at the end of a run.
 
 pytest imports this in every run of every project, so nothing heavier than pytest is imported
 before a test asks for the fixture (docs/pytest-plugin.md).

@@ -1,4 +1,4 @@
-"""Owns how what a test hands over becomes a NumPy array, and which types a golden keeps."""
+"""How a test's value becomes a NumPy array, and which types a golden keeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the verdict on one tensor of a test, and the message when it is not the golden's."""
+"""The verdict on one tensor of a test, and the message when it is not the golden's."""
 
 from __future__ import annotations
 

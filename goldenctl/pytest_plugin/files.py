@@ -1,4 +1,4 @@
-"""Owns the files of one test's golden tensors: values in ``.h5``, sketches in ``.json``.
+"""The files of one test's golden tensors: values in ``.h5``, sketches in ``.json``.
 
 A ``.h5`` is a golden like any other (docs/file-format.md): ``goldenctl inspect`` shows it. Its
 recipe keeps the types and shapes that the test had, where a golden holds a wider or flatter one.

@@ -1,4 +1,4 @@
-"""Owns what a test holds: ``golden.check`` compares a tensor with the one that was recorded."""
+"""The fixture's value: ``golden.check`` compares a tensor with the one that was recorded."""
 
 from __future__ import annotations
 

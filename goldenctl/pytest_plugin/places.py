@@ -1,4 +1,4 @@
-"""Owns where a test's golden tensors are: one file for each test, beside its module."""
+"""Where a test's golden tensors are: one file for each test, beside its module."""
 
 from __future__ import annotations
 

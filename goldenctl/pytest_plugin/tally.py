@@ -1,4 +1,4 @@
-"""Owns what a run of tests has done to golden files, and which of them nobody used.
+"""What a test run has done to golden files, and which of them nobody used.
 
 Under pytest-xdist each worker has a tally, and hands it over as plain data at the end.
 """

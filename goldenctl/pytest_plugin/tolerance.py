@@ -1,4 +1,4 @@
-"""Owns what a test allows a tensor to differ by."""
+"""How much a test allows a tensor to differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the steps of a check of golden sets, as part of a report."""
+"""The steps of a check of golden sets, as part of a report."""
 
 from __future__ import annotations
 

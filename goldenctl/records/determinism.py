@@ -1,4 +1,4 @@
-"""Owns what a run's recipe says of passes in other orders and over other memory
+"""What a run's recipe says of passes in other orders and over other memory
 (docs/replaying.md)."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Owns what blame finds, as part of a report: culprits and their bugs, depth, the graft."""
+"""What blame finds, as part of a report: culprits and their bugs, depth, the graft."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns a tolerance policy as data: what a report judges by and a manifest keeps."""
+"""A tolerance policy as data: what a report judges by and a manifest keeps."""
 
 from __future__ import annotations
 

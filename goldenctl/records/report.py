@@ -1,4 +1,4 @@
-"""Owns the report: the one object that every renderer reads (docs/report-schema.md).
+"""The report: the one object that every renderer reads (docs/report-schema.md).
 
 A field that is added gets a default, so that reports written before still load.
 """

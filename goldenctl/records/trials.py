@@ -1,4 +1,4 @@
-"""Owns what a selftest found, as part of a report, and the rates that it must reach."""
+"""What a selftest found, as part of a report, and the rates that it must reach."""
 
 from __future__ import annotations
 

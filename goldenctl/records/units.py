@@ -1,4 +1,4 @@
-"""Owns how sizes, durations, factors and counts are written for people."""
+"""How sizes, durations, factors and counts are written for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the words and number formats that all renderers share."""
+"""The words and number formats that all renderers share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the PyTorch reference. Importing it imports torch, with OpenMP threads that sleep.
+"""The PyTorch reference. Importing it imports torch, with OpenMP threads that sleep.
 
 A recording writes and hashes in a thread of its own. OpenMP's threads, which by default
 spin between two ops, would fight it for the cores: on two cores that took twice the

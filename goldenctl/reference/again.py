@@ -1,4 +1,4 @@
-"""Owns recording again: a recipe becomes the recording that it describes."""
+"""Recording again: a recipe becomes the recording that it describes."""
 
 from __future__ import annotations
 

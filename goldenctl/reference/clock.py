@@ -1,4 +1,4 @@
-"""Owns the timing of the reference's ops: the median of repetitions, and their spread."""
+"""Timing of the reference's ops: the median of repetitions, and their spread."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Owns the faulty arithmetic that no engine offers: each fault of the catalogue that is
-emulated, around or instead of an op's own kernel.
+"""Faulty arithmetic that no engine offers: each emulated fault of the catalogue, around or
+instead of an op's own kernel.
 
 ``compute`` is what replaces ``kernels.KERNELS`` wherever an op may carry a fault.
 """

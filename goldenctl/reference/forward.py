@@ -1,4 +1,4 @@
-"""Owns the reference's forward pass: the graph's ops executed over steps of cases, one
+"""The reference's forward pass: the graph's ops executed over the steps of cases, one
 sublayer's weights at a time."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Owns what a recording must keep of itself so that it can go on after an interruption.
+"""What a recording keeps of itself so that it can continue after an interruption.
 
 After a sublayer its journal gets the digests of what was written since the last entry, and the
 tensors that the next sublayers need: hidden states, keys and values, what the oracle carries.

@@ -1,4 +1,4 @@
-"""Owns how the reference's process gets its memory: in huge pages, and kept once it is freed.
+"""How the reference's process gets its memory: in huge pages, and kept once it is freed.
 
 An op's output is megabytes that nobody has touched yet, and the first touch of each page
 costs the kernel more than the arithmetic of a light op. What glibc is told here it would

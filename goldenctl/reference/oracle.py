@@ -1,4 +1,4 @@
-"""Owns the oracle: each op again in a wider type, and from it the rounding budget of every row.
+"""The oracle: each op again in a wider type, and from it the rounding budget of every row.
 
 For each tensor and row (the last axis) four numbers are kept in three scopes:
 

@@ -1,4 +1,4 @@
-"""Owns the emulation of one faulty op on the golden's recorded inputs, as bytes for a plan."""
+"""Emulation of one faulty op on the golden's recorded inputs, as bytes for a plan."""
 
 from __future__ import annotations
 

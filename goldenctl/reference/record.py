@@ -1,4 +1,4 @@
-"""Owns the recording of a golden: lay out, run the reference, store, seal."""
+"""The recording of a golden: lay out, run the reference, store, seal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the writing and hashing of tensors in threads beside the computation."""
+"""Writing and hashing of tensors, in threads beside the computation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the PyTorch backend: a program that executes a plan (docs/plan-protocol.md).
+"""The PyTorch backend: a program that executes a plan (docs/plan-protocol.md).
 
 ``python -m goldenctl.reference.torch_backend PLAN.json [--skip N] [--only N] [--poison
 N]``. Its kernels

@@ -1,4 +1,4 @@
-"""Owns recordings of the same inputs in several dtypes: their names, inputs and budgets."""
+"""Recordings of the same inputs in several dtypes: their names, inputs and budgets."""
 
 from __future__ import annotations
 

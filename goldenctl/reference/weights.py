@@ -1,4 +1,4 @@
-"""Owns the way of weights from mapped checkpoint bytes to tensors, one sublayer at a time."""
+"""Weights, from mapped checkpoint bytes to tensors, one sublayer at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns which store is meant, and how its URL is shown: without anything secret."""
+"""Which store is meant, and how its URL is shown: without anything secret."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the stores: a few operations over named blobs, in a folder or behind any fsspec URL.
+"""Stores: a few operations over named blobs, in a folder or behind any fsspec URL.
 
 A blob is there whole or not at all. What goes wrong on the way is one line without secrets;
 a network that fails is asked again a few times.

@@ -1,4 +1,4 @@
-"""Owns the transfer of a file to and from a store, by its digest.
+"""Transfer of a file to and from a store, by its digest.
 
 A file of up to one part is the blob ``blake3/ab/cdef...`` of its digest. A larger one is cut
 into parts, each a blob of its own digest, and ``blake3/ab/cdef....parts`` lists them and is

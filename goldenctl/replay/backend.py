@@ -1,4 +1,4 @@
-"""Owns what a backend is: a command that speaks the plan protocol, and how it names itself."""
+"""Backends: commands that speak the plan protocol, and how they name themselves."""
 
 from __future__ import annotations
 

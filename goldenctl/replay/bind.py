@@ -1,4 +1,4 @@
-"""Owns the binding of a replay: which tensor of which sublayer is read from and written to
+"""The binding of a replay: which tensor of which sublayer is read from and written to
 which bytes, in each replay mode."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Owns the experiment that shows whether a backend's outputs depend on their inputs alone.
+"""The experiment that shows whether a backend's outputs depend on their inputs alone.
 
 Every *condition* is an order of the sublayers and a pattern that memory is filled with before;
 each pass under it runs in a fresh process. Two passes under one condition tell noise, and only

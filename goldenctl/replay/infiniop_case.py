@@ -1,4 +1,4 @@
-"""Owns test cases for InfiniCore's own infiniop-test: one op of a golden, alone.
+"""Test cases for InfiniCore's own infiniop-test: one op of a golden, alone.
 
 The case is what the harness launches for the op: the same shapes and strides, the golden's
 inputs, the checkpoint's weights, and the golden's output as the expected answer. The file

@@ -1,4 +1,4 @@
-"""Owns how a replay's plan is executed: by one program or several, from where an interrupted
+"""Execution of a replay's plan: by one program or several, from where an interrupted
 replay stopped, or again and again in other orders."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Owns a replay from golden to run file: choose, bind, execute, seal."""
+"""A replay, from golden to run file: choose, bind, execute, seal."""
 
 from __future__ import annotations
 

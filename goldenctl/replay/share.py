@@ -1,4 +1,4 @@
-"""Owns how a plan's sublayers are shared among programs that run at the same time: what each
+"""Sharing of a plan's sublayers among programs that run at the same time: what each
 sublayer takes of memory and work, and how many threads each program may have."""
 
 from __future__ import annotations

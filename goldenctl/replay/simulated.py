@@ -1,4 +1,4 @@
-"""Owns the simulated backend: the golden's own tensors with stated noise, no engine at all.
+"""The simulated backend: the golden's own tensors with stated noise, no engine at all.
 
 For demonstrations and for tests of what comes after a replay. All it yields is marked.
 """

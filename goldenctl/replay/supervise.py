@@ -1,4 +1,4 @@
-"""Owns the running of a plan by a backend's programs: their events, crashes, hangs and errors."""
+"""Supervision of the programs that execute a plan: their events, crashes, hangs and errors."""
 
 from __future__ import annotations
 

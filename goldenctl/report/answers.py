@@ -1,4 +1,4 @@
-"""Owns the four answers that every report gives, in this order: pass or fail, where first,
+"""The four answers that every report gives, in this order: pass or fail, where first,
 what kind of bug, how sure."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Owns a benchmark on the terminal: backends side by side, by kind of op, and the verdict."""
+"""A benchmark on the terminal: backends side by side, by kind of op, and the verdict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns a check on the terminal: one table of steps, what is wrong below it, one last line."""
+"""A check on the terminal: one table of steps, what is wrong below it, one last line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the exact commands that a report gives: to reproduce it, to rerun one op under a
+"""The exact commands that a report gives: to reproduce it, to rerun one op under a
 debugger, to accept the change."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Owns a report on the terminal: the verdict, where first, then a table of sublayers.
+"""A report on the terminal: the verdict, where first, then a table of sublayers.
 
 Made for 80 columns; in a pipe lines are as long as they need to be.
 """

@@ -1,4 +1,4 @@
-"""Owns blame's findings on the terminal: culprits, how the error spreads, the graft."""
+"""Blame's findings on the terminal: culprits, how the error spreads, the graft."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns what the views of the terminal share: the console, clean text, lines that keep their
+"""What the terminal's views share: the console, clean text, lines that keep their
 indent when they wrap."""
 
 from __future__ import annotations

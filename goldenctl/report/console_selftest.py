@@ -1,4 +1,4 @@
-"""Owns a selftest on the terminal: the rates, what went wrong, the gates of the field."""
+"""A selftest on the terminal: the rates, what went wrong, the gates of the field."""
 
 from __future__ import annotations
 

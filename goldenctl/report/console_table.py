@@ -1,4 +1,4 @@
-"""Owns the table of sublayers on the terminal: what it leaves out where the console is narrow."""
+"""The table of sublayers on the terminal, and what it leaves out on a narrow one."""
 
 from __future__ import annotations
 

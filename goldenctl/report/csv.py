@@ -1,4 +1,4 @@
-"""Owns a report as CSV: one row for each tensor, all of its scores."""
+"""A report as CSV: one row for each tensor, all of its scores."""
 
 from __future__ import annotations
 

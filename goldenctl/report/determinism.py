@@ -1,4 +1,4 @@
-"""Owns what passes in other orders showed, on the terminal."""
+"""The findings of passes in other orders, on the terminal."""
 
 from __future__ import annotations
 

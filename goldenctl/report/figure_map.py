@@ -1,4 +1,4 @@
-"""Owns the map of layers and ops, coloured by the share of tolerance that each used."""
+"""The map of layers and ops, coloured by the share of its tolerance that each used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the figures of a report: pure functions from its data to drawings.
+"""The figures of a report: pure functions from its data to drawings.
 
 The page and the plot command show the same. ``a`` marks the golden or what is isolated (blue,
 round), ``b`` the run or what is chained (orange, triangles).

@@ -1,4 +1,4 @@
-"""Owns golden sets on the terminal: the list of them, a set's history, what a manifest says."""
+"""Golden sets on the terminal: their list, a set's history, what a manifest says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns a report as one HTML page: offline, without any reference to elsewhere.
+"""A report as one HTML page that loads nothing from elsewhere.
 
 Every text of a file is escaped on its way in; a content security policy allows the page's own
 script and styles by their digests and nothing else.

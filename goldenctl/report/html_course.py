@@ -1,4 +1,4 @@
-"""Owns the page's sections of the course of a run: error along depth, times, determinism."""
+"""The page's sections on the course of a run: error along depth, times, determinism."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the sections of the page on several runs side by side."""
+"""The page's sections on several runs side by side."""
 
 from __future__ import annotations
 

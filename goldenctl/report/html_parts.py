@@ -1,4 +1,4 @@
-"""Owns the small pieces of the page: escaping, sections, tables, facts, figures."""
+"""The small pieces of the page: escaping, sections, tables, facts, figures."""
 
 from __future__ import annotations
 

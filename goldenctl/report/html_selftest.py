@@ -1,4 +1,4 @@
-"""Owns the page's sections of a selftest."""
+"""The page's sections on a selftest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the page's sections of tensors: cases, culprits, maps, pictures, the table of all."""
+"""The page's sections on tensors: cases, culprits, maps, pictures, the table of all."""
 
 from __future__ import annotations
 

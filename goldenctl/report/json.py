@@ -1,4 +1,4 @@
-"""Owns a report as JSON (docs/report-schema.md): written, read again, judged again.
+"""A report as JSON (docs/report-schema.md): written, read again, judged again.
 
 Beside the report's own fields stand those of the program that this tool grew from, so that
 its readers go on working. Numbers that are not finite are the strings NaN, Inf and -Inf.

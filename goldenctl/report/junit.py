@@ -1,4 +1,4 @@
-"""Owns a report as JUnit XML: one test suite for each sublayer, one test case for each tensor."""
+"""A report as JUnit XML: one test suite for each sublayer, one test case for each tensor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns a report as Markdown, as GitHub shows it in a step summary."""
+"""A report as Markdown, as GitHub shows it in a step summary."""
 
 from __future__ import annotations
 

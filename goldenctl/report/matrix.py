@@ -1,4 +1,4 @@
-"""Owns several reports of one golden side by side: dtypes, backends or versions in columns."""
+"""Several reports of one golden side by side: dtypes, backends or versions in columns."""
 
 from __future__ import annotations
 

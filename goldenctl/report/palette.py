@@ -1,4 +1,4 @@
-"""Owns the colours of figures and page, for light and dark, and what a share's colour is.
+"""The colours of figures and page, light and dark, and the colour of a share.
 
 Blue is within tolerance, orange is beyond: told apart with every common colour blindness, and
 each wrong cell carries a mark besides. Figures name colours by class only.

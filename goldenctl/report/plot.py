@@ -1,4 +1,4 @@
-"""Owns the figures of a report as files: which there are, as SVG, and as PNG through resvg."""
+"""The figures of a report as files: which there are, as SVG, and as PNG through resvg."""
 
 from __future__ import annotations
 

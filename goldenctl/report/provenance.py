@@ -1,4 +1,4 @@
-"""Owns what is shown of where both files come from."""
+"""The provenance of both files, as reports show it."""
 
 from __future__ import annotations
 

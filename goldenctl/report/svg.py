@@ -1,4 +1,4 @@
-"""Owns the pieces that figures are drawn from: SVG elements, scales, ticks, axes."""
+"""The pieces that figures are drawn from: SVG elements, scales, ticks, axes."""
 
 from __future__ import annotations
 

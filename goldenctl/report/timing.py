@@ -1,4 +1,4 @@
-"""Owns how the time of whole steps is put: reference and run, tokens per second, ratio."""
+"""The time of whole steps in words: reference and run, tokens per second, ratio."""
 
 from __future__ import annotations
 

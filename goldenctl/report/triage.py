@@ -1,4 +1,4 @@
-"""Owns a triage on the terminal: how many tensors of each state, what differs, what changed."""
+"""A triage on the terminal: how many tensors of each state, what differs, what changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the comparison of a golden or run file with a manifest alone, by digests and sketches."""
+"""Comparison of a golden or run file with a manifest alone, by digests and sketches."""
 
 from __future__ import annotations
 

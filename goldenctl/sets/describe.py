@@ -1,4 +1,4 @@
-"""Owns what a manifest says of a golden: its entries, sketches, recipe and digests."""
+"""What a manifest says of a golden: its entries, sketches, recipe and digests."""
 
 from __future__ import annotations
 

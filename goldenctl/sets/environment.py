@@ -1,4 +1,4 @@
-"""Owns how goldens were recorded: the whole recipe, and what differs between two, in words."""
+"""How goldens were recorded: the whole recipe, and what differs between two, in words."""
 
 from __future__ import annotations
 

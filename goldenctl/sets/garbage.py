@@ -1,4 +1,4 @@
-"""Owns what of a golden set nobody needs, and its removal."""
+"""Files of a golden set that nobody needs, and their removal."""
 
 from __future__ import annotations
 

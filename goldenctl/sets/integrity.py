@@ -1,4 +1,4 @@
-"""Owns the check of a golden set's bytes: the manifest, and every file of it that is here."""
+"""The check of a golden set's bytes: the manifest, and every file of it that is here."""
 
 from __future__ import annotations
 

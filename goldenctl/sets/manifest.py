@@ -1,4 +1,4 @@
-"""Owns the manifest of a golden set: its records, how it is read and how it is written.
+"""The manifest of a golden set: its records, its reader and its writer.
 
 A manifest is untrusted input: its size is limited, unknown keys are refused unless they start
 with ``x-``, names cannot lead out of a file, numbers are bounded. It is written as sorted

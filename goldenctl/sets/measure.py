@@ -1,4 +1,4 @@
-"""Owns what two recordings are compared by: the bytes of both, or what a manifest keeps."""
+"""What two recordings are compared by: the bytes of both, or what a manifest keeps."""
 
 from __future__ import annotations
 

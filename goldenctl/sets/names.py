@@ -1,4 +1,4 @@
-"""Owns golden sets on disk: names to files, versions, the lock of a set.
+"""Golden sets on disk: names to files, versions, the lock of a set.
 
 ``<goldens>/<name>/`` holds ``vN.h5``, ``manifest.json`` and, ignored by git, ``.lock``. A
 version is never changed and its number never used again. Symbolic links that lead out of

@@ -1,5 +1,5 @@
-"""Owns a set's change of version: a new version against what the manifest describes, and the
-manifest renewed. Whoever calls holds the set's lock (``store.locked``)."""
+"""A set's change of version: a new version against what the manifest describes, and the
+manifest renewed. Whoever calls holds the set's lock (``names.locked``)."""
 
 from __future__ import annotations
 

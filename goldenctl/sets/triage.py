@@ -1,4 +1,4 @@
-"""Owns the triage of a new version against an old one: what became of each tensor.
+"""The triage of a new version against an old one: what became of each tensor.
 
 ``same``: the same bytes. ``within``: other bytes, within what rounding may do; the old one is
 kept. ``closer``: both are what rounding makes of one truth, and the new one is much nearer to

@@ -1,4 +1,4 @@
-"""Owns what budgets tell of two recordings: whether one truth explains both, and which is nearer.
+"""What budgets tell of two recordings: whether one truth explains both, and which is nearer.
 
 A budget keeps b = ||e - o||, how far the recorded row e is from the truth o, without o. If two
 recordings have one truth, the triangle inequality bounds how far they are from each other:

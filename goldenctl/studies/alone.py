@@ -1,4 +1,4 @@
-"""Owns the rows of a batch as cases of their own: cut from a golden, replayed alone, and
+"""The rows of a batch as cases of their own: cut from a golden, replayed alone, and
 compared with what the same backend computed of them in the batch."""
 
 from __future__ import annotations

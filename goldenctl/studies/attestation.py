@@ -1,4 +1,4 @@
-"""Owns the attestation: what one machine found of a run, for another to judge again.
+"""Attestations: what one machine found of a run, for another to judge again.
 
 It holds no tensors but their sketches, which are judged again against the manifest. It proves
 that its verdicts follow from its sketches, and that neither was changed afterwards by accident;

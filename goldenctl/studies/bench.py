@@ -1,4 +1,4 @@
-"""Owns the timing of backends against each other: interleaved passes, medians, spreads, ratios.
+"""Timing of backends against each other: interleaved passes, medians, spreads, ratios.
 
 A machine's speed drifts within minutes, so what is compared is run in turn: every pass runs
 each backend once, in alternating order, and a ratio is taken within a pass. One pass before the

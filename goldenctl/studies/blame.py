@@ -1,4 +1,4 @@
-"""Owns the search for culprits: isolated replays, a chain, a graft, and what they say."""
+"""The search for culprits: isolated replays, a chain, a graft, and what they say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the diagnosis of a wrong op: which fault, applied to the reference on the recorded
+"""The diagnosis of a wrong op: which fault, applied to the reference on the recorded
 inputs, yields what the backend wrote.
 
 A cause is named only when it was reproduced: with the fault, the reference comes as near

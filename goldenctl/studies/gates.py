@@ -1,4 +1,4 @@
-"""Owns the usual gates of the field, written from their published rules, for comparison.
+"""The usual gates of the field, written from their published rules, for comparison.
 
 Each takes the backend's result a, the recorded result e and the truth o, as float64, and
 the recorded dtype; it returns whether it lets a pass.

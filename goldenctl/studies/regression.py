@@ -1,4 +1,4 @@
-"""Owns the check of one golden set: integrity, then recording again and replay, as asked.
+"""The check of one golden set: integrity, then recording again and replay, as asked.
 
 With its file a golden is judged by its bytes. With the manifest alone the sketches judge the
 recording that is made again, and the replay is judged by that recording.

@@ -1,4 +1,4 @@
-"""Owns what one step of a check found out, and the exit code of them all."""
+"""What one step of a check found out, and the exit code of them all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the proof that verdicts can be trusted: every fault caught and named, every correct
+"""The proof that verdicts can be trusted: every fault caught and named, every correct
 alternative let pass, on one golden and a real backend.
 
 Faults are injected one to an op in ``op`` replays, so a round tests every op at once.

@@ -1,4 +1,4 @@
-"""Owns what the tests of the commands share: a tiny checkpoint, its golden and a run of it."""
+"""What the tests of the commands share: a tiny checkpoint, its golden and a run of it."""
 
 from __future__ import annotations
 

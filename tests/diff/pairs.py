@@ -1,4 +1,4 @@
-"""Owns small golden and run files for tests of the verdict."""
+"""Small golden and run files for tests of the verdict."""
 
 from __future__ import annotations
 

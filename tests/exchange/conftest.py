@@ -1,4 +1,4 @@
-"""Owns what the tests of export and import share: small goldens of a tiny model."""
+"""What the tests of export and import share: small goldens of a tiny model."""
 
 from __future__ import annotations
 

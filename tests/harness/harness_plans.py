@@ -1,4 +1,4 @@
-"""Owns plans and their binary files for tests: written by hand, without the tool's own code."""
+"""Plans and their binary files for tests: written by hand, without the tool's own code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns what the tests of finding and building share."""
+"""What the tests of finding and building share."""
 
 from __future__ import annotations
 

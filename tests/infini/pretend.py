@@ -1,4 +1,4 @@
-"""Owns stand-ins: an install that has the right names, a source package that builds in a moment."""
+"""Stand-ins: an install that has the right names, a source package that builds in a moment."""
 
 from __future__ import annotations
 

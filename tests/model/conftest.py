@@ -1,4 +1,4 @@
-"""Owns the tiny checkpoints that the tests of the model package share."""
+"""Tiny checkpoints that the tests of the model package share."""
 
 from __future__ import annotations
 

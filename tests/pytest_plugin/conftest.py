@@ -1,4 +1,4 @@
-"""Owns what the tests of the plugin share: pytest in a folder of its own."""
+"""What the tests of the plugin share: pytest in a folder of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns what the tests of push and pull share: a small golden set, and a real S3 server."""
+"""What the tests of push and pull share: a small golden set, and a real S3 server."""
 
 from __future__ import annotations
 

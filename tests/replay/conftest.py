@@ -1,4 +1,4 @@
-"""Owns what the tests of the replay share: goldens of every family, stand-in backends."""
+"""What the tests of the replay share: goldens of every family, stand-in backends."""
 
 from __future__ import annotations
 

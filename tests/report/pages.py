@@ -1,4 +1,4 @@
-"""Owns a strict reader of HTML pages for the tests of the renderers."""
+"""A strict reader of HTML pages for the tests of the renderers."""
 
 from __future__ import annotations
 

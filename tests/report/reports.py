@@ -1,4 +1,4 @@
-"""Owns reports made by hand for tests of the renderers."""
+"""Reports made by hand for tests of the renderers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns what the tests of golden sets share."""
+"""What the tests of golden sets share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the goldens that the tests of verdicts share: a tiny random Qwen3 with its budgets."""
+"""Goldens that the tests of verdicts share: a tiny random Qwen3 with its budgets."""
 
 from __future__ import annotations
 
