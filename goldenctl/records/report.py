@@ -181,7 +181,7 @@ class Report(
 
     @property
     def structure(self) -> tuple[Finding, ...]:
-        """What a traced engine does otherwise than the model."""
+        """What a traced engine does differently from the model."""
         return self.trace.findings if self.trace is not None else ()
 
     @property

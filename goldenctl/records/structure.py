@@ -19,7 +19,7 @@ Kind = Literal[
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One thing that the engine does otherwise than the model, proved by what its calls read.
+    """One thing that the engine does differently from the model, proved by what its calls read.
 
     ``place`` is a sublayer (``layers.00.attention``), ``op`` the tap of the op that is at fault,
     ``steps`` are the cases and steps it was seen in (``default/00``).
@@ -150,7 +150,7 @@ class Trace(
             yield said + (f", {cover.absent:,} not computed by any call" if cover.absent else "")
             if cover.unexplained:
                 each = [f"{name} ({count})" for name, count in cover.unexplained.items()]
-                yield f"calls that are no op of the model: {', '.join(each)}"
+                yield f"calls that are not an op of the model: {', '.join(each)}"
         yield from self.notes
         if self.local_note:
             yield self.local_note

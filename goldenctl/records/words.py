@@ -264,6 +264,6 @@ def some(items: Iterable[str], most: int = 3) -> str:
 
 
 def structure(report: Report) -> list[Merged]:
-    """Return what an engine does otherwise than the model, what is the same in several layers
+    """Return what an engine does differently from the model, what is the same in several layers
     once."""
     return merged(report.structure, len(groups_of(report)))

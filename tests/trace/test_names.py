@@ -1,5 +1,5 @@
 """Calls of right engines are named whatever their habits, and are never accused; what an engine
-does otherwise than the model is."""
+does differently from the model is."""
 
 from __future__ import annotations
 
