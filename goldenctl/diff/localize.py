@@ -28,7 +28,7 @@ def culprits(report: Report, graph: Mapping[str, Sublayer]) -> list[TensorResult
 
     ``graph`` maps each sublayer's path to its ops. In mode ``op`` that is every wrong op; in
     mode ``op+sublayer`` too, and a sublayer's composition that is wrong though no op is. In
-    mode ``sublayer`` an op behind a wrong one may be hidden; with only sublayer taps the
+    mode ``sublayer`` an op after a wrong one may be hidden; with only sublayer taps the
     whole sublayer stands for its ops. Crashed sublayers are culprits at their failing op.
     """
     found = []

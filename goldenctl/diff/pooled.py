@@ -13,7 +13,7 @@ from goldenctl.diff.sums import RowErrors
 from goldenctl.records.policy import Check
 
 # What correct engines and alternatives used at most, over four families and three dtypes: 0.91,
-# and 1.83 behind other ops where InfiniCore 0.1.0's float16 truncates in each (docs/budgets.md).
+# and 1.83 after other ops where InfiniCore 0.1.0's float16 truncates in each (docs/budgets.md).
 USUAL = 1.25
 BEHIND_FLOAT16 = 2.0
 Rows = NDArray[np.float64]

@@ -42,7 +42,7 @@ class Scores(NamedTuple):
 # A sum of n terms in float32 errs by up to sqrt(n) roundoffs when it is made in one go: a
 # 16-bit result hides that, a float32 one does not.
 _SUM_FACTOR = {"bfloat16": 1.0, "float16": 1.0, "float32": 16.0, "float64": 16.0}
-# What the table's epsilons of a softmax and of what is behind it cover: exp turns an error of
+# What the table's epsilons of a softmax and of what comes after it cover: exp turns an error of
 # one epsilon of a score s into s epsilons, and a sum of n small terms to a large one, made in one
 # go, may lose n roundoffs.
 _USUAL_SCORE = 8.0
@@ -126,7 +126,7 @@ def limits_for(
 
 
 def _stretch(scores: Scores, dtype: str, mode: str) -> float:
-    """How much wider the limits behind a softmax are than the table's. In mode ``op`` the scores
+    """How much wider the limits after a softmax are than the table's. In mode ``op`` the scores
     are the golden's; 16-bit results hide what a sum loses."""
     by_size = 1.0 if mode == "op" else scores.largest / _USUAL_SCORE
     by_sum = scores.keys / _USUAL_KEYS if _SUM_FACTOR[dtype] > 1.0 else 1.0

@@ -71,8 +71,8 @@ def hold_together(
     check = Check(METRIC, ratio, limit, ratio / limit)
     first = "sublayer errs" if count == 1 else f"{count} sublayers err"
     said = (
-        f"behind other ops the run's first {first} {ratio:.2f} times as far as two correct "
-        f"results are apart (limit {limit:.2f}), as with weights in 8 bits; blame says more"
+        f"taken together, the run's first {first} {ratio:.2f} times as far as two correct "
+        f"results are apart (limit {limit:.2f}), as with 8-bit weights; blame says more"
     )
     far = {name for name, s in left.items() if s.error > limit**2 * s.correct}
     return [

@@ -138,7 +138,7 @@ class _Npy:
 
 
 def _parse(file: IO[bytes], total_bytes: int, shown: str) -> _Npy:
-    """Read an npy header, which must describe every byte behind it; ValueError."""
+    """Read an npy header, which must describe every byte after it; ValueError."""
     version = np.lib.format.read_magic(file)
     length_bytes = _LENGTH_BYTES.get(version)
     if length_bytes is None:

@@ -67,5 +67,5 @@ AXES: tuple[tuple[str, ...] | None, ...] = (
     ("batch*token", "vocab"),
     ("batch", "token", "vocab"),
 )
-# What dumpers write behind a name, the likeliest first.
+# What dumpers write after a name, the likeliest first.
 SUFFIXES = ("", ".output", ".0", ".output.0", "_output", ".out", "_out", "/output", "/value")

@@ -71,7 +71,7 @@ def _tokens(size: int, tokens: int, decoded: int, info: TensorInfo) -> str:
         return f"{said}{size // tokens} prompts in a batch? dump one, or name its axes"
     if size < tokens:
         return f"{said}a chunk of the prompt? dump it whole"
-    return f'{said}decode steps or padding behind? crop = ["token"] keeps the first; else {ids}'
+    return f'{said}decode steps or padding after them? crop = ["token"] keeps the first; else {ids}'
 
 
 def _repeated(shape: Shape, sizes: Mapping[str, int], attempt: Attempt) -> Iterator[str]:

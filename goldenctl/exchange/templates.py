@@ -109,7 +109,7 @@ def _template(
 
 
 class Index:
-    """Finds the templates whose names end so, after what dumpers write behind a name."""
+    """Finds the templates whose names end so, after what dumpers write after a name."""
 
     def __init__(self, templates: Iterable[Template]) -> None:
         self._found: dict[tuple[str, bool], list[tuple[int, int, Template]]] = {}

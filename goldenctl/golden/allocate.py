@@ -23,7 +23,7 @@ from goldenctl.golden.schema import TensorSpec
 LIBVER = ("v110", "v110")
 PLACEHOLDER_DIGEST = "-" * len(f"{BLAKE3}:{'0' * HEX_DIGITS}")  # of either algorithm
 # Room for one object's header and its place in its group; kept together at the file's
-# start, so that the tensors lie side by side behind it.
+# start, so that the tensors lie side by side after it.
 _METADATA_BYTES = 1024
 Attributes = Mapping[str, str | int]
 

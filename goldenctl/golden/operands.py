@@ -22,7 +22,7 @@ _LINKS = {tap: link for link, tap in CACHE_LINKS.items()}
 @dataclass(frozen=True)
 class Operand:
     """An input of an op: a ``table`` that a fault derives from the config, or the ``parts`` that
-    the golden holds, those of all steps so far one behind the other along the token axis."""
+    the golden holds, those of all steps so far one after the other along the token axis."""
 
     golden: GoldenFile
     parts: tuple[TensorInfo, ...] = ()

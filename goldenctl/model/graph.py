@@ -63,7 +63,7 @@ class Op:
     """One op: ``kind`` applied to ``inputs`` and ``weights`` yields the tensor ``output``.
 
     ``inputs`` name tensors of the sublayer, its step or the constants, ``past+k_rope`` the
-    keys of earlier steps with this one's behind; ``weights`` are the checkpoint's parameter
+    keys of earlier steps with this one's after them; ``weights`` are the checkpoint's parameter
     names. ``attrs`` are the op's parameters: ``epsilon`` (rms_norm),
     ``algo`` (rope), ``scale`` (matmul_qk).
     """

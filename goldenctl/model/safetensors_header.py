@@ -74,7 +74,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def _read_header(path: Path) -> tuple[bytes, int]:
-    """Return the header and how many bytes are behind it."""
+    """Return the header and how many bytes follow it."""
     try:
         with path.open("rb") as file:
             file_bytes = os.fstat(file.fileno()).st_size
@@ -94,7 +94,7 @@ def _read_header(path: Path) -> tuple[bytes, int]:
 
 
 def parse_header(header: bytes, data_bytes: int, *, where: str) -> dict[str, Entry]:
-    """Return the tensors that ``header`` describes, for ``data_bytes`` bytes behind it."""
+    """Return the tensors that ``header`` describes, for ``data_bytes`` bytes after it."""
     parsed = _parse_object(header, where)
     _metadata(parsed, where)
     parsed.pop("__metadata__", None)

@@ -28,7 +28,7 @@ class SynthSource:
 def parse_synth(text: str) -> SynthSource | None:
     """Return the source of a random checkpoint; None when ``text`` is a folder.
 
-    Raises UsageError for ``synth:`` with anything else than a preset and a seed behind it.
+    Raises UsageError for ``synth:`` with anything else than a preset and a seed after it.
     """
     if not text.startswith(SYNTH):
         return None

@@ -128,7 +128,7 @@ def embedding_rows(checkpoint: Checkpoint) -> EmbeddingRows:
 def massive_ids(
     checkpoint: Checkpoint, config: ModelConfig, rows: EmbeddingRows
 ) -> tuple[int, ...]:
-    """Return token ids whose hidden state has the largest element behind the first layer's MLP
+    """Return token ids whose hidden state has the largest element after the first layer's MLP
     (fed with their embeddings; attention is left out), largest first."""
     spread = spread_ids(_SPREAD, config.vocab_size)
     first = range(min(_FIRST_IDS, config.vocab_size))

@@ -24,7 +24,7 @@ from goldenctl.model.jsonfile import parse_object, read_object
 
 TOKENIZER, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 _BYTES = {char: byte for byte, char in enumerate(byte_alphabet())}
-_BEFORE = "x"  # a token of no meaning: what is decoded behind it keeps its first space
+_BEFORE = "x"  # a token of no meaning: what is decoded after it keeps its first space
 
 
 @dataclass(frozen=True)

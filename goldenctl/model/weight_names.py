@@ -103,7 +103,7 @@ def _splits(name: str) -> Iterator[tuple[str, str]]:
 
 
 def _below(name: str, prefix: str | None) -> str:
-    """Return what is behind the prefix when that is part of a decoder's body, else nothing."""
+    """Return what follows the prefix when that is part of a decoder's body, else nothing."""
     if prefix is None or not name.startswith(prefix):
         return ""
     rest = name.removeprefix(prefix)

@@ -79,7 +79,7 @@ def _bytes(array: Array) -> memoryview:
 
 
 def with_suffix(path: Path, suffix: str) -> Path:
-    """Test names have dots: a suffix is put behind, never in place of one."""
+    """Test names have dots: a suffix is appended, never replaced."""
     return path.with_name(path.name + suffix)
 
 

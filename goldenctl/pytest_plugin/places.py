@@ -33,7 +33,7 @@ def golden_path(item: pytest.Item, config: pytest.Config) -> Path:
 
 def file_name(test: str) -> str:
     """Return a file name for ``TestClass::test[a/b]``: the test's own where that can be one,
-    else with a digest behind it that tells apart what would be one name."""
+    else with a digest after it that tells apart what would be one name."""
     from goldenctl.digests import SHA256, hex_of, of_text
 
     dotted = test.replace("::", ".")

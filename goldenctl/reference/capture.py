@@ -32,7 +32,7 @@ def capture(
 ) -> Iterator[Capture]:
     """Write every tensor that the model's modules yield inside this block to a new file.
 
-    A tensor's name is its module's, ``.0``, ``.1`` or ``.key`` behind it where a module yields
+    A tensor's name is its module's, ``.0``, ``.1`` or ``.key`` after it where a module yields
     several; with ``inputs`` what a module was given is written too, as ``NAME.input``, which is
     how a decoder's attention context and residual sums are seen. A module
     that is called again, for the next token, writes its name again. Values are copied when the

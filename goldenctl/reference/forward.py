@@ -177,7 +177,7 @@ def _run_ops(
 
 
 def extend(cache: Cache, key: str, value: Tensor, step: Step) -> Tensor:
-    """Put a step's keys or values [B, S, K, D] behind those of the steps before; return all.
+    """Put a step's keys or values [B, S, K, D] after those of the steps before; return all.
 
     After a case's last step the cache lets go of them.
     """

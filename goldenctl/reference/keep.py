@@ -3,7 +3,7 @@
 After a sublayer its journal gets the digests of what was written since the last entry, and the
 tensors that the next sublayers need: hidden states, keys and values, what the oracle carries.
 A long past makes these large, so an entry is made only when at most a fifth of the time goes
-into entries; sublayers behind the last one are computed again.
+into entries; sublayers after the last one are computed again.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ class Oracle:
         return torch.cat([recorded] * (1 + TWINS) + [chain])
 
     def _with_past(self, key: str, past: Tensor, stacked: Tensor, step: Step) -> Tensor:
-        """Put the keys or values of all passes behind the past that each has: the sublayer's
+        """Put the keys or values of all passes after the past that each has: the sublayer's
         what was recorded, the chain's their own."""
         isolated, chained = stacked.chunk(2)
         cache = self._caches.setdefault(step.case.name, {})

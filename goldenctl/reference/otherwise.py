@@ -107,7 +107,7 @@ class Otherwise:
         chain.update({f"{path}/{tap}": given[tap] for tap in sublayer.taps})
 
     def _with_past(self, path: str, tap: str, own: Tensor, chain: Mapping[str, Tensor]) -> Tensor:
-        """Put a step's keys or values behind those of earlier steps: the chain's own, else the
+        """Put a step's keys or values after those of earlier steps: the chain's own, else the
         recorded ones."""
         names = [f"{at}/{tap}" for at in paths_so_far(path)[:-1]]
         past = [chain[n] if n in chain else from_numpy(self._golden.verify(n)) for n in names]

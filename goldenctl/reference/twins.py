@@ -1,6 +1,6 @@
 """What upstream rounding becomes: the errors of several noisy copies of the truth, its twins.
 
-Beside the truth, and stacked behind it along the batch, run copies to every op of which noise
+Beside the truth, and stacked after it along the batch, run copies to every op of which noise
 of its own rounding is added; their distances from the truth are the floor of a budget
 (docs/budgets.md).
 """

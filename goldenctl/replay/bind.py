@@ -268,7 +268,7 @@ class Binder:
         return Load(0, info.offset, info.dtype)
 
     def _joined_past(self, walk: Walk, op: Op, name: str, own: View) -> View:
-        """Put the step's own keys or values, just computed, behind those of earlier steps."""
+        """Put the step's own keys or values, just computed, after those of earlier steps."""
         joined = self._load_past(walk.builder, walk.path, name, without=own.shape[1])
         tap, tail = walk.name(op.output), joined.tail(1, own.shape[1])
         walk.builder.ops.append(PlanOp("rearrange", tap, tail, (own,)))

@@ -44,7 +44,7 @@ def render(report: Report) -> str:
 
 
 def render_matrix(reports: Sequence[Report]) -> str:
-    """Return the rows of several reports behind each other, the run's label in front."""
+    """Return the rows of several reports one after another, the run's label in front."""
     file = io.StringIO()
     writer = csv.writer(file)
     writer.writerow(["run", *_HEADER])

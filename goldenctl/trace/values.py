@@ -48,7 +48,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Part:
-    """A sum over ``blocks`` of columns (first, one behind the last) of the ``width`` that an op's
+    """A sum over ``blocks`` of columns (first, one past the last) of the ``width`` that an op's
     weight has."""
 
     place: Place
