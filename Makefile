@@ -6,7 +6,8 @@ DEMO := demo
 JOBS ?= 2
 SOURCES := goldenctl tests benchmarks
 FUZZ_S ?= 60
-MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+# Not --quiet: it hides the warnings that --strict would fail.
+MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 comma := ,
 CPP := goldenctl/harness/*.cpp goldenctl/harness/*.h goldenctl/shim/*.cpp goldenctl/shim/*.h \
 	goldenctl/include/*.h tests/fuzz/*.cpp tests/trace/*.cpp \
