@@ -122,15 +122,15 @@ def run_matrix(
 
     from goldenctl.diff.judge import compare
     from goldenctl.diff.tolerance import load_policy
-    from goldenctl.golden.file import open_golden
+    from goldenctl.golden.file import open_goldens
 
     policy = load_policy(tolerance)
     outputs.check()
     refuse_of_one(shown, len(runs))
-    files = open_golden(golden), [open_golden(run) for run in runs]
+    expected, *others = open_goldens((golden, *runs))
     with progress_bar("comparing") as progress:
         reports = [
-            compare(files[0], run, policy, strict=strict, progress=progress) for run in files[1]
+            compare(expected, run, policy, strict=strict, progress=progress) for run in others
         ]
     return deliver_matrix([replace(report, command="diff") for report in reports], outputs, shown)
 
@@ -151,13 +151,14 @@ def run_diff(
     from goldenctl.diff.illustrate import illustrate
     from goldenctl.diff.judge import compare
     from goldenctl.diff.tolerance import load_policy
-    from goldenctl.golden.file import open_golden
+    from goldenctl.golden.file import open_goldens
     from goldenctl.sets.environment import told_apart
 
     policy = load_policy(tolerance)
     outputs.check()
     with progress_bar("comparing") as progress:
-        files = open_golden(golden), open_golden(run)
+        expected, actual = open_goldens((golden, run))
+        files = expected, actual
         refuse_unmatched(shown.only, files[0].tensors)
         report = compare(*files, policy, strict=strict, progress=progress)
         if outputs.pictures:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from goldenctl.dtypes import DTYPES
 from goldenctl.records.policy import Check
 
+OPS = ("embedding", "causal_softmax")  # that any of this is known of
 _BLOCK_ELEMENTS = 1 << 18
 Values = NDArray[Any]
 
@@ -104,9 +105,10 @@ _Found = tuple[Check, int, str]
 def _visible(
     block: Values, counted: Values, hidden: NDArray[np.bool_], _dtype: str
 ) -> _Found | None:
-    wrong = np.argwhere((block != 0) & hidden & counted[:, None])
-    if not len(wrong):
+    seen = (block != 0) & hidden & counted[:, None]
+    if not seen.any():
         return None
+    wrong = np.argwhere(seen)
     row, key = map(int, wrong[0])
     largest = float(np.abs(block[tuple(wrong.T)]).max())
     said = f"sees key {key}, which is masked: probability {float(block[row, key]):.2e}"
@@ -117,10 +119,10 @@ def _outside(
     block: Values, counted: Values, _hidden: NDArray[np.bool_], dtype: str
 ) -> _Found | None:
     limit = 1.0 + 4 * DTYPES[dtype].eps
-    wrong = np.argwhere(((block < 0) | (block > limit)) & counted[:, None])
-    if not len(wrong):
+    wrong = ((block < 0) | (block > limit)) & counted[:, None]
+    if not wrong.any():
         return None
-    row, key = map(int, wrong[0])
+    row, key = map(int, np.argwhere(wrong)[0])
     value = float(block[row, key])
     said = f"gives key {key} the probability {value:.3g}, which is not in [0, 1]"
     return Check("probability", value, limit if value > 0 else 0.0, float("inf")), row, said

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from goldenctl.diff.bias import measure_bias
-from goldenctl.diff.facts import Broken, broken_fact
+from goldenctl.diff.facts import OPS, Broken, broken_fact
 from goldenctl.diff.padding import Padding
 from goldenctl.diff.sums import RowErrors
 from goldenctl.dtypes import DTYPES
@@ -59,6 +59,8 @@ def further_checks(
 
 
 def _broken(sides: Sides, padding: Padding) -> Broken | None:
+    if sides.info.op not in OPS:
+        return None
     folder = sides.info.place.group
     mask = recorded_path(folder, "attention_mask")
     keys = sides.golden.map(mask) != 0 if mask in sides.golden.tensors else None

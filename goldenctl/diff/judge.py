@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -36,10 +37,12 @@ from goldenctl.records.report import (
     first_wrong,
     worst_share,
 )
+from goldenctl.threads import map_in_order
 
 Progress = Callable[[int, int, str], None]
 # Judges two tensors of one shape: expected, actual.
 Scorer = Callable[[TensorInfo, TensorInfo], TensorResult]
+_THREADS = min(4, os.cpu_count() or 1)
 _INPUT_ROLES = ("constant", "input")
 _COMPARED_ROLES = ("tap", "output")
 
@@ -71,9 +74,11 @@ def compare(
     if scorer is None:
         _verify_inputs(golden, names)
     sublayers = []
-    for number, name in enumerate(names):
-        sublayers.append(judge.sublayer(name))
-        progress(number + 1, len(names), short_name(name))
+    for name, found in zip(
+        names, map_in_order(judge.sublayer, names, threads=_THREADS), strict=True
+    ):
+        sublayers.append(found)
+        progress(len(sublayers), len(names), short_name(name))
     sublayers = judge.together(sublayers)
     expected = {t.name for s in sublayers for t in s.tensors}
     extra = [_extra(info) for info in _outputs(run, mode) if info.name not in expected]

@@ -19,12 +19,14 @@ from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError
 from goldenctl.golden import schema
 from goldenctl.golden.schema import TensorSpec
+from goldenctl.golden.stream import PAGE_BYTES
 
 LIBVER = ("v110", "v110")
 PLACEHOLDER_DIGEST = "-" * len(f"{BLAKE3}:{'0' * HEX_DIGITS}")  # of either algorithm
 # Room for one object's header and its place in its group; kept together at the file's
 # start, so that the tensors lie side by side after it.
 _METADATA_BYTES = 1024
+_LARGE_BYTES = 256 << 10  # of the average tensor
 Attributes = Mapping[str, str | int]
 
 
@@ -53,7 +55,7 @@ def allocate(
         "w",
         libver=LIBVER,
         alignment_threshold=1,
-        alignment_interval=schema.ALIGNMENT_BYTES,
+        alignment_interval=_alignment_bytes(tensors),
         meta_block_size=metadata_bytes(root, tensors, groups),
     ) as file:
         set_attributes(file.id, root)
@@ -67,6 +69,13 @@ def allocate(
             folder, _, leaf = link.rpartition("/")
             h5py.h5o.link(datasets[target], tree.group(folder), leaf.encode())
         return {spec.name: _offset(path, spec, datasets[spec.name]) for spec in tensors}
+
+
+def _alignment_bytes(tensors: Sequence[TensorSpec]) -> int:
+    """Return where tensors may start: at pages, from which memory goes to the disk uncopied,
+    where that makes the file hardly larger."""
+    large = sum(spec.nbytes for spec in tensors) >= _LARGE_BYTES * len(tensors)
+    return PAGE_BYTES if large and tensors else schema.ALIGNMENT_BYTES
 
 
 def metadata_bytes(root: Attributes, tensors: Sequence[TensorSpec], groups: Sequence[str]) -> int:

@@ -7,7 +7,7 @@ records that come back are judged here, and the tensors' bytes are mapped withou
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -161,6 +161,11 @@ def open_golden(path: Path, *, kind: str | None = None) -> GoldenFile:
         if golden.kind == "golden"
         else _with_spreads(golden, golden.recipe.get("iqr_ns") or {})
     )
+
+
+def open_goldens(paths: Sequence[Path]) -> list[GoldenFile]:
+    """Open several files as ``open_golden`` does, at once: each is read in a process of its own."""
+    return list(map_in_order(open_golden, paths))
 
 
 def kind_of(path: Path) -> str | None:

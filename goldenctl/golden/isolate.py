@@ -13,6 +13,7 @@ import os
 import selectors
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ MEMORY_LIMIT_BYTES = 1 << 30
 ANSWER_LIMIT_BYTES = 512 << 20
 _ALIVE, _ANSWER, _REFUSAL = b".", b"+", b"-"
 _PIECE_BYTES = 1 << 16
+_FORKING = threading.Lock()  # of warnings, which are one for all threads
 
 
 class Refused(Exception):  # noqa: N818 - what the function said, not what went wrong here
@@ -56,7 +58,7 @@ def isolated(function: Callable[[Worker], bytes]) -> bytes:
         return _plainly(function)
     reader, writer = os.pipe()
     sys.stdout.flush()
-    with warnings.catch_warnings():
+    with _FORKING, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads
         pid = os.fork()
     if pid == 0:

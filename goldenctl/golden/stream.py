@@ -2,19 +2,24 @@
 
 A golden is as large as memory and is read back later if at all. Filling the page cache
 with it costs more processor time than computing it does on a small machine, so whole pages
-are written with O_DIRECT where the file system has it; elsewhere they are written plainly.
+are written with O_DIRECT where the file system has it, from where they are if pages of memory
+and file coincide; elsewhere they are written plainly.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 PAGE_BYTES = 4096
 _BUFFER_BYTES = 512 << 10
+_BLOCK_BYTES = 4 << 20
 _LEAST_DIRECT_BYTES = 64 << 10
 _KEPT_BYTES = 4 << 20
 _O_DIRECT = getattr(os, "O_DIRECT", 0)
@@ -37,19 +42,19 @@ class FileStream:
     def write(self, data: memoryview, offset: int, see: Callable[[memoryview], object]) -> None:
         """Write ``data``, bytes, at ``offset``; OSError may come here or at ``flush``.
 
-        ``see`` is given every block in order just before it is copied, so that memory is read
-        once.
+        ``see`` is given every block in order just before it is written.
         """
         start = min(-offset % PAGE_BYTES, len(data))
         end = start + (len(data) - start) // PAGE_BYTES * PAGE_BYTES
         if end - start < _LEAST_DIRECT_BYTES:
             start = end = 0
         self._keep(data[:start], offset, see)
-        for at in range(start, end, len(self._buffer)):
-            block = data[at : min(at + len(self._buffer), end)]
+        in_place = start < end and _address(data[start:end]) % PAGE_BYTES == 0
+        size = _BLOCK_BYTES if in_place else len(self._buffer)
+        for at in range(start, end, size):
+            block = data[at : min(at + size, end)]
             see(block)
-            self._buffer[: len(block)] = block
-            self._write_pages(self._buffer[: len(block)], offset + at)
+            self._write_pages(block if in_place else self._copied(block), offset + at)
         self._keep(data[end:], offset + end, see)
 
     def flush(self) -> None:
@@ -74,6 +79,11 @@ class FileStream:
         if self._kept_bytes > _KEPT_BYTES:
             self.flush()
 
+    def _copied(self, block: memoryview) -> memoryview:
+        copy = self._buffer[: len(block)]
+        copy[:] = block
+        return copy
+
     def _write_pages(self, pages: memoryview, offset: int) -> None:
         if self._direct is not None:
             try:
@@ -86,6 +96,19 @@ class FileStream:
             else:
                 return
         _pwrite(self._plain, pages, offset)
+
+
+def _address(data: memoryview) -> int:
+    return int(np.frombuffer(data, np.uint8).ctypes.data)
+
+
+def pages(size_bytes: int) -> memoryview:
+    """Return memory that starts on a page, so that it is written without a copy."""
+    memory = mmap.mmap(-1, max(size_bytes, 1))
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(memory)[:size_bytes]
 
 
 def _open_direct(path: Path) -> int | None:

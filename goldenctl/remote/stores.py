@@ -38,8 +38,8 @@ class Store(Protocol):
     def size(self, key: str) -> int | None:
         """Return a blob's size in bytes, None when it is not there."""
 
-    def read(self, key: str, start: int, end: int) -> bytes:
-        """Return the bytes ``start:end`` of a blob."""
+    def read(self, key: str, start: int, data: memoryview) -> None:
+        """Fill ``data`` with the bytes of a blob from ``start`` on."""
 
     def write(self, key: str, data: memoryview) -> None:
         """Store a blob, whole or not at all."""
@@ -72,10 +72,13 @@ class FolderStore:
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
-    def read(self, key: str, start: int, end: int) -> bytes:
+    def read(self, key: str, start: int, data: memoryview) -> None:
         with self._errors_named(), (self._root / key).open("rb") as file:
             file.seek(start)
-            return file.read(end - start)
+            came = file.readinto(data)
+        if came != len(data):
+            message = f"{self.name}: {key}: {came} bytes came, expected {len(data)}"
+            raise DamagedError(message, hint="remove it there and push it again")
 
     def write(self, key: str, data: memoryview) -> None:
         self.explain()
@@ -145,16 +148,17 @@ class UrlStore:
             raise UsageError(message, hint="use another store")
         return int(size)
 
-    def read(self, key: str, start: int, end: int) -> bytes:
-        def read() -> bytes:
-            data: bytes = self._files.cat_file(self._path(key), start=start, end=end)
-            if len(data) != end - start:
-                message = f"{len(data)} bytes came, expected {end - start}"
+    def read(self, key: str, start: int, data: memoryview) -> None:
+        def read() -> None:
+            end = start + len(data)
+            came: bytes = self._files.cat_file(self._path(key), start=start, end=end)
+            if len(came) != len(data):
+                message = f"{len(came)} bytes came, expected {len(data)}"
                 raise OSError(message)
-            return data
+            data[:] = came
 
         try:
-            return self._attempt("reading", key, read)
+            self._attempt("reading", key, read)
         except FileNotFoundError as error:
             self.explain()
             message = f"{self.name}: {key} went away while it was read"

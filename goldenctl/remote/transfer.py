@@ -13,6 +13,7 @@ import fcntl
 import mmap
 import os
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ from goldenctl.digests import (
     require_known,
 )
 from goldenctl.errors import DamagedError, MissingError, UsageError
+from goldenctl.golden.stream import FileStream, pages
 from goldenctl.model.jsonfile import parse_object
 from goldenctl.remote.stores import Store
 from goldenctl.threads import map_in_order
@@ -168,11 +170,15 @@ def fetch(
         kept, hasher = _kept(descriptor, index, digest)
         _check_space(path, size - kept)
         progress(kept)
-        for data in _pieces(store, index, kept, digest):
-            _write(descriptor, data, kept + came)
-            hasher.update(data)
-            came += len(data)
-            progress(len(data))
+        stream = FileStream(unfinished)
+        try:
+            for data in _pieces(store, index, kept, digest):
+                stream.write(data, kept + came, hasher.update)
+                came += len(data)
+                progress(len(data))
+        finally:
+            stream.flush()
+            stream.close()
         os.ftruncate(descriptor, size)
         os.fsync(descriptor)
         if hasher.digest != digest:
@@ -211,7 +217,9 @@ def _find(store: Store, digest: str, size: int) -> Index:
     if listed > _INDEX_LIMIT_BYTES:
         message = f"{store.name}: {key}.parts has {listed} bytes, expected a short list"
         raise DamagedError(message, hint="remove it there and push it again")
-    return _parse_index(store.read(f"{key}.parts", 0, listed), size, f"{store.name}: {key}.parts")
+    data = bytearray(listed)
+    store.read(f"{key}.parts", 0, memoryview(data))
+    return _parse_index(bytes(data), size, f"{store.name}: {key}.parts")
 
 
 def _parse_index(data: bytes, size: int, where: str) -> Index:
@@ -236,22 +244,38 @@ def _as_today(raw: dict[str, Any]) -> dict[str, Any]:
     return {**raw, "parts_version": _INDEX_VERSION, "parts": [f"{SHA256}:{p}" for p in parts]}
 
 
-def _pieces(store: Store, index: Index, kept: int, digest: str) -> Iterator[bytes]:
-    """Yield the file from the byte ``kept`` on, each part once its digest is right."""
+def _pieces(store: Store, index: Index, kept: int, digest: str) -> Iterator[memoryview]:
+    """Yield the file from the byte ``kept`` on, each part once its digest is right.
 
-    def piece(number: int) -> bytes:
+    A part's memory is used again for a later one once the next is asked for.
+    """
+    free: deque[memoryview] = deque()
+
+    def piece(number: int) -> memoryview:
+        memory = _taken(free) or pages(index.part_bytes)
         start = number * index.part_bytes
-        end = min(start + index.part_bytes, index.bytes)
+        data = memory[: _part_bytes(index, number)]
         if not index.parts:
-            return store.read(key_of(digest), start, end)
+            store.read(key_of(digest), start, data)
+            return data
         part = index.parts[number]
         key = key_of(part)
-        data = store.read(key, 0, end - start)
+        store.read(key, 0, data)
         _check(of_bytes(data, algorithm_of(part)), part, f"{store.name}: {key}")
         return data
 
     numbers = range(kept // index.part_bytes, -(-index.bytes // index.part_bytes))
-    yield from map_in_order(piece, numbers)
+    for data in map_in_order(piece, numbers):
+        yield data
+        if len(data) == index.part_bytes:
+            free.append(data)
+
+
+def _taken(free: deque[memoryview]) -> memoryview | None:
+    try:
+        return free.pop()
+    except IndexError:
+        return None
 
 
 def _kept(descriptor: int, index: Index, digest: str) -> tuple[int, Hasher]:
@@ -293,13 +317,6 @@ def _opened(path: Path) -> Iterator[int]:
         message = f"{path}: cannot be written: {error.strerror}"
         hint = "nothing was changed; what came is kept, run it again"
         raise UsageError(message, hint=hint) from error
-
-
-def _write(descriptor: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(descriptor, view, offset)
-        view, offset = view[written:], offset + written
 
 
 def _mapped(descriptor: int, size: int) -> memoryview:

@@ -53,9 +53,9 @@ def _described(golden_set: GoldenSet, manifest: Manifest) -> GoldenFile:
         where = golden_set.manifest_path if name in expected else golden.path
         message = f"{name}: is only in {where}, not in the manifest and the file alike"
         raise DamagedError(message, hint=_remedy(golden_set))
-    for name, tensor in expected.items():
+    for tensor in expected.values():
         _check_tensor(golden_set, golden, tensor)
-        golden.verify(name)
+    golden.verify_all(expected)
     return golden
 
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from goldenctl.golden import stream
-from goldenctl.golden.stream import PAGE_BYTES, FileStream
+from goldenctl.golden.stream import PAGE_BYTES, FileStream, pages
 
 SIZE = 300_000
 
@@ -54,27 +54,31 @@ pieces = st.lists(
 
 @pytest.mark.usefixtures("small_buffer")
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(pieces=pieces, seed=st.integers(0, 1 << 30), back=st.booleans())
+@given(pieces=pieces, seed=st.integers(0, 1 << 30), back=st.booleans(), pages_meet=st.booleans())
 def test_bytes_are_where_they_belong(
-    tmp_path: Path, pieces: list[tuple[int, int]], seed: int, back: bool
+    tmp_path: Path, pieces: list[tuple[int, int]], seed: int, back: bool, pages_meet: bool
 ) -> None:
-    """Each piece is (gap before it, length); what lies in the gaps stays as it was."""
+    """Each piece is (gap before it, length); what lies in the gaps stays as it was. Where pages of
+    memory and file meet, a piece is written from where it is."""
     generator = np.random.Generator(np.random.PCG64(seed))
     expected = bytearray(generator.bytes(SIZE))
     path = tmp_path / "file"
     path.write_bytes(expected)
     writer = FileStream(path)
-    offset = 0
+    placed, offset = [], 0
     for gap, length in pieces:
-        offset = 7 if back and offset > SIZE // 2 else offset + gap
-        data = generator.bytes(min(length, SIZE - offset)) if offset < SIZE else b""
-        if not data:
-            continue
+        length = min(length, SIZE - offset - gap)
+        if length > 0:
+            placed.append((offset + gap, length))
+            offset += gap + length
+    for offset, length in reversed(placed) if back else placed:
+        start = offset % PAGE_BYTES if pages_meet else 1
+        data = pages(start + length)[start:]
+        data[:] = generator.bytes(length)
         seen = bytearray()
-        writer.write(memoryview(data), offset, seen.extend)
+        writer.write(data, offset, seen.extend)
         assert seen == data
-        expected[offset : offset + len(data)] = data
-        offset += len(data)
+        expected[offset : offset + length] = data
     writer.flush()
     assert path.read_bytes() == expected
     writer.close()
