@@ -1,6 +1,6 @@
 """The recipe as typed records: what was recorded, from what, how and where.
 
-A golden's ``recipe`` attribute and a manifest hold it as JSON. Who adds a key to what
+A golden's ``recipe`` attribute and a manifest hold it as JSON. Whoever adds a key to what
 ``reference.record.recipe`` or ``model.case`` write adds it here, with its default; an unknown
 key is refused, so that an old goldenctl never records only half of what a recipe asks for.
 """

@@ -135,4 +135,4 @@ def _install(root: Path, source: Source) -> Install:
 
 
 def _state(root: Path, wrong: str) -> str:
-    return f"{root} is not whole: {wrong}" if root.exists() else f"{root} is not there"
+    return f"{root} is incomplete: {wrong}" if root.exists() else f"{root} is not there"

@@ -134,7 +134,7 @@ def _tree(golden: GoldenFile) -> Table:
         for line in section.lines:
             names = " ".join(line.taps)
             if line.beside:
-                names += f" + {line.beside} of the oracle"
+                names += f" + {line.beside} of --oracle"
             shape = "×".join(map(str, line.shape))
             cells = (f"{'✗ ' if line.failed else ''}{line.group}", shape, names)
             table.add_row(*(escape(printable(cell)) for cell in cells))

@@ -23,7 +23,7 @@ def test_find_order(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         find_install()
     own = pretend_install(home / ".local/share/goldenctl/infinicore-0.1.0")
     with pytest.raises(MissingError, match="was not found"):
-        find_install()  # without its stamp it is not whole
+        find_install()  # without its stamp it is incomplete
     write_stamp(own, version="0.1.0", sdist="sha256:0")
     assert (find_install().source, find_install().version) == ("provisioned", "0.1.0")
     pretend_install(home / ".infini")

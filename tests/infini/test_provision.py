@@ -142,7 +142,7 @@ def test_a_damaged_install_of_our_own_is_not_found(
     truncate_a_library(own.root)
     with pytest.raises(MissingError) as caught:
         find_install()
-    assert f"{home}/.infini is not there, and {own.root} is not whole: its lib/" in str(
+    assert f"{home}/.infini is not there, and {own.root} is incomplete: its lib/" in str(
         caught.value
     )
     monkeypatch.setenv("INFINI_ROOT", str(own.root))
