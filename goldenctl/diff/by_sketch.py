@@ -34,6 +34,7 @@ from goldenctl.golden.sketch import (
 )
 from goldenctl.records.policy import Check, share_of, verdict
 from goldenctl.records.report import NOT_JUDGED, PASSED, TensorResult
+from goldenctl.records.words import amount
 
 UNSURE = "unsure"
 RULE = "sketch"
@@ -168,7 +169,7 @@ def _said(info: TensorInfo, gap: Distance, checks: list[Check], *, unsure: bool)
     said = f"relative L2 about {gap.rel_l2:.2g}, {limit:.2g} is allowed"
     wrong = {check.metric: check.share for check in checks[1:] if not check.ok}
     if "sketch_rows" in wrong:
-        said += f"; some rows are {wrong['sketch_rows']:.2g} times beyond theirs"
+        said += f"; some rows are {amount(wrong['sketch_rows'])} times their limit"
     if "sketch_scale" in wrong:
         said += f"; the scale is {gap.norm_ratio:.6g} of the golden's"
     return f"the sketch cannot tell: {said}" if unsure else said

@@ -188,7 +188,7 @@ def _problem(catalog: Catalog) -> str:
     if wrong_status or any(s.status not in ("ok", "failed") for s in catalog.sublayers):
         return "a sublayer's status and its failure do not fit"
     if not all(0 <= ns < 1 << 62 for s in catalog.sublayers for ns in (s.time_ns, s.iqr_ns)):
-        return "a sublayer's time is not one"
+        return "a sublayer's time is out of range"
     for tensor in catalog.tensors:
         if problem := _tensor_problem(tensor):
             return f"{tensor.name}: {problem}"

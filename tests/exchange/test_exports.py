@@ -241,7 +241,7 @@ def catalog_with(golden: GoldenFile, old: bytes, new: bytes) -> bytes:
         (b'"simulated":false', b'"simulated":false,"more":1', "unknown field"),
         (b"{", b"[", "not readable"),
         (b'"taps":"op"', b'"taps":"x"', "recipe: "),
-        (b'"sublayers":[{', b'"sublayers":[{"iqr_ns":-1,', "a sublayer's time is odd"),
+        (b'"sublayers":[{', b'"sublayers":[{"iqr_ns":-1,', "a sublayer's time is out of range"),
     ],
 )
 def test_wrong_catalogs(golden_in: Goldens, old: bytes, new: bytes, said: str) -> None:
