@@ -11,7 +11,6 @@ from typing import Any
 from goldenctl.errors import printable
 from goldenctl.places import short_name
 from goldenctl.records.findings import Culprit
-from goldenctl.records.metrics import Metrics
 from goldenctl.records.report import NEUTRAL, NOT_JUDGED, Report, SublayerResult, TensorResult
 from goldenctl.records.structure import Merged, merged, together, without_layer
 from goldenctl.records.units import factor, human_ns
@@ -227,14 +226,6 @@ def duration(ns: int) -> str:
 def ratio(actual_ns: int, expected_ns: int) -> str:
     """Return how many times longer actual took, ``-`` when either was not taken."""
     return factor(actual_ns / expected_ns) if actual_ns and expected_ns else "-"
-
-
-def numbers(metrics: Metrics | None) -> tuple[str, str, str]:
-    """Return relative L2 error, cosine and largest ULP distance."""
-    if metrics is None:
-        return ("-", "-", "-")
-    ulp = f"{metrics.max_ulp:,}" if metrics.max_ulp < 1e9 else "huge"
-    return (f"{metrics.rel_l2:.1e}", f"{metrics.cosine:.6f}", ulp)
 
 
 def rules(report: Report) -> str:

@@ -37,7 +37,6 @@ from goldenctl.records.words import (
     left_out,
     matcher,
     not_judged,
-    numbers,
     of_tolerance,
     percent,
     plural,
@@ -58,6 +57,7 @@ from goldenctl.report.console_parts import clean, indented, make_console, unbrok
 from goldenctl.report.console_selftest import selftest_view
 from goldenctl.report.console_table import Row, SublayerTable
 from goldenctl.report.determinism import lines as determinism_lines
+from goldenctl.report.measures import BRIEF, COSINE, MEASURES, REL_L2, ROOM, at_worst, of_logits
 from goldenctl.report.notes import note_lines
 from goldenctl.report.structure import by_themselves, headline
 from goldenctl.report.timing import step_lines
@@ -224,7 +224,8 @@ def _first_wrong(report: Report, first: TensorResult) -> list[str]:
         if first.rule not in (*BY_BUDGET, "sketch") and first.share < HARDLY:
             lines.append(f"  {UNTOLD}")
     if first.worst:
-        lines.append(f"  worst at {clean(first.worst)}")
+        values = at_worst(first.metrics)
+        lines.append(f"  worst at {clean(first.worst)}{'; ' if values else ''}{values}")
     if first.local is not None:
         own = "right" if first.local.ok else "wrong"
         used = of_tolerance(first.local.share)
@@ -281,7 +282,7 @@ def _table(report: Report, sublayers: list[SublayerResult]) -> SublayerTable:
         shown = stands_for(sublayer)
         cells = (
             used_by(sublayer),
-            *numbers(shown.metrics if shown is not None else None)[:2],
+            *(m.said(shown.metrics if shown is not None else None) for m in (REL_L2, COSINE)),
             duration(sublayer.expected_ns),
             duration(sublayer.actual_ns),
             ratio(sublayer.actual_ns, sublayer.expected_ns),
@@ -309,16 +310,21 @@ def _crashed(report: Report) -> Iterator[Text]:
 
 def _tensor_table(report: Report, sublayer: SublayerResult, matches: Matcher) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
+    table.caption_justify = "left"
     table.title = Text(f"\n{printable(Places(report).sublayer(sublayer.name))}", "bold")
     table.add_column("")
     for title in ("tensor", "rule"):
         table.add_column(title)
-    for title in ("used", "rel L2", "cosine", "max ULP"):
+    measures = MEASURES if make_console().width >= ROOM else BRIEF
+    for title in ("used", *(measure.title for measure in measures)):
         table.add_column(title, justify="right", no_wrap=True)
     for tensor in sublayer.tensors:
         if matches(tensor.name):
             cells = (clean(tensor.tap), clean(tensor.rule or tensor.state), used(tensor))
-            table.add_row(_mark(tensor), *cells, *numbers(tensor.metrics))
+            measured = (measure.said(tensor.metrics) for measure in measures)
+            table.add_row(_mark(tensor), *cells, *measured)
+            if tensor.logits is not None:
+                table.caption = Text(of_logits(tensor.logits), "dim")
     return table
 
 

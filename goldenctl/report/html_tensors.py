@@ -13,7 +13,6 @@ from goldenctl.records.words import (
     group_of,
     groups_of,
     merged_culprits,
-    numbers,
     of_tolerance,
     percent,
     reasons_of,
@@ -23,6 +22,7 @@ from goldenctl.report import figures
 from goldenctl.report.answers import first_culprit, main_group
 from goldenctl.report.figure_map import KEY, labels_in_sight, layer_map
 from goldenctl.report.html_parts import Section, escape, facts, figure, mark, rows, scroll
+from goldenctl.report.measures import MEASURES, of_logits
 from goldenctl.report.svg import tag
 
 MOST_TENSORS = 1000
@@ -224,8 +224,8 @@ def _picture(places: Places, i: int, picture: Picture, tensor: TensorResult) -> 
 
 
 _COLUMNS = (
-    ("verdict", False), ("tensor", False), ("op", False), ("used", True), ("rel. L2", True),
-    ("cosine", True), ("max ULP", True), ("max error", True), ("golden", True), ("run", True),
+    ("verdict", False), ("tensor", False), ("op", False), ("used", True),
+    *((measure.title, True) for measure in MEASURES), ("golden", True), ("run", True),
     ("judged by", False), ("worst at", False), ("said", False),
 )  # fmt: skip
 
@@ -271,20 +271,16 @@ def _row(places: Places, i: int, tensor: TensorResult, picture: str) -> str:
 
 def _cells(places: Places, tensor: TensorResult) -> Iterator[str]:
     metrics = tensor.metrics
-    rel_l2, cosine, ulp = numbers(metrics)
     yield f"<td>{mark(tensor.ok) if tensor.state not in NEUTRAL else '–'}"
     yield f"<td>{escape(places.tensor(tensor.name))}<td>{escape(tensor.op)}"
     yield _number(used(tensor), worst_share([tensor]))
-    if metrics is None:
-        yield '<td class="n" data-v="-1">-' * 4
-    else:
-        yield _number(rel_l2, metrics.rel_l2) + _number(cosine, metrics.cosine)
-        yield _number(ulp, metrics.max_ulp)
-        yield _number(f"{metrics.max_abs_error:.2e}", metrics.max_abs_error)
+    for measure in MEASURES:
+        yield _number(measure.said(metrics), measure.sorts_by(metrics))
     yield _number(_time(tensor.expected_ns, tensor.expected_iqr_ns), tensor.expected_ns)
     yield _number(_time(tensor.actual_ns, tensor.actual_iqr_ns), tensor.actual_ns)
     yield f"<td>{escape(tensor.rule)}"
-    yield f'<td class="w">{escape(tensor.worst)}<td class="w">{escape(tensor.message)}'
+    said = tensor.message or (of_logits(tensor.logits) if tensor.logits is not None else "")
+    yield f'<td class="w">{escape(tensor.worst)}<td class="w">{escape(said)}'
 
 
 def _time(ns: int, iqr_ns: int) -> str:

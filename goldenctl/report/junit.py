@@ -11,8 +11,9 @@ from goldenctl.records.checks import CheckStep
 from goldenctl.records.report import NEUTRAL, Report, SublayerResult, TensorResult
 from goldenctl.records.trials import Selftest
 from goldenctl.records.uncompared import uncompared
-from goldenctl.records.words import Places, banners, labels_of, numbers, of_tolerance, plural
+from goldenctl.records.words import Places, banners, labels_of, of_tolerance, plural
 from goldenctl.report.answers import answers
+from goldenctl.report.measures import MEASURES
 from goldenctl.report.notes import note_lines
 
 # What XML 1.0 can hold; anything else is written as an escape.
@@ -120,8 +121,7 @@ def _case(places: Places, tensor: TensorResult) -> ET.Element:
 def _details(tensor: TensorResult) -> Iterator[str]:
     yield f"{tensor.name}: op {tensor.op}, {tensor.dtype} {list(tensor.shape)}"
     if tensor.metrics is not None:
-        rel_l2, cosine, ulp = numbers(tensor.metrics)
-        yield f"relative L2 error {rel_l2}, cosine {cosine}, largest ULP distance {ulp}"
+        yield ", ".join(f"{each.title} {each.said(tensor.metrics)}" for each in MEASURES)
     if tensor.local is not None:
         yield f"by itself: {of_tolerance(tensor.local.share)} ({tensor.part or 'right'})"
     for check in tensor.checks:

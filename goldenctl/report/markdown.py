@@ -22,7 +22,6 @@ from goldenctl.records.words import (
     groups_of,
     left_out,
     not_judged,
-    numbers,
     percent,
     ratio,
     reasons_of,
@@ -37,6 +36,7 @@ from goldenctl.report.commands import commands
 from goldenctl.report.determinism import lines
 from goldenctl.report.matrix import HINT, Cell, matrix_rows, verdict
 from goldenctl.report.matrix import lines as run_lines
+from goldenctl.report.measures import COSINE, REL_L2
 from goldenctl.report.notes import note_lines
 from goldenctl.report.structure import by_themselves
 from goldenctl.report.timing import step_lines
@@ -176,7 +176,7 @@ def _body(report: Report) -> Iterator[str]:
     wrong = [t for t in report.compared if not t.ok]
     if wrong:
         yield from _table(
-            ("tensor", "state", "used", "rel. L2", "cosine", "worst at"),
+            ("tensor", "state", "used", REL_L2.title, COSINE.title, "worst at"),
             [_wrong(places, tensor) for tensor in wrong[:_MOST_TENSORS]],
         )
         if len(wrong) > _MOST_TENSORS:
@@ -217,14 +217,13 @@ def _check(step: CheckStep) -> list[str]:
 
 
 def _wrong(places: Places, tensor: TensorResult) -> list[str]:
-    rel_l2, cosine, _ = numbers(tensor.metrics)
     state = _text(tensor.state)
     return [
         _code(places.tensor(tensor.name)),
         state,
         used(tensor),
-        rel_l2,
-        cosine,
+        REL_L2.said(tensor.metrics),
+        COSINE.said(tensor.metrics),
         _text(tensor.worst or tensor.message),
     ]
 

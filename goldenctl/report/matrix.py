@@ -17,7 +17,6 @@ from goldenctl.records.words import (
     banners,
     labels_of,
     not_judged,
-    numbers,
     percent,
     plural,
     some,
@@ -27,6 +26,7 @@ from goldenctl.records.words import (
 )
 from goldenctl.report.console_parts import make_console
 from goldenctl.report.console_table import Row, SublayerTable
+from goldenctl.report.measures import REL_L2
 
 HINT = "rel L2: of the tensor in parentheses, the first wrong, else of the worst"
 
@@ -133,7 +133,7 @@ def _said(report: Report) -> str:
 
 def _cell(sublayer: SublayerResult) -> Cell:
     shown = stands_for(sublayer)
-    error = numbers(shown.metrics if shown is not None else None)[0]
+    error = REL_L2.said(shown.metrics if shown is not None else None)
     return Cell(sublayer.state == PASSED, used_by(sublayer), error)
 
 

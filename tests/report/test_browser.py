@@ -95,7 +95,7 @@ def test_a_click_on_an_op_shows_its_numbers_and_leads_to_its_figures(opened: Any
     assert "layers.02.attention.q_norm" in panel.inner_text()
     page.locator('.map a:has(title:text-matches("q_rope"))').click()
     shown = panel.inner_text()
-    for text in ("failed", "rope", "rel. L2", "cosine", "budget"):
+    for text in ("failed", "rope", "rel L2", "cosine", "budget"):
         assert text in shown
     panel.get_by_role("link", name="See where and how it is wrong").click()
     assert page.locator("#p0").get_attribute("open") is not None

@@ -64,7 +64,7 @@ INJECTED FAULTS: rope_interleaved
   first wrong: layers.00.attention.q_proj (op linear)
   2 times its tolerance: relative L2 2.00e-02, cosine 1.000000
   only a recorded budget (record --oracle) can tell a bug from rounding
-  worst at batch 0, token 3, hidden 7
+  worst at batch 0, token 3, hidden 7; largest error: expected -1, got -1.02
   rule: tolerance default (3); mode: sublayer
 
    sublayer                         used   rel L2    cosine  golden   run  ratio
@@ -248,7 +248,7 @@ SEVERAL = """\
   first wrong: long/01: layers.00.mlp.up_proj (op linear)
   9 times its tolerance: relative L2 9.00e-02, cosine 1.000000
   only a recorded budget (record --oracle) can tell a bug from rounding
-  worst at batch 0, token 3, hidden 7
+  worst at batch 0, token 3, hidden 7; largest error: expected -1, got -1.09
   rule: tolerance default (5); mode: sublayer
 
    case        tensors  wrong  used  first wrong
