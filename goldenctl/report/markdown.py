@@ -140,7 +140,7 @@ def _matrix(reports: Sequence[Report]) -> Iterator[str]:
         for banner in run.banners:
             yield f"  - **{_text(banner)}**"
     yield "\n<details><summary>All sublayers</summary>\n"
-    titles = tuple(_text(x) for run in runs for x in (run.label, "rel. L2"))
+    titles = tuple(_text(x) for run in runs for x in (run.label, "rel L2"))
     rows = (
         [
             "✅" if row.ok else "❌",
