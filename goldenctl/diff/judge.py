@@ -17,7 +17,7 @@ from goldenctl.diff.scopes import (
 )
 from goldenctl.diff.step_times import step_times
 from goldenctl.diff.tolerance import Policy
-from goldenctl.diff.traced import for_report, trace_of, with_local
+from goldenctl.diff.traced import for_report, spare_inherited, trace_of, with_local
 from goldenctl.diff.whole_run import hold_together
 from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError
@@ -123,6 +123,7 @@ class _Judge:
         sides = (golden, run)
         self.trace = trace_of(run)
         self._traces = [trace for trace in map(trace_of, sides) if trace is not None]
+        self._strict = strict
         self._by_bytes = ByBytes(golden, run, policy, mode=mode, traces=self._traces, strict=strict)
         self._score = scorer or self._by_bytes
         self._not_computed = {tap for side in sides for tap in side.recipe.get("not_computed", ())}
@@ -155,7 +156,8 @@ class _Judge:
 
     def together(self, sublayers: list[SublayerResult]) -> list[SublayerResult]:
         """Hold all tensors that were judged by their bytes to what they may do together."""
-        return hold_together(sublayers, self._by_bytes.spreads)
+        held = hold_together(sublayers, self._by_bytes.spreads)
+        return held if self._strict else spare_inherited(held, self.trace)
 
     def _input_shape(self, sublayer: str) -> tuple[int, ...] | None:
         path = f"{sublayer}/input"
