@@ -10,6 +10,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "integrity"))
 
+import msgspec
+
 from goldenctl.errors import DamagedError, GoldenctlError
 from goldenctl.golden.file import open_golden
 from goldenctl.golden.journal import Journal
@@ -26,13 +28,15 @@ Target = Callable[[bytes], None]
 
 
 def manifest(data: bytes) -> None:
-    """A manifest that is accepted says the same when it is written and read again."""
+    """A manifest that is accepted says the same when it is written and read again, an older one
+    but for its own digest, which is of the newer form."""
     try:
         parsed = parse_manifest(data, "fuzz")
     except GoldenctlError as error:
         _one_line(error)
     else:
-        assert parse_manifest(dump_manifest(parsed), "fuzz") == parsed
+        again = parse_manifest(dump_manifest(parsed), "fuzz")
+        assert msgspec.structs.replace(again, digest=parsed.digest) == parsed
 
 
 def safetensors(data: bytes) -> None:

@@ -147,7 +147,11 @@ def test_op_mode_needs_every_tap(golden_of: Callable[..., Path], tmp_path: Path)
     assert run(arguments) == 0
     with pytest.raises(UsageError, match="was not recorded, the inputs of every op are needed"):
         replay(
-            open_golden(small), checkpoint, tmp_path / "r.h5", backend=NONE, options=Options("op")
+            open_golden(small),
+            checkpoint,
+            tmp_path / "r.h5",
+            backend=NONE,
+            options=Options(mode="op"),
         )
     assert {path.name for path in tmp_path.iterdir()} == {"g.h5", "g.h5.times.json"}
 
