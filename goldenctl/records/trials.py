@@ -159,4 +159,4 @@ class Selftest(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 def _least(share: float) -> str:
-    return f"at least {share:.0%}"
+    return f"at least {100 * share:.4g}%"

@@ -233,7 +233,7 @@ def _of_selftest(result: Selftest) -> Answers:
         where=complaints[0] if complaints else "",
         kind="" if result.ok else some(complaints[1:]),
         sure=(
-            f"needs {LEAST_CAUGHT:.0%} caught, {LEAST_LOCATED:.0%} located, {LEAST_NAMED:.0%} "
+            f"needs {LEAST_CAUGHT:.1%} caught, {LEAST_LOCATED:.0%} located, {LEAST_NAMED:.0%} "
             "named, no false alarm, no wrong name"
         ),
     )
