@@ -12,7 +12,6 @@ from torch import Tensor
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.operands import operand
 from goldenctl.model.checkpoint import Checkpoint
-from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Op, Sublayer
 from goldenctl.reference.faulty import Call
 from goldenctl.reference.forward import apply, heads_merged
@@ -27,7 +26,6 @@ class Emulator:
     def __init__(
         self,
         golden: GoldenFile,
-        config: ModelConfig,
         checkpoint: Checkpoint,
         dtype: str,
         *,
@@ -35,7 +33,7 @@ class Emulator:
     ) -> None:
         """``through`` rounds weights to the recorded type when ``dtype`` is a wider one."""
         self._golden = golden
-        self.config = config
+        self.config = golden.config
         self._dtype = TORCH_DTYPES[dtype]
         self._loader = WeightLoader(checkpoint, dtype, "cpu", through=through)
         # What was last asked for is asked for again with the next fault: one op's operands

@@ -228,7 +228,7 @@ def _patches(source: Source, dtype: str, folder: str) -> Patches:
         from goldenctl.reference.patch import Emulator
 
         assert source.checkpoint is not None
-        emulator = Emulator(source.golden, source.config, source.checkpoint, dtype)
+        emulator = Emulator(source.golden, source.checkpoint, dtype)
         return emulator.output(path, sublayer, op)
 
     return Patches(Path(folder) / PATCHES, emulate)

@@ -101,7 +101,7 @@ class Investigation:
 
         run = open_golden(self._folder / f"{BOTH}.h5")
         checkpoint = Checkpoint.open(self._checkpoint_path)
-        emulator = Emulator(self._golden, self._config, checkpoint, self._golden.recipe["dtype"])
+        emulator = Emulator(self._golden, checkpoint, self._golden.recipe["dtype"])
         diagnoser = Diagnoser(self._golden, emulator)
         result = {}
         for culprit in found:

@@ -83,8 +83,8 @@ class Tester:
         self._graph = choose_sublayers(golden, self._config, layers, fused=False)
         dtype = golden.recipe["dtype"]
         checkpoint = Checkpoint.open(checkpoint_path)
-        self._emulator = Emulator(golden, self._config, checkpoint, dtype)
-        self._wide = Emulator(golden, self._config, checkpoint, oracle_dtype(dtype), through=dtype)
+        self._emulator = Emulator(golden, checkpoint, dtype)
+        self._wide = Emulator(golden, checkpoint, oracle_dtype(dtype), through=dtype)
         self._diagnoser = Diagnoser(golden, self._emulator)
         self._tried_without: set[tuple[str, str]] = set()
         self._truths: dict[str, np.ndarray[Any, Any]] = {}

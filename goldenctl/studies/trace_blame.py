@@ -48,6 +48,7 @@ class Given:
         self, golden: GoldenFile, run: GoldenFile, expected: Mapping[str, NDArray[Any]]
     ) -> None:
         self._golden, self._run, self._expected = golden, run, expected
+        self.config = golden.config
         inputs = {n: i for n, i in golden.tensors.items() if i.role in ("constant", "input")}
         self.tensors: dict[str, TensorInfo] = {**inputs, **run.tensors}
         self.aliases = {**golden.aliases, **run.aliases}
@@ -150,7 +151,7 @@ def _diagnosed(
         notify(f"diagnosing {culprit.name}")
         sublayer, actual = graph[culprit.sublayer], run.map(culprit.name)
         given: Any = Given(golden, run, {})
-        emulator = Emulator(given, golden.config, checkpoint, culprit.actual_dtype)
+        emulator = Emulator(given, checkpoint, culprit.actual_dtype)
         op = sublayer.producer(culprit.tap)
         right = emulator.output(culprit.sublayer, sublayer, op).reshape(actual.shape)
         given = Given(golden, run, {culprit.name: right})

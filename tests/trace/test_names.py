@@ -268,6 +268,7 @@ def test_a_kernel_that_is_wrong_by_itself_is_the_culprit_and_its_bug_named(
     )
     assert {culprit.tap for culprit in blamed.culprits} == culprits
     assert [cause.faults for cause in blamed.culprits[0].causes] == [("rope_interleaved",)]
+    assert {skipped for culprit in blamed.culprits for skipped in culprit.skipped} == set()
     assert blamed.command == "blame"
     wrong = sum(tensor.share > 1 for tensor in report.compared)
     said = "a chain in PyTorch with 8 bugs put in differs from the engine in 0 tensors"

@@ -59,8 +59,8 @@ class Bench:
         self.graph = choose_sublayers(golden, self.config, None, fused=False)
         dtype = golden.recipe["dtype"]
         checkpoint = Checkpoint.open(folder)
-        self.emulator = Emulator(golden, self.config, checkpoint, dtype)
-        self.wide = Emulator(golden, self.config, checkpoint, oracle_dtype(dtype), through=dtype)
+        self.emulator = Emulator(golden, checkpoint, dtype)
+        self.wide = Emulator(golden, checkpoint, oracle_dtype(dtype), through=dtype)
 
     def place(self, name: str) -> tuple[str, Sublayer, Op]:
         """Find ``layers.01.attention.q_rope``: its path, sublayer and op."""
