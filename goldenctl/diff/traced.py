@@ -13,7 +13,7 @@ from goldenctl.diff.results import with_tensors
 from goldenctl.errors import DamagedError
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import TensorInfo
-from goldenctl.records.report import NEUTRAL, PASSED, SublayerResult, TensorResult
+from goldenctl.records.report import ALONE, NEUTRAL, PASSED, SublayerResult, TensorResult
 from goldenctl.records.structure import Trace
 from goldenctl.records.words import of_tolerance
 
@@ -58,8 +58,8 @@ def with_local(result: TensorResult, trace: Trace | None) -> TensorResult:
 def spare_inherited(
     sublayers: Sequence[SublayerResult], trace: Trace | None
 ) -> list[SublayerResult]:
-    """Pass what is beyond a chain's budget in float16, where nothing that could have come to it
-    is wrong: no structure, and every op right by itself.
+    """Judge what is beyond a chain's budget in float16 by how each op is by itself, where nothing
+    else could have come to it: no structure is wrong, and every op is right by itself.
 
     A chain's budget is made for results that are rounded to nearest. InfiniCore 0.1.0 truncates in
     float16, each op within what that may do, and over 30 layers it comes to 2.7 times the budget.
@@ -79,11 +79,14 @@ def _spared(tensor: TensorResult) -> TensorResult:
     finite = tensor.metrics is not None and not tensor.metrics.mismatches
     if tensor.state != "failed" or tensor.actual_dtype != "float16" or not finite:
         return tensor
+    assert tensor.local is not None
     note = (
         "beyond what a chain of ops that round to nearest allows; every op of the engine is right "
         "by itself, so this is what truncation adds up to"
     )
-    return msgspec.structs.replace(tensor, state=PASSED, share=1.0, message="", note=note)
+    return msgspec.structs.replace(
+        tensor, state=PASSED, rule=ALONE, share=tensor.local.share, message="", note=note
+    )
 
 
 def for_report(trace: Trace | None) -> Trace | None:

@@ -32,7 +32,8 @@ NOT_JUDGED = "not_judged"
 NEUTRAL = ("not_computed", NOT_JUDGED)
 WARN_SHARE = 0.8
 Nanoseconds = Annotated[int, Meta(ge=0)]
-BY_BUDGET = ("budget", "truth")
+ALONE = "alone"
+BY_BUDGET = ("budget", "truth", ALONE)
 """Rules that judge by what was recorded of the reference's own rounding."""
 
 
@@ -44,8 +45,8 @@ class TensorResult(
     ``state`` is passed, failed, missing, extra, shape_mismatch, dtype_mismatch, crashed,
     not_computed, not_judged (no row of the reference is finite, and NaN and Inf are where it has
     them) or unsure (a sketch cannot tell). ``rule`` names what judged it (``budget``,
-    ``truth``, ``sketch``, ``digest`` or the policy), ``share`` is the part of its tolerance
-    used, over 1 when it fails. ``note`` says what is odd and within tolerance, such as a
+    ``truth``, ``alone`` (a traced op from its own inputs), ``sketch``, ``digest`` or the policy),
+    ``share`` is the part of its tolerance used, over 1 when it fails. ``note`` says what is odd and within tolerance, such as a
     bias. ``padding_rows`` rows are of padding tokens and were left out,
     ``absent_rows`` are of tokens that the engine did not compute this tensor for,
     ``not_judged_rows`` those of which the reference is not finite; in ``only_reference_rows`` of

@@ -11,7 +11,14 @@ from typing import Any
 from goldenctl.errors import printable
 from goldenctl.places import short_name
 from goldenctl.records.findings import Culprit
-from goldenctl.records.report import NEUTRAL, NOT_JUDGED, Report, SublayerResult, TensorResult
+from goldenctl.records.report import (
+    ALONE,
+    NEUTRAL,
+    NOT_JUDGED,
+    Report,
+    SublayerResult,
+    TensorResult,
+)
 from goldenctl.records.structure import Merged, merged, together, without_layer
 from goldenctl.records.units import factor, human_ns
 from goldenctl.records.units import plural as plural
@@ -19,6 +26,7 @@ from goldenctl.records.units import plural as plural
 RULES = {
     "budget": "recorded rounding budget",
     "truth": "recorded truth",
+    ALONE: "budget of the op by itself",
     "sketch": "sketch",
     "digest": "equal bytes",
 }

@@ -30,7 +30,7 @@ def verdict(trace: Trace | None, *tensors: TensorResult) -> SublayerResult:
 def test_it_passes_with_a_note_where_every_op_is_right_by_itself() -> None:
     right = replace(tensor(NAME, "up_proj"), local=RIGHT)
     found = verdict(traced(), right, failed("float16", RIGHT))
-    assert (found.state, found.share) == ("passed", 1.0)
+    assert (found.state, found.tensors[1].share, found.tensors[1].rule) == ("passed", 0.5, "alone")
     assert "what truncation adds up to" in found.tensors[1].note
     assert found.tensors[0] == right
 
