@@ -170,17 +170,10 @@ Launch gather(const Op&, const Operands& operands) {
 
 }  // namespace
 
-// goldenctl/ops/table.py has the same ops, for those who write plans.
 const std::vector<OpKind> kOpKinds{
-    {"gather", "", {{"NM", 1}, {"VM", 1}, {"N", 1, true}}, gather},
-    {"rms_norm", "epsilon ", {{"*M", 1}, {"*M", 1}, {"M", 1}}, rms_norm},
-    {"gemm", "alpha beta ", {{"*MN"}, {"*MK"}, {"*KN"}}, gemm},
-    {"rope", "algo ", {{"NHD", 1}, {"NHD", 1}, {"N", 1, true}, {"Pd", 2}, {"Pd", 2}}, rope},
-    {"causal_softmax", "", {{"*ST"}, {"*ST"}}, PLAIN(2, CausalSoftmax)},
-    {"swiglu", "", {{"*"}, {"*"}, {"*"}}, PLAIN(3, SwiGLU)},
-    {"add", "", {{"*"}, {"*"}, {"*"}}, PLAIN(3, Add)},
-    {"rearrange", "", {{"*"}, {"*"}}, rearrange},
-    {"sdpa", "alpha ", {{"BHSD"}, {"BHSD"}, {"BKTD"}, {"BKTD"}}, nullptr},
+#define OP(name, parameters, prepare, ...) {name, parameters, {__VA_ARGS__}, prepare},
+#include "op_kinds.h"
+#undef OP
 };
 
 const OpKind& op_kind(const std::string& name) {

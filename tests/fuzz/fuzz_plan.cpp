@@ -16,17 +16,11 @@ using goldenctl::Sublayer;
 using goldenctl::Tensor;
 using goldenctl::View;
 
-// The ops of the corpus; the parser launches none.
+// The parser launches none of them.
 const std::vector<goldenctl::OpKind> kKinds{
-    {"gather", "", {{"NM", 1}, {"VM", 1}, {"N", 1, true}}, nullptr},
-    {"rms_norm", "epsilon ", {{"*M", 1}, {"*M", 1}, {"M", 1}}, nullptr},
-    {"gemm", "alpha beta ", {{"*MN"}, {"*MK"}, {"*KN"}}, nullptr},
-    {"rope", "algo ", {{"NHD", 1}, {"NHD", 1}, {"N", 1, true}, {"Pd", 2}, {"Pd", 2}}, nullptr},
-    {"causal_softmax", "", {{"*ST"}, {"*ST"}}, nullptr},
-    {"swiglu", "", {{"*"}, {"*"}, {"*"}}, nullptr},
-    {"add", "", {{"*"}, {"*"}, {"*"}}, nullptr},
-    {"rearrange", "", {{"*"}, {"*"}}, nullptr},
-    {"sdpa", "alpha ", {{"BHSD"}, {"BHSD"}, {"BKTD"}, {"BKTD"}}, nullptr},
+#define OP(name, parameters, prepare, ...) {name, parameters, {__VA_ARGS__}, nullptr},
+#include "op_kinds.h"
+#undef OP
 };
 constexpr int64_t kMostVisited = 1 << 14;
 
