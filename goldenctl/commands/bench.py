@@ -79,7 +79,7 @@ def bench_command(
     wanted = options.dtype or file.recipe["dtype"]
     for entrant in entrants:
         check_dtype(entrant.backend, wanted)
-    source = open_source(file, engine.folder(file), Options(layers=options.layers))
+    source = open_source(file, engine.folder(file), options)
     with progress_bar("timing") as progress:
         measured = bench(
             source,

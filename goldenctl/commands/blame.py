@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from goldenctl.commands.engine import Engine, notify, silent
+from goldenctl.commands.engine import Engine, silent
 from goldenctl.commands.groups import takes
-from goldenctl.commands.options import GOLDEN, check_layers, goldens_option, recorded_folder
+from goldenctl.commands.options import GOLDEN, check_layers, goldens_option, notify, recorded_folder
 from goldenctl.commands.reporting import (
     Outputs,
     Shown,

@@ -12,6 +12,7 @@ from goldenctl.commands.options import (
     PATH,
     TEXT,
     goldens_option,
+    notify,
     os_errors_named,
     progress_bar,
     strict_option,
@@ -135,7 +136,7 @@ def _wanted(options: dict[str, Any], progress: Any, *, pictures: bool) -> Wanted
         keep=keep,
         pictures=pictures,
         progress=progress,
-        notify=lambda text: click.echo(text, err=True),
+        notify=notify,
     )
 
 

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
-from goldenctl.commands.options import recorded_folder
+from goldenctl.commands.options import notify, recorded_folder
 from goldenctl.errors import UsageError
 from goldenctl.flags import flag
 
@@ -48,11 +46,6 @@ class Engine:
         """Raise UsageError, saying ``why``, for the simulated backend."""
         if self.simulated:
             raise UsageError(why, hint="use infinicore, torch or exec:PROGRAM")
-
-
-def notify(message: str) -> None:
-    """Say what is being done, on standard error."""
-    click.echo(message, err=True)
 
 
 def silent(_message: str) -> None:

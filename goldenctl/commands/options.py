@@ -196,12 +196,17 @@ def input_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def notify(message: str) -> None:
+    """Say what is being done, on standard error."""
+    click.echo(message, err=True)
+
+
 def model_folder(source: str | Path) -> Path:
     """Return the checkpoint's folder; a ``synth:`` one is made when it is not there, and says
     so on standard error."""
     from goldenctl.model.source import checkpoint_folder
 
-    return checkpoint_folder(source, notify=lambda text: click.echo(text, err=True))
+    return checkpoint_folder(source, notify=notify)
 
 
 def recorded_folder(golden: GoldenFile, model_path: Path | None) -> Path:

@@ -49,7 +49,6 @@ def replay_command(
     not deterministic; RUN then says which.
     """
     from goldenctl.golden.file import open_golden
-    from goldenctl.studies.alone import rows_of
 
     refuse_other(run, "run")
     source = open_golden(golden, kind="golden")
@@ -58,6 +57,8 @@ def replay_command(
         if engine.simulated:
             msg = "--alone-vs-batched: the simulated backend computes nothing"
             raise UsageError(msg, hint="use --backend infinicore or torch")
+        from goldenctl.studies.alone import rows_of
+
         rows_of(source)
     summary, opened = run_replay(source, run, engine, options)
     agree = True

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from goldenctl.commands.engine import Engine, notify
+from goldenctl.commands.engine import Engine
 from goldenctl.commands.groups import takes
-from goldenctl.commands.options import GOLDEN, LAYERS, check_layers, goldens_option
+from goldenctl.commands.options import GOLDEN, LAYERS, check_layers, goldens_option, notify
 from goldenctl.commands.reporting import Outputs, Shown, deliver, report_outputs
 from goldenctl.errors import require_torch
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from goldenctl.commands.engine import notify
 from goldenctl.commands.groups import takes
 from goldenctl.commands.options import (
     BYTES,
@@ -22,6 +21,7 @@ from goldenctl.commands.options import (
     check_layers,
     goldens_option,
     human_bytes,
+    notify,
     plural,
     progress_bar,
     recorded_folder,

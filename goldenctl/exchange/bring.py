@@ -99,7 +99,7 @@ def import_run(
         kind="run",
         recipe=_recipe(golden, mapping, assignment, specs, groups, dump),
         tensors=specs,
-        links={link: target for link, target in links.items() if _folder(link) in groups},
+        links={link: target for link, target in links.items() if place(link).group in groups},
         groups=groups,
     ) as writer:
         done = 0
@@ -126,12 +126,8 @@ def _dtype(fits: tuple[Fit, ...]) -> str:
     return max((fit.dtype for fit in fits), key=lambda name: DTYPES[name].eps)
 
 
-def _folder(name: str) -> str:
-    return place(name).group
-
-
 def _groups(golden: GoldenFile, names: list[str]) -> list[str]:
-    folders = {_folder(name) for name in names}
+    folders = {place(name).group for name in names}
     return [name for name in golden.sublayers if name in folders]
 
 

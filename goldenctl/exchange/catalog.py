@@ -109,7 +109,9 @@ def catalog_of(
         recipe=file.recipe,
         tensors=tuple(_entry(info) for info in tensors.values()),
         links=dict(
-            sorted(links.items(), key=lambda link: (places.get(_folder(link[0]), last), link[0]))
+            sorted(
+                links.items(), key=lambda link: (places.get(place(link[0]).group, last), link[0])
+            )
         ),
         sublayers=tuple(
             Sublayer(info.name, info.time_ns, info.iqr_ns, info.status, info.failure)
@@ -158,10 +160,6 @@ def _entry(info: TensorInfo) -> Tensor:
         time_ns=info.time_ns,
         iqr_ns=info.iqr_ns,
     )
-
-
-def _folder(name: str) -> str:
-    return place(name).group
 
 
 def _problem(catalog: Catalog) -> str:

@@ -13,14 +13,11 @@ from typing import Any
 from goldenctl.families.family import Family
 
 _SHARED = ("family", "keys")
-# Listed first, in this order.
-_FIRST = ("qwen3", "qwen2", "llama", "mistral")
 
 
 def _found() -> dict[str, Family]:
-    names = {module.name for module in pkgutil.iter_modules(__path__)} - {*_SHARED}
-    ordered = [*_FIRST, *sorted(names - {*_FIRST})]
-    return {name: import_module(f"{__name__}.{name}").FAMILY for name in ordered}
+    names = sorted({module.name for module in pkgutil.iter_modules(__path__)} - {*_SHARED})
+    return {name: import_module(f"{__name__}.{name}").FAMILY for name in names}
 
 
 FAMILIES: dict[str, Family] = _found()

@@ -8,6 +8,7 @@ from collections import Counter
 from goldenctl.errors import UsageError
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import TensorInfo
+from goldenctl.places import place
 
 _LISTED_MATCHES = 4
 
@@ -38,7 +39,7 @@ def find(golden: GoldenFile, wanted: str) -> TensorInfo:
 
 
 def _unknown(golden: GoldenFile, wanted: str, names: list[str]) -> NoSuchTensor:
-    endings = sorted(Counter(name.rpartition("/")[2] for name in names))
+    endings = sorted(Counter(place(name).tap for name in names))
     message = f"{golden.path}: no tensor's name ends in {wanted}"
     return NoSuchTensor(message, hint=f"names end in {', '.join(endings)}")
 

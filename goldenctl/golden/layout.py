@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from goldenctl.dtypes import DTYPES
 from goldenctl.golden.schema import (
+    BESIDE,
     BUDGET_SCOPES,
     BUDGET_STATISTICS,
     TensorSpec,
@@ -58,7 +59,7 @@ class Layout:
     @property
     def oracle_nbytes(self) -> int:
         """The part of ``nbytes`` that budgets and truths take."""
-        return sum(spec.nbytes for spec in self.tensors if spec.role in ("budget", "oracle"))
+        return sum(spec.nbytes for spec in self.tensors if spec.role in BESIDE)
 
 
 def computed_sublayers(config: ModelConfig, selection: Selection, step: Step) -> list[Sublayer]:

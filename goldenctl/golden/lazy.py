@@ -20,16 +20,16 @@ from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.find import NoSuchTensor, find
 from goldenctl.golden.outline import Section, outline
 from goldenctl.golden.schema import (
+    BESIDE,
     BUDGET_SCOPES,
     BUDGET_STATISTICS,
     SublayerInfo,
     TensorInfo,
     budget_path,
 )
-from goldenctl.places import place, step_number, step_path
+from goldenctl.places import place, place_of, step_number, step_path
 from goldenctl.records.units import human_bytes, plural
 
-_BESIDE = ("budget", "oracle")
 _SHOWN_TAPS = 6
 Index = Any  # whatever NumPy takes between brackets
 
@@ -241,7 +241,7 @@ class TensorFile(Mapping[str, LazyTensor]):
         """The forward passes of all cases, in order: the prompt, then each decoded token."""
         paths = dict.fromkeys(info.place.step_path for info in self._file.tensors.values())
         return tuple(
-            Step(self._file, place(path + "/x/").case, step_number(path)) for path in paths if path
+            Step(self._file, place_of(path).case, step_number(path)) for path in paths if path
         )
 
     def step(self, number: int, case: str | None = None) -> Step:
@@ -262,7 +262,7 @@ class TensorFile(Mapping[str, LazyTensor]):
         return LazyTensor(self._file, find(self._file, name))
 
     def __iter__(self) -> Iterator[str]:
-        return (n for n, info in self._file.tensors.items() if info.role not in _BESIDE)
+        return (n for n, info in self._file.tensors.items() if info.role not in BESIDE)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -298,6 +298,6 @@ def _section_lines(section: Section) -> str:
 def _short_names(file: GoldenFile, step: str) -> dict[str, str]:
     """Return a step's tensors and links by their short names."""
     prefix = f"{step}/"
-    own = [n for n, i in file.tensors.items() if n.startswith(prefix) and i.role not in _BESIDE]
+    own = [n for n, i in file.tensors.items() if n.startswith(prefix) and i.role not in BESIDE]
     links = [name for name in file.aliases if name.startswith(prefix)]
     return {name.removeprefix(prefix).replace("/", "."): name for name in [*own, *links]}

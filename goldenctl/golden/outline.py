@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 
 from goldenctl.golden.file import GoldenFile
-from goldenctl.golden.schema import TensorInfo
-from goldenctl.places import step_number
-
-_BESIDE = ("budget", "oracle")
-_LAYER = re.compile(r"layers\.(\d+)\.(.+)")
+from goldenctl.golden.schema import BESIDE, TensorInfo
+from goldenctl.places import layer_of, step_number
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ def outline(golden: GoldenFile) -> list[Section]:
     taps: dict[str, list[TensorInfo]] = {}
     beside: Counter[str] = Counter()
     for info in golden.tensors.values():
-        if info.role in _BESIDE:
+        if info.role in BESIDE:
             beside[_owner(info, golden)] += 1
         else:
             taps.setdefault(info.place.group, []).append(info)
@@ -76,22 +72,17 @@ def _owner(info: TensorInfo, golden: GoldenFile) -> str:
 def _alike_layers(lines: list[Line]) -> tuple[Line, ...]:
     """Join neighbouring layers whose lines differ in nothing but the layer's number."""
     folded: list[Line] = []
-    for in_layers, group in groupby(lines, key=lambda line: _layer(line) is not None):
+    for in_layers, group in groupby(lines, key=lambda line: layer_of(line.group) is not None):
         if not in_layers:
             folded += group
             continue
         layers: dict[int, list[Line]] = {}
         for line in group:
             own = replace(line, group=line.group.split(".", 2)[2])
-            layers.setdefault(_layer(line) or 0, []).append(own)
+            layers.setdefault(layer_of(line.group) or 0, []).append(own)
         for number, alike in _alike({n: tuple(own) for n, own in layers.items()}):
             folded += [replace(line, group=f"layers.{number}.{line.group}") for line in alike]
     return tuple(folded)
-
-
-def _layer(line: Line) -> int | None:
-    match = _LAYER.fullmatch(line.group)
-    return int(match[1]) if match else None
 
 
 def _alike_steps(steps: dict[str, tuple[Line, ...]]) -> list[Section]:

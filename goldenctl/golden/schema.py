@@ -19,7 +19,8 @@ ARCHIVE_FORMAT = "goldenctl-archive"
 FORMAT_VERSION = 2
 READABLE_VERSIONS = (1, 2)  # the first has SHA-256 and no other algorithm
 KINDS = ("golden", "run")
-ROLES = ("constant", "input", "tap", "output", "composed", "budget", "oracle")
+BESIDE = ("budget", "oracle")  # what is said of other tensors
+ROLES = ("constant", "input", "tap", "output", "composed", *BESIDE)
 # What a budget holds per row, and where the truth it is measured from starts.
 BUDGET_STATISTICS = ("l2", "max", "floor_l2", "floor_max")
 BUDGET_SCOPES = ("op", "sublayer", "chain")

@@ -102,7 +102,7 @@ class Expect(NamedTuple):
 
 POSITIVE = "expected a number above 0 and up to 1e+12, got"
 REFUSED = [
-    Expect({}, {}, "model_type null is not supported; supported are qwen3, qwen2, llama, mistral"),
+    Expect({}, {}, "model_type null is not supported; supported are llama, mistral, qwen2, qwen3"),
     Expect({"model_type": "gemma3"}, {}, 'model_type "gemma3" is not supported; supported are'),
     Expect({"model_type": ["qwen3"]}, {}, "model_type ['qwen3'] is not supported", True),
     Expect(QWEN3_06B, {"hidden_act": "gelu"}, 'hidden_act "gelu" is not supported'),
