@@ -46,8 +46,8 @@ class TensorResult(
     not_computed, not_judged (no row of the reference is finite, and NaN and Inf are where it has
     them) or unsure (a sketch cannot tell). ``rule`` names what judged it (``budget``,
     ``truth``, ``alone`` (a traced op from its own inputs), ``sketch``, ``digest`` or the policy),
-    ``share`` is the part of its tolerance used, over 1 when it fails. ``note`` says what is odd and within tolerance, such as a
-    bias. ``padding_rows`` rows are of padding tokens and were left out,
+    ``share`` is the part of its tolerance used, over 1 when it fails. ``note`` says what is odd and
+    within tolerance, such as a bias. ``padding_rows`` rows are of padding tokens and were left out,
     ``absent_rows`` are of tokens that the engine did not compute this tensor for,
     ``not_judged_rows`` those of which the reference is not finite; in ``only_reference_rows`` of
     these the truth and the run are. ``local`` is how a traced op was by itself, from the inputs
