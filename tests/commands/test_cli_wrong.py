@@ -176,7 +176,7 @@ WRONG = [
     ("record --from-manifest @bad.json NEW", 4, "bad.json: not valid JSON"),
     ("record --from-manifest @old.json NEW", 4, "old.json: not a manifest: format is not"),
     ("record synth:tiny?seed=x NEW", 2, "expected synth:PRESET?seed=N"),
-    ("synth huge NEW", 2, "preset 'huge': there is none of that name; there are tiny"),
+    ("synth huge NEW", 2, "preset 'huge': there is none of that name; there are llama-tiny"),
     ("synth tiny CK", 2, "exists already; name a new or an empty folder"),
     ("synth tiny @text", 2, "exists already"),
     ("synth tiny @text/x", 2, "text"),
