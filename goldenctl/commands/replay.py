@@ -68,10 +68,12 @@ def replay_command(
         agree = _compare_rows(source, run, folder, backend=opened, options=options)
     steady = True
     if summary.determinism is not None:
-        from goldenctl.report.determinism import print_determinism
+        from goldenctl.report.render_console import show
+        from goldenctl.report.sections.course import passes
 
         many_cases = len(source.recipe["cases"]) > 1
-        steady = print_determinism(summary.determinism, many_cases=many_cases)
+        show([passes(summary.determinism, many_cases=many_cases)])
+        steady = not summary.determinism.findings
     return 0 if steady and agree and not summary.failed else EXIT_BEYOND_TOLERANCE
 
 

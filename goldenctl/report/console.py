@@ -51,14 +51,16 @@ from goldenctl.records.words import (
     used_by,
 )
 from goldenctl.report.answers import HARDLY, UNTOLD
-from goldenctl.report.check import check_view
+from goldenctl.report.blocks import Block, Section
 from goldenctl.report.console_blame import findings_view
 from goldenctl.report.console_parts import clean, indented, make_console, unbroken
-from goldenctl.report.console_selftest import selftest_view
 from goldenctl.report.console_table import Row, SublayerTable
-from goldenctl.report.determinism import lines as determinism_lines
 from goldenctl.report.measures import BRIEF, COSINE, MEASURES, REL_L2, ROOM, at_worst, of_logits
 from goldenctl.report.notes import note_lines
+from goldenctl.report.render_console import rendered
+from goldenctl.report.sections import checks, course, sections
+from goldenctl.report.sections.choice import ALL
+from goldenctl.report.sections.verdict import in_short
 from goldenctl.report.structure import by_themselves, headline
 from goldenctl.report.timing import step_lines
 
@@ -92,10 +94,14 @@ def view(
 ) -> RenderableType:
     """Return the report as something rich can print, at 80 columns or more, with ``crop=False``."""
     if report.selftest is not None:
-        return selftest_view(report.selftest, verbose=verbose)
+        return Group(*rendered([in_short(report), *sections(report)], verbose=verbose))
+    checked: tuple[Block | Section, ...] = (
+        (checks.checks(report, ALL), in_short(report)) if report.checks else ()
+    )
+    parts: list[RenderableType] = list(rendered(checked))
     if report.command == "check" and report.checks and not verbose:
-        return check_view(report.checks)
-    parts: list[RenderableType] = [check_view(report.checks), Text()] if report.checks else []
+        return Group(*parts)
+    parts += [Text()] if parts else []
     parts += [Text(line, "bold yellow") for line in banners(report)]
     matches = matcher(only)
     if report.findings is not None:
@@ -106,9 +112,7 @@ def view(
     parts += indented(_structure(report))
     parts += indented(_verdict(report))
     parts += indented(step_lines(report))
-    if report.determinism is not None:
-        said = determinism_lines(report.determinism, many_cases=len(groups_of(report)) > 1)
-        parts += indented(f"  {line}" for line in said)
+    parts += rendered([course.determinism(report, ALL)])
     groups = groups_of(report)
     if len(groups) > 1:
         parts += [Text(), _group_table(report, groups), *_reasons(report)]

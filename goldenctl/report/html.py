@@ -15,12 +15,13 @@ from goldenctl import __version__
 from goldenctl.records.report import Report
 from goldenctl.records.words import banners, dtypes, left_out, not_judged, rules
 from goldenctl.report import (
+    blocks,
     html_course,
     html_matrix,
-    html_selftest,
     html_structure,
     html_tensors,
     matrix,
+    render_html,
 )
 from goldenctl.report.answers import Answers, answers
 from goldenctl.report.commands import commands
@@ -28,6 +29,8 @@ from goldenctl.report.html_parts import Section, command, escape, facts
 from goldenctl.report.notes import note_lines
 from goldenctl.report.palette import figure_css, variables
 from goldenctl.report.provenance import both_sides
+from goldenctl.report.sections import checks, course, sections
+from goldenctl.report.sections.choice import ALL
 
 _ANSWERS = (("where", "Where first"), ("kind", "What kind of bug"), ("sure", "How sure"))
 
@@ -132,20 +135,24 @@ def _verdict(ok: bool, said: str) -> str:
 
 def _sections(report: Report) -> Iterator[Section]:
     if report.selftest is not None:
-        yield from html_selftest.sections(report.selftest)
+        yield from map(_made, sections(report))
     else:
         yield html_structure.section(report)
-        yield html_tensors.checks(report)
+        yield _made(checks.checks(report, ALL))
         yield html_tensors.cases(report)
         yield html_tensors.culprits(report)
         yield html_tensors.maps(report)
         yield html_course.along_depth(report)
         yield html_tensors.pictures(report)
         yield html_course.times(report)
-        yield html_course.determinism(report)
+        yield _made(course.determinism(report, ALL))
     yield _provenance(report)
     yield _commands(report)
     yield html_tensors.every_tensor(report)
+
+
+def _made(made: blocks.Section) -> Section:
+    return Section(made.id, made.title, made.hint, render_html.blocks(made.blocks))
 
 
 def _provenance(report: Report) -> Section:

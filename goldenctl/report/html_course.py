@@ -80,25 +80,3 @@ def _steps(report: Report) -> str:
     left = len(report.steps) - len(cells)
     more = f"<p>And {left:,} more steps.</p>" if left else ""
     return rows(titles, cells, numbers=range(1, 7)) + more
-
-
-def determinism(report: Report) -> Section:
-    """Return what passes in other orders and over other memory showed."""
-    found = report.determinism
-    if found is None:
-        return Section("determinism", "Determinism", "", "")
-    made = ", ".join(f"{count} {kind}" for kind, count in found.passes.items())
-    hint = f"In {sum(found.passes.values())} passes: {made}."
-    if not found.poisons:
-        hint += (
-            " The backend cannot fill memory on request, so unwritten memory was not looked for."
-        )
-    parts = []
-    for finding in found.findings:
-        where = escape(Places(report).tensor(f"{finding.sublayer}/{finding.tap}"))
-        classes = escape(", ".join(finding.classes))
-        parts.append(
-            f'<li><span class="no">✗ {classes}</span>: {where}. {escape(finding.note)}</li>'
-        )
-    content = f"<ul>{''.join(parts)}</ul>" if parts else "<p>✓ The same bits in every pass.</p>"
-    return Section("determinism", "Determinism", hint, content)

@@ -73,25 +73,6 @@ def cases(report: Report) -> Section:
     return Section("cases", "Cases and steps", "", table)
 
 
-def checks(report: Report) -> Section:
-    """Return the steps of a check of golden sets."""
-    cells = [
-        [
-            mark(step.ok),
-            escape(step.golden),
-            escape(step.step),
-            escape(step.judged_by),
-            percent(step.share) if step.share is not None else "",
-            escape(step.said if step.ok else f"{step.state}: {step.said}"),
-        ]
-        for step in report.checks
-    ]
-    titles = ("", "golden", "step", "judged by", "used", "said")
-    table = rows(titles, cells, numbers=(4,)) if cells else ""
-    hint = "What follows is for the first wrong step, or else the one nearest to its limit."
-    return Section("checks", "Golden sets", hint if report.sublayers else "", table)
-
-
 def culprits(report: Report) -> Section:
     """Return blame's culprits with their bugs, and how sublayers failed to run."""
     merged = merged_culprits(report)

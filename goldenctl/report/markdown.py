@@ -7,22 +7,16 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from rich.text import Text
-
 from goldenctl.errors import UsageError, printable
-from goldenctl.records.checks import CheckStep
 from goldenctl.records.report import NEUTRAL, Report, SublayerResult, TensorResult
-from goldenctl.records.trials import Selftest
 from goldenctl.records.uncompared import silence
 from goldenctl.records.words import (
     Places,
     banners,
     dtypes,
     duration,
-    groups_of,
     left_out,
     not_judged,
-    percent,
     ratio,
     reasons_of,
     rules,
@@ -33,11 +27,13 @@ from goldenctl.records.words import (
 )
 from goldenctl.report.answers import Answers, answers
 from goldenctl.report.commands import commands
-from goldenctl.report.determinism import lines
 from goldenctl.report.matrix import HINT, Cell, matrix_rows, verdict
 from goldenctl.report.matrix import lines as run_lines
 from goldenctl.report.measures import COSINE, REL_L2
 from goldenctl.report.notes import note_lines
+from goldenctl.report.render_markdown import rendered
+from goldenctl.report.sections import checks, course, sections
+from goldenctl.report.sections.choice import ALL
 from goldenctl.report.structure import by_themselves
 from goldenctl.report.timing import step_lines
 
@@ -51,7 +47,7 @@ def render(report: Report, *, limit_bytes: int = LIMIT_BYTES) -> str:
     """Return the Markdown, at most ``limit_bytes`` long: tables end early where it must be."""
     parts = [*_head(report, answers(report))]
     if report.selftest is not None:
-        parts += _of_selftest(report.selftest)
+        parts += rendered(sections(report))
     else:
         parts += _body(report)
     return _capped(parts, limit_bytes)
@@ -125,9 +121,10 @@ def _head(report: Report, said: Answers) -> Iterator[str]:
     if report.trace is not None:
         for line in filter(None, (by_themselves(report), *report.trace.lines())):
             yield f"- {_text(line)}"
-    lines = (not_judged(report), *note_lines(report), *step_lines(report), *_determinism(report))
+    lines = (not_judged(report), *note_lines(report), *step_lines(report))
     for line in filter(None, lines):
         yield f"- {_text(line.strip())}"
+    yield from rendered([course.determinism(report, ALL)])
     yield ""
 
 
@@ -157,20 +154,9 @@ def _shown(cell: Cell | None) -> tuple[str, str]:
     return ("", "") if cell is None else (f"{'✅' if cell.ok else '❌'} {cell.used}", cell.error)
 
 
-def _determinism(report: Report) -> list[str]:
-    if report.determinism is None:
-        return []
-    many = len(groups_of(report)) > 1
-    return [Text.from_markup(line).plain for line in lines(report.determinism, many_cases=many)]
-
-
 def _body(report: Report) -> Iterator[str]:
     places = Places(report)
-    if report.checks:
-        yield from _table(
-            ("", "golden", "step", "judged by", "used", ""),
-            [_check(step) for step in report.checks],
-        )
+    yield from rendered([checks.checks(report, ALL)])
     if not report.sublayers:
         return
     wrong = [t for t in report.compared if not t.ok]
@@ -210,12 +196,6 @@ def _reasons(report: Report) -> Iterator[str]:
         yield "</details>\n"
 
 
-def _check(step: CheckStep) -> list[str]:
-    used = percent(step.share) if step.share is not None else ""
-    names = (_code(step.golden), _text(step.step), _text(step.judged_by))
-    return ["✅" if step.ok else "❌", *names, used, _text(step.said)]
-
-
 def _wrong(places: Places, tensor: TensorResult) -> list[str]:
     state = _text(tensor.state)
     return [
@@ -239,17 +219,6 @@ def _sublayer(places: Places, sublayer: SublayerResult) -> list[str]:
         duration(sublayer.actual_ns),
         ratio(sublayer.actual_ns, sublayer.expected_ns),
     ]
-
-
-def _of_selftest(result: Selftest) -> Iterator[str]:
-    rows = [[label, f"{good} of {total}", least] for label, good, total, least in result.rates()]
-    yield from _table(("", "count", "must be"), rows)
-    complaints = result.complaints()
-    for line in complaints[:_MOST_TENSORS]:
-        yield f"- {_text(line)}"
-    if len(complaints) > _MOST_TENSORS:
-        yield f"- ... and {len(complaints) - _MOST_TENSORS} more"
-    yield ""
 
 
 def _table(titles: tuple[str, ...], rows: Iterable[list[str]]) -> Iterator[str]:

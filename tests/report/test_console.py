@@ -335,7 +335,8 @@ def test_one_bug_in_several_steps_is_one_culprit() -> None:
 
 def test_a_selftest_names_what_escaped() -> None:
     text = shown(selftested(caught=False))
-    assert text.startswith("✗ FAIL  bfloat16: 192 visible faults, 8 that this input")
+    assert text.startswith("✗ FAIL  bfloat16: 189 of 192 visible faults caught, 189 named")
+    assert "counted apart: 8 faults that this input does not show" in text
     assert "  escaped: fault_2 at layers.00.mlp.tap_197" in text
     assert "fault_4" not in text.split("gate")[1]
     assert shown(selftested()).startswith("✓ PASS")
@@ -366,7 +367,7 @@ CHECKED = """\
 
 ✗ qwen3 replay: 1 of 3 wrong, first q_proj
 ✗ llama replay: there is no InfiniCore
-✗ FAIL  2 of 3 golden sets"""
+✗ FAIL  2 of 3 golden sets fail"""
 
 
 def test_a_check_shows_its_steps_and_with_verbose_the_tensors_of_the_wrong_one() -> None:
