@@ -61,21 +61,23 @@ class Bar:
 
 def _record(checkpoint: Path, tokens: int, out: Path) -> Callable[[], None]:
     from goldenctl.commands.record import prepare
+    from goldenctl.model.tokens import Inputs
     from goldenctl.reference.record import record
 
-    return lambda: record(prepare(checkpoint, random_tokens=tokens), out / "golden.h5")
+    return lambda: record(prepare(checkpoint, Inputs(random_tokens=tokens)), out / "golden.h5")
 
 
 def _null(checkpoint: Path, tokens: int, _out: Path) -> Callable[[], None]:
     """The same pass with nothing written."""
     from goldenctl.commands.record import prepare
+    from goldenctl.model.tokens import Inputs
     from goldenctl.reference.clock import Clock
     from goldenctl.reference.memory import kept_memory
     from goldenctl.reference.record import Forward
 
     def run() -> None:
         with kept_memory():
-            recording = prepare(checkpoint, random_tokens=tokens)
+            recording = prepare(checkpoint, Inputs(random_tokens=tokens))
             Forward(recording, lambda *_: None, Clock()).run(lambda *_: None, None)
 
     return run

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from goldenctl.folders import provisioned_prefix
 from goldenctl.infini.find import Install
@@ -19,6 +20,9 @@ os.environ.pop("GITHUB_STEP_SUMMARY", None)
 # Threads of several workers that spin at their barriers take each other's cores: a small product
 # takes 6 ms instead of 0.1. Read when PyTorch or an engine is loaded, and inherited.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# On a busy machine any strategy is slow at times; that says nothing of the code.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 # --- InfiniCore and its harness: built once, kept in the user's own folders, safe under xdist ---
 

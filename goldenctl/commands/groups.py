@@ -9,13 +9,15 @@ from typing import Any
 
 import click
 
-from goldenctl.commands.options import BYTES, DTYPE, FAULT, LAYERS, PATH, TEXT, FiniteRange
+from goldenctl.commands.options import BYTES, DTYPE, DTYPES, FAULT, LAYERS, PATH, TEXT, FiniteRange
 from goldenctl.flags import Flag
 
 Function = Callable[..., Any]
 _TYPES: dict[str, click.ParamType[Any]] = {
     "dtype": DTYPE,
+    "dtypes": DTYPES,
     "fault": FAULT,
+    "integer": click.INT,
     "layers": LAYERS,
     "path": PATH,
     "size": BYTES,

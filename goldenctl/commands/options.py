@@ -176,26 +176,6 @@ strict_option = click.option(
 )
 
 
-def input_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say what goes into the model."""
-    for option in (
-        click.option(
-            "--suite",
-            type=click.Choice(["standard"]),
-            help="Ten inputs that every port should be tried with; inspect says why.",
-        ),
-        click.option("--seed", type=int, help="Seed of --random-tokens; 0 by default."),
-        click.option("--random-tokens", type=int, metavar="N", help="N random token ids."),
-        click.option(
-            "--token-ids", "token_ids", multiple=True, metavar="IDS", help="Ids such as 1,2,3."
-        ),
-        click.option("--prompts-file", type=PATH, help="One prompt per line, or JSON lines."),
-        click.option("--prompt", "prompts", multiple=True, type=TEXT, help="Text (repeatable)."),
-    ):
-        function = option(function)
-    return function
-
-
 def notify(message: str) -> None:
     """Say what is being done, on standard error."""
     click.echo(message, err=True)
@@ -220,38 +200,6 @@ def recorded_folder(golden: GoldenFile, model_path: Path | None) -> Path:
         message = f"{golden.path}: was recorded from {source}, which is no folder here"
         raise MissingError(message, hint="name the checkpoint with --model-path")
     return folder
-
-
-def step_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say in which steps the model takes its input."""
-    for option in (
-        click.option(
-            "--padding",
-            "padding_side",
-            type=click.Choice(["left", "right"]),
-            help="The side on which --batch pads shorter rows; left by default.",
-        ),
-        click.option("--batch", is_flag=True, help="Put all inputs into one batch, a row each."),
-        click.option(
-            "--prefill-chunk",
-            type=click.IntRange(0),
-            default=0,
-            metavar="N",
-            help="Process the prompt N tokens at a time, to bound the memory of long ones.",
-        ),
-        click.option(
-            "--force-tokens", metavar="IDS", help="Decode these ids, such as 5,6,7, instead."
-        ),
-        click.option(
-            "--decode",
-            type=click.IntRange(0, 100_000),
-            default=0,
-            metavar="N",
-            help="Decode N tokens over the KV cache, each the most likely one.",
-        ),
-    ):
-        function = option(function)
-    return function
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,33 +12,57 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from goldenctl.commands.groups import takes
 from goldenctl.commands.options import (
-    DTYPE,
     DTYPES,
-    LAYERS,
     PATH,
     TEXT,
     check_layers,
     goldens_option,
     human_bytes,
     human_ns,
-    input_options,
     model_folder,
     plural,
     progress_bar,
-    step_options,
 )
 from goldenctl.commands.sets import Destination, Tell
 from goldenctl.commands.weights import open_weights
 from goldenctl.errors import UsageError, require_torch
+from goldenctl.flags import flag
+from goldenctl.golden.layout import ORACLES, Selection
+from goldenctl.model.tokens import Inputs
 
 if TYPE_CHECKING:
+    from goldenctl.model.case import Case
+    from goldenctl.model.config import ModelConfig
     from goldenctl.reference.record import Recording
 
 
-ORACLES = ("none", "budget", "keep")
 # Processor time on random 0.6B-shaped weights in float32, 32 tokens: 14.0 s of 1.6 s.
 ORACLE_TIMES = "about 9 times as long"
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How the reference computes: see ``goldenctl.reference.record.Recording``."""
+
+    dtype: str = flag("float32", "Compute dtype.", kind="dtype", shown=True)
+    device: str = flag("cpu", "cpu or cuda[:n].", shown=True)
+    repeat: int = flag(
+        1,
+        "Time each op this many times; the golden keeps the medians.",
+        least=1,
+        most=10_000,
+        shown=True,
+    )
+    threads: int | None = flag(None, "CPU threads of torch.", least=1, most=4096)
+
+    def use_threads(self) -> None:
+        """Have torch use this many threads from now on."""
+        import torch
+
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
 
 
 class _Record(click.Command):
@@ -68,62 +93,27 @@ def _no_choice(word: str) -> bool:
 @click.option("--model-path", type=PATH, help="With --from-manifest: where the checkpoint is now.")
 @click.option("--note", type=TEXT, default="", help="A line for the set's history.")
 @goldens_option(expose=True)
-@input_options
-@step_options
-@click.option("--dtype", type=DTYPE, default="float32", show_default=True, help="Compute dtype.")
+@takes("inputs", Inputs)
+@takes("compute", Compute)
 @click.option(
     "--dtypes",
     type=DTYPES,
     metavar="LIST",
     help="Record the same inputs in each of these dtypes: GOLDEN.DTYPE.h5, or NAME-DTYPE.",
 )
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda[:n].")
-@click.option(
-    "--taps",
-    type=click.Choice(["op", "sublayer"]),
-    default="op",
-    show_default=True,
-    help="Keep the outputs of every op, or only those of sublayers.",
-)
-@click.option(
-    "--layers", type=LAYERS, metavar="LIST", help="Keep only these decoder layers, such as 0-4,10."
-)
-@click.option(
-    "--logits",
-    type=click.Choice(["last", "all", "none"]),
-    default="last",
-    show_default=True,
-    help="Keep the logits of the last token, of all tokens, or none; with none the pass ends at "
-    "the last layer of --layers.",
-)
-@click.option(
-    "--oracle",
-    default="none",
-    type=click.Choice(ORACLES),
-    help="Also compute each op in a wider type, and keep its rounding budget (plain --oracle), or "
-    "the truth as well.",
-)
-@click.option(
-    "--budget-dtypes",
-    type=DTYPES,
-    metavar="LIST",
-    help="With --oracle: also keep budgets for replays in these dtypes.",
-)
-@click.option(
-    "--repeat",
-    type=click.IntRange(1, 10_000),
-    default=1,
-    show_default=True,
-    help="Time each op this many times; the golden keeps the medians.",
-)
+@takes("selection", Selection)
 @click.option("--resume", is_flag=True, help="Continue where it was interrupted.")
-@click.option("--threads", type=click.IntRange(1, 4096), help="CPU threads of torch.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option(
     "-v", "--verbose", is_flag=True, help="Name every tensor that is not read or does not fit."
 )
 def record_command(
-    checkpoint: Path | None, golden: Path | None, goldens: Path | None, **options: Any
+    checkpoint: Path | None,
+    golden: Path | None,
+    inputs: Inputs,
+    selection: Selection,
+    compute: Compute,
+    **options: Any,
 ) -> int:
     """Run CHECKPOINT in PyTorch and write every sublayer's tensors to GOLDEN.
 
@@ -136,26 +126,32 @@ def record_command(
     the truth, or changed in meaning, which ends with exit code 1.
     """
     if options["manifest"] is not None:
-        golden = _only_golden(checkpoint, golden, options)
-        return _record_again(golden, goldens, options)
+        return _record_again(_only_golden(checkpoint, golden), options, compute)
     if checkpoint is None:
         message = "record needs a CHECKPOINT, or --from-manifest"
         raise UsageError(message)
     if options["model_path"] is not None:
         message = "--model-path goes with --from-manifest; CHECKPOINT is the model here"
         raise UsageError(message)
+    prepared = partial(prepare, checkpoint, inputs, selection, compute, verbose=options["verbose"])
     if options["dtypes"] is not None:
-        return _record_variants(checkpoint, golden, goldens, options)
-    destination = _destination(golden, options["name"], goldens, options)
+        return _record_variants(prepared, golden, options, selection)
+    if compute.dtype in selection.budget_dtypes:
+        message = f"--budget-dtypes {compute.dtype}: the golden's own dtype has its budget anyway"
+        raise UsageError(message)
+    destination = _destination(golden, options["name"], options)
     destination.check()
     if destination.was_finished():
         return 0
-    recording = prepare(checkpoint, **options)
+    recording = prepared()
     return destination.record(partial(run_recording, recording, resume=options["resume"]))
 
 
 def _record_variants(
-    checkpoint: Path, golden: Path | None, goldens: Path | None, options: dict[str, Any]
+    prepared: Callable[[], Recording],
+    golden: Path | None,
+    options: dict[str, Any],
+    selection: Selection,
 ) -> int:
     """Record the same inputs in every dtype of --dtypes; return the worst exit code."""
     from goldenctl.reference.variants import Variants, variant_name, variant_path
@@ -166,11 +162,11 @@ def _record_variants(
     dtypes = options["dtypes"]
     places = {
         dtype: _destination(
-            variant_path(golden, dtype), variant_name(options["name"], dtype), goldens, options
+            variant_path(golden, dtype), variant_name(options["name"], dtype), options
         )
         for dtype in dtypes
     }
-    variants = Variants(prepare(checkpoint, **options), dtypes, options["budget_dtypes"])
+    variants = Variants(prepared(), dtypes, selection.budget_dtypes or None)
     for dtype, place in places.items():
         place.check()
         if not (options["resume"] and place.golden and variants.is_there(dtype, place.golden)):
@@ -190,23 +186,21 @@ def _record_variants(
     return max(codes, default=0)
 
 
-def _destination(
-    golden: Path | None, name: str | None, goldens: Path | None, options: dict[str, Any]
-) -> Destination:
-    resume, force, note = options["resume"], options["force"], options["note"]
-    return Destination(golden, name, goldens, note=note, force=force, resume=resume)
+def _destination(golden: Path | None, name: str | None, options: dict[str, Any]) -> Destination:
+    how = {key: options[key] for key in ("note", "force", "resume")}
+    return Destination(golden, name, options["goldens"], **how)
 
 
-def _only_golden(
-    checkpoint: Path | None, golden: Path | None, options: dict[str, Any]
-) -> Path | None:
+_WITH_MANIFEST = {"manifest", "name", "model_path", "note", "goldens", "force", "threads"}
+_WITH_MANIFEST |= {"repeat", "resume", "verbose", "checkpoint", "golden"}
+
+
+def _only_golden(checkpoint: Path | None, golden: Path | None) -> Path | None:
     """With --from-manifest the one argument is the golden, and the recipe says the rest."""
     context = click.get_current_context()
-    own = {"manifest", "name", "model_path", "note", "goldens", "force", "threads"}
-    own |= {"repeat", "resume", "verbose"}
-    for name, value in options.items():
+    for name, value in context.params.items():
         given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if given and name not in own:
+        if given and name not in _WITH_MANIFEST:
             option = next(p.opts[0] for p in context.command.params if p.name == name)
             message = f"{option} {value}: the manifest says what is recorded"
             raise UsageError(message, hint="leave it out, or record without --from-manifest")
@@ -216,118 +210,90 @@ def _only_golden(
     return checkpoint
 
 
-def _record_again(golden: Path | None, goldens: Path | None, options: dict[str, Any]) -> int:
+def _record_again(golden: Path | None, options: dict[str, Any], compute: Compute) -> int:
     from goldenctl.sets.manifest import find_manifest
 
-    found, path = find_manifest(options["manifest"], goldens)
+    found, path = find_manifest(options["manifest"], options["goldens"])
     name = options["name"]
     if golden is None and name is None:
-        name, goldens = found.name, path.parent.parent
+        name, options = found.name, {**options, "goldens": path.parent.parent}
         if path.parent.name != name:
             message = f"{path}: is not in the folder of its set, {name}"
             raise UsageError(message, hint="give GOLDEN, the file to write, or --name")
-    destination = _destination(golden, name, goldens, options)
+    destination = _destination(golden, name, options)
     destination.check()
     if destination.was_finished():
         return 0
     require_torch("record")
-    import torch
 
     from goldenctl.reference.again import recording_of
 
     moved = options["model_path"]
     source = str(model_folder(moved)) if moved is not None else ""
     recording = recording_of(found.recipe, str(path), source=source)
-    if options["threads"] is not None:
-        torch.set_num_threads(options["threads"])
-    recording = replace(recording, repeat=options["repeat"])
+    compute.use_threads()
+    recording = replace(recording, repeat=compute.repeat)
     return destination.record(partial(run_recording, recording, resume=options["resume"]))
 
 
 def prepare(
     checkpoint: Path,
+    inputs: Inputs | None = None,
+    selection: Selection | None = None,
+    compute: Compute | None = None,
     *,
-    prompts: tuple[str, ...] = (),
-    prompts_file: Path | None = None,
-    token_ids: tuple[str, ...] = (),
-    random_tokens: int | None = None,
-    seed: int | None = None,
-    decode: int = 0,
-    force_tokens: str | None = None,
-    prefill_chunk: int = 0,
-    batch: bool = False,
-    padding_side: str | None = None,
-    suite: str | None = None,
-    dtype: str = "float32",
-    device: str = "cpu",
-    taps: str = "op",
-    layers: frozenset[int] | None = None,
-    logits: str = "last",
-    oracle: str = "none",
-    budget_dtypes: tuple[str, ...] | None = None,
-    dtypes: tuple[str, ...] | None = None,
-    repeat: int = 1,
-    threads: int | None = None,
     verbose: bool = False,
-    **_: object,
 ) -> Recording:
     """Check everything that can be checked before the model runs.
 
     Raises MissingError without torch and UsageError for what does not fit the model.
     """
-    from goldenctl.golden.layout import Selection
     from goldenctl.model.config import load_config
     from goldenctl.model.source import canonical
-    from goldenctl.model.tokens import Inputs, left_out_of_suite, make_cases
 
+    inputs, selection = inputs or Inputs(), selection or Selection()
+    compute = compute or Compute()
     source = canonical(str(checkpoint))
     checkpoint = model_folder(checkpoint)
-    config = load_config(checkpoint)
-    kept_layers = check_layers(layers, config.num_hidden_layers)
-    selection = Selection(taps, kept_layers, logits, oracle, budget_dtypes or ())
+    check_layers(selection.layers, load_config(checkpoint).num_hidden_layers)
     weights = open_weights(checkpoint, selection, verbose=verbose)
-    config = weights.config
-    if padding_side is not None and not batch:
-        message = "--padding says where --batch pads, which was not given"
-        raise UsageError(message)
-    if seed is not None and random_tokens is None:
-        message = f"--seed {seed}: only --random-tokens draws random numbers"
-        raise UsageError(message, hint="leave it out, or give --random-tokens N")
-    inputs = Inputs(
-        prompts,
-        prompts_file,
-        token_ids,
-        random_tokens,
-        seed or 0,
-        decode=decode,
-        force_tokens=force_tokens,
-        prefill_chunk=prefill_chunk,
-        batch=batch,
-        padding_side=padding_side or "left",
-        suite=suite,
-    )
-    if missing := left_out_of_suite(inputs, checkpoint):
-        click.echo(f"suite {suite}: its texts are left out: {missing}", err=True)
-    cases = make_cases(inputs, checkpoint, config)
-    for name, note in ((case.name, note) for case in cases for note in case.wording.notes()):
-        click.echo(f"case {name}: {note}", err=True)
-    if logits == "none" and any(case.generates for case in cases):
-        message = "--decode chooses each token by the logits, which --logits none leaves out"
-        raise UsageError(message, hint="give --logits last, or the tokens with --force-tokens")
-    if budget_dtypes and oracle == "none":
-        message = "--budget-dtypes: only --oracle makes budgets"
-        raise UsageError(message)
-    if budget_dtypes and dtypes is None and dtype in budget_dtypes:
-        message = f"--budget-dtypes {dtype}: the golden's own dtype has its budget anyway"
-        raise UsageError(message)
+    cases = _cases(inputs, checkpoint, weights.config)
+    _refuse_contradictions(selection, cases)
     require_torch("record")
-    import torch
 
     from goldenctl.reference.record import Recording
 
-    if threads is not None:
-        torch.set_num_threads(threads)
-    return Recording(weights, config, cases, dtype, device, selection, source=source, repeat=repeat)
+    compute.use_threads()
+    return Recording(
+        weights,
+        weights.config,
+        cases,
+        compute.dtype,
+        compute.device,
+        selection,
+        source=source,
+        repeat=compute.repeat,
+    )
+
+
+def _cases(inputs: Inputs, checkpoint: Path, config: ModelConfig) -> tuple[Case, ...]:
+    from goldenctl.model.tokens import left_out_of_suite, make_cases
+
+    if missing := left_out_of_suite(inputs, checkpoint):
+        click.echo(f"suite {inputs.suite}: its texts are left out: {missing}", err=True)
+    cases = make_cases(inputs, checkpoint, config)
+    for name, note in ((case.name, note) for case in cases for note in case.wording.notes()):
+        click.echo(f"case {name}: {note}", err=True)
+    return cases
+
+
+def _refuse_contradictions(selection: Selection, cases: tuple[Case, ...]) -> None:
+    if selection.logits == "none" and any(case.generates for case in cases):
+        message = "--decode chooses each token by the logits, which --logits none leaves out"
+        raise UsageError(message, hint="give --logits last, or the tokens with --force-tokens")
+    if selection.budget_dtypes and selection.oracle == "none":
+        message = "--budget-dtypes: only --oracle makes budgets"
+        raise UsageError(message)
 
 
 def run_recording(recording: Recording, golden: Path, *, resume: bool = False) -> Tell:

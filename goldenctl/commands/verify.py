@@ -61,10 +61,11 @@ def verify_command(
 ) -> int:
     """Record a checkpoint in PyTorch, replay it on a backend, and diff the two."""
     from goldenctl.commands.diff import run_diff
-    from goldenctl.commands.record import prepare, run_recording
+    from goldenctl.commands.record import Compute, prepare, run_recording
     from goldenctl.commands.replay import run_replay
     from goldenctl.diff.tolerance import load_policy
     from goldenctl.golden.file import open_golden
+    from goldenctl.model.tokens import Inputs
     from goldenctl.replay.backend import check_device, check_dtype, parse_device
 
     if model_path == DEFAULT_MODEL and not model_path.is_dir():
@@ -77,8 +78,8 @@ def verify_command(
         raise UsageError(message)
     outputs = replace(outputs, json=outputs.json or output)
     outputs.check()
-    prompts = (test_input,) if test_input is not None else ()
-    recording = prepare(model_path, prompts=prompts, dtype=dtype, verbose=shown.verbose)
+    inputs = Inputs(prompts=(test_input,) if test_input is not None else ())
+    recording = prepare(model_path, inputs, compute=Compute(dtype), verbose=shown.verbose)
     engine = Engine(backend)
     if not engine.simulated:
         opened = engine.open()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from goldenctl.dtypes import DTYPES
+from goldenctl.flags import flag
 from goldenctl.golden.schema import (
     BESIDE,
     BUDGET_SCOPES,
@@ -21,22 +22,45 @@ from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Sublayer
 from goldenctl.places import layer_of, place
 
+ORACLES = ("none", "budget", "keep")
+
 
 @dataclass(frozen=True)
 class Selection:
     """What of a forward pass is kept.
 
-    ``taps`` is ``op`` or ``sublayer``; ``layers`` are decoder layer numbers, None for all;
-    ``logits`` is ``last``, ``all`` or ``none``; ``oracle`` is ``none``, ``budget`` or ``keep``.
-    ``budget_dtypes`` are further dtypes that a replay of the golden may compute in; ``fused``
-    adds to an oracle's budgets that of a fused attention kernel.
+    ``layers`` are decoder layer numbers, None for all. ``fused`` adds to an oracle's budgets
+    that of a fused attention kernel.
     """
 
-    taps: str = "op"
-    layers: frozenset[int] | None = None
-    logits: str = "last"
-    oracle: str = "none"
-    budget_dtypes: tuple[str, ...] = ()
+    taps: str = flag(
+        "op",
+        "Keep the outputs of every op, or only those of sublayers.",
+        kind=("op", "sublayer"),
+        shown=True,
+    )
+    layers: frozenset[int] | None = flag(
+        None, "Keep only these decoder layers, such as 0-4,10.", kind="layers", metavar="LIST"
+    )
+    logits: str = flag(
+        "last",
+        "Keep the logits of the last token, of all tokens, or none; with none the pass ends at "
+        "the last layer of --layers.",
+        kind=("last", "all", "none"),
+        shown=True,
+    )
+    oracle: str = flag(
+        "none",
+        "Also compute each op in a wider type, and keep its rounding budget (plain --oracle), or "
+        "the truth as well.",
+        kind=ORACLES,
+    )
+    budget_dtypes: tuple[str, ...] = flag(
+        (),
+        "With --oracle: also keep budgets for replays in these dtypes.",
+        kind="dtypes",
+        metavar="LIST",
+    )
     fused: bool = True
 
     def keeps(self, sublayer: Sublayer) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from goldenctl.errors import DamagedError, MissingError, UsageError
+from goldenctl.flags import flag
 from goldenctl.model.case import Case, Rows, Wording
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import ModelConfig, load_config
@@ -31,26 +32,58 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the user asked for; nothing at all means the default prompt.
+    """What goes into the model, and in which steps; nothing at all means the default prompt.
 
-    ``token_ids`` are texts like ``1,2,3``, rows of a batch separated by ``;``. ``decode`` is
-    how many tokens are to be generated; ``force_tokens`` are taken instead, like
-    ``token_ids``, one row for every row of every case or one for each. ``prefill_chunk`` is
-    the most prompt tokens of one step, 0 for all. ``batch`` makes one case of all rows, with
-    padding on ``padding_side`` where they differ in length. ``suite`` is one of model/suite.py.
+    ``token_ids`` are texts like ``1,2,3``, rows of a batch separated by ``;``. ``force_tokens``
+    are like ``token_ids``, one row for every row of every case or one for each. ``suite`` is
+    one of model/suite.py.
     """
 
-    prompts: Sequence[str] = ()
-    prompts_file: Path | None = None
-    token_ids: Sequence[str] = ()
-    random_tokens: int | None = None
-    seed: int = 0
-    decode: int = 0
-    force_tokens: str | None = None
-    prefill_chunk: int = 0
-    batch: bool = False
-    padding_side: str = "left"
-    suite: str | None = None
+    prompts: Sequence[str] = flag((), "Text (repeatable).", name="--prompt", kind="text", many=True)
+    prompts_file: Path | None = flag(None, "One prompt per line, or JSON lines.", kind="path")
+    token_ids: Sequence[str] = flag((), "Ids such as 1,2,3.", metavar="IDS", many=True)
+    random_tokens: int | None = flag(None, "N random token ids.", kind="integer", metavar="N")
+    seed: int | None = flag(None, "Seed of --random-tokens; 0 by default.", kind="integer")
+    suite: str | None = flag(
+        None,
+        "Ten inputs that every port should be tried with; inspect says why.",
+        kind=("standard",),
+    )
+    decode: int = flag(
+        0,
+        "Decode N tokens over the KV cache, each the most likely one.",
+        least=0,
+        most=100_000,
+        metavar="N",
+    )
+    force_tokens: str | None = flag(
+        None, "Decode these ids, such as 5,6,7, instead.", metavar="IDS"
+    )
+    prefill_chunk: int = flag(
+        0,
+        "Process the prompt N tokens at a time, to bound the memory of long ones.",
+        least=0,
+        metavar="N",
+    )
+    batch: bool = flag(False, "Put all inputs into one batch, a row each.")
+    padding_side: str | None = flag(
+        None,
+        "The side on which --batch pads shorter rows; left by default.",
+        name="--padding",
+        kind=("left", "right"),
+    )
+
+    def refuse_contradictions(self) -> None:
+        """Raise UsageError for options that do not go together."""
+        if self.decode and self.force_tokens is not None:
+            message = "--decode and --force-tokens: give one of them"
+            raise UsageError(message, hint="forced tokens are decoded, one in each step")
+        if self.padding_side is not None and not self.batch:
+            message = "--padding says where --batch pads, which was not given"
+            raise UsageError(message)
+        if self.seed is not None and self.random_tokens is None:
+            message = f"--seed {self.seed}: only --random-tokens draws random numbers"
+            raise UsageError(message, hint="leave it out, or give --random-tokens N")
 
 
 @dataclass(frozen=True)
@@ -72,9 +105,7 @@ def make_cases(inputs: Inputs, folder: str | Path, config: ModelConfig) -> tuple
     ``folder`` is the checkpoint, whose ``tokenizer.json`` encodes the prompts. Raises
     UsageError for ids or lengths that are beyond the model's, MissingError without a tokenizer.
     """
-    if inputs.decode and inputs.force_tokens is not None:
-        message = "--decode and --force-tokens: give one of them"
-        raise UsageError(message, hint="forced tokens are decoded, one in each step")
+    inputs.refuse_contradictions()
     drafts = [*_suite_drafts(inputs, Path(folder), config), *_drafts(inputs, config)]
     if len(drafts) > CASES_LIMIT:
         message = f"{len(drafts)} cases, at most {CASES_LIMIT} are possible"
@@ -111,12 +142,12 @@ def _batch(
         message = "the batch: only some rows have forced tokens"
         raise UsageError(message, hint="give force_tokens in every line, or in none")
     texts = tuple(d.text for d, count in zip(drafts, counts, strict=True) for _ in range(count))
-    padding, padded = pad(rows, inputs.padding_side)
+    padding, padded = pad(rows, (inputs.padding_side or "left"))
     case = _case(_Draft("the batch", "batch", forced=forced), padded, inputs, config)
     case = replace(
         case,
         padding=padding,
-        padding_side=inputs.padding_side,
+        padding_side=(inputs.padding_side or "left"),
         row_texts=texts if any(text is not None for text in texts) else (),
         wording=_joined([wording for _, wording in encoded], counts),
     )
@@ -197,7 +228,7 @@ def _drafts(inputs: Inputs, config: ModelConfig) -> list[_Draft]:
         name = f"tokens-{number}" if many else "tokens"
         drafts.append(_Draft(f"token ids {number}", name, token_ids=parse_ids(ids)))
     if inputs.random_tokens is not None:
-        drafts.append(_random_draft(inputs.random_tokens, inputs.seed, config))
+        drafts.append(_random_draft(inputs.random_tokens, (inputs.seed or 0), config))
     if drafts or inputs.suite is not None:
         return drafts
     return [_Draft("the default prompt", "default", DEFAULT_PROMPT)]

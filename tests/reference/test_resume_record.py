@@ -17,6 +17,7 @@ from goldenctl.errors import Interrupted
 from goldenctl.golden.file import open_golden
 from goldenctl.golden.journal import Journal
 from goldenctl.golden.times import times_path
+from goldenctl.model.tokens import Inputs
 
 # Every sublayer gets an entry, however little time it took.
 MODULES = "goldenctl.commands.record,goldenctl.reference.record,goldenctl.reference.keep:_SHARE=0"
@@ -121,7 +122,7 @@ def test_progress_knows_the_total_before_anything_is_done(checkpoint: Path, tmp_
     from goldenctl.reference.record import record
 
     calls: list[tuple[int, int, str]] = []
-    recording = prepare(checkpoint, token_ids=("1,2",), decode=2)
+    recording = prepare(checkpoint, Inputs(token_ids=("1,2",), decode=2))
     record(recording, tmp_path / "g.h5", lambda *call: calls.append(call))
     total = len(open_golden(tmp_path / "g.h5").sublayers)
     assert calls[0] == (0, total, "")
