@@ -162,12 +162,13 @@ def deliver_all(reports: Sequence[Report], outputs: Outputs, shown: Shown) -> in
 def deliver_matrix(reports: Sequence[Report], outputs: Outputs, shown: Shown) -> int:
     """Deliver the reports of several runs of one golden; return the worst exit code."""
     from goldenctl.report.markdown import append_summary
-    from goldenctl.report.matrix import print_matrix
+    from goldenctl.report.render_console import show
+    from goldenctl.report.sections.matrix import side_by_side
 
     write_outputs(reports, outputs)
     append_summary(reports)
     if not shown.quiet:
-        print_matrix(reports)
+        show(side_by_side(reports))
     return max(report.exit_code for report in reports)
 
 

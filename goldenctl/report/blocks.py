@@ -16,6 +16,7 @@ from goldenctl.report.svg import Figure
 
 Style = Literal["", "strong", "good", "bad", "warn", "soft", "code"]
 Output = Literal["console", "html", "markdown"]
+IN_FILES: tuple[Output, ...] = ("html", "markdown")
 
 
 class Mark(Enum):

@@ -6,22 +6,14 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from goldenctl.places import short_name
 from goldenctl.records.report import Provenance, Report
 from goldenctl.report.answers import first_culprit
+from goldenctl.report.blocks import Command
 
 _OF_STEPS = ("decode", "force_tokens", "prefill_chunk")  # of a case in a recipe
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command line and what it is for."""
-
-    purpose: str
-    text: str
 
 
 def commands(report: Report) -> list[Command]:
@@ -89,9 +81,10 @@ def _tolerance(report: Report) -> list[str]:
 def _debug(report: Report) -> Iterator[Command]:
     for sublayer in report.sublayers:
         command = (sublayer.failure or {}).get("command")
-        if command:
+        if isinstance(command, str) and command:
             place = short_name(sublayer.name) or sublayer.name
-            yield Command(f"Rerun {place} alone, under a debugger", f"gdb --args {command}")
+            argv = ("gdb", "--args", *_words(command))
+            yield Command(f"Rerun {place} alone, under a debugger", argv)
     first = None if report.ok else first_culprit(report)
     replayed = report.run.kind == "run" and report.golden.kind == "golden"
     replayed = replayed and not report.simulated
@@ -139,7 +132,7 @@ def _version(path: str) -> str:
     return f"{found[1]}@{found[2]}" if found else ""
 
 
-def _renew(name: str) -> str:
+def _renew(name: str) -> tuple[str, ...]:
     return _line("manifest", name, "--renew")
 
 
@@ -227,5 +220,13 @@ def _object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _line(*words: str) -> str:
-    return shlex.join(["goldenctl", *words])
+def _line(*words: str) -> tuple[str, ...]:
+    return ("goldenctl", *words)
+
+
+def _words(command: str) -> list[str]:
+    """The words of a command line that a file claims; one word where it is none."""
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return [command]

@@ -13,23 +13,19 @@ from importlib import resources
 
 from goldenctl import __version__
 from goldenctl.records.report import Report
-from goldenctl.records.words import banners, dtypes, left_out, not_judged, rules
+from goldenctl.records.words import banners, not_judged
 from goldenctl.report import (
     blocks,
     html_course,
-    html_matrix,
     html_structure,
     html_tensors,
-    matrix,
     render_html,
 )
 from goldenctl.report.answers import Answers, answers
-from goldenctl.report.commands import commands
-from goldenctl.report.html_parts import Section, command, escape, facts
+from goldenctl.report.html_parts import Section, escape
 from goldenctl.report.notes import note_lines
 from goldenctl.report.palette import figure_css, variables
-from goldenctl.report.provenance import both_sides
-from goldenctl.report.sections import checks, course, sections
+from goldenctl.report.sections import checks, course, matrix, sections, source
 from goldenctl.report.sections.choice import ALL
 
 _ANSWERS = (("where", "Where first"), ("kind", "What kind of bug"), ("sure", "How sure"))
@@ -47,7 +43,7 @@ def render_matrix(reports: Sequence[Report]) -> str:
     """Return the page of several reports side by side."""
     title, ok = reports[0].command, all(report.ok for report in reports)
     header = _verdict(ok, matrix.verdict(reports))
-    sections = list(html_matrix.sections(reports))
+    sections = list(map(_made, matrix.side_by_side(reports)))
     foot = f"goldenctl {__version__} {title}; golden {reports[0].golden.path}"
     return _page(title, ok, header, sections, foot)
 
@@ -146,24 +142,11 @@ def _sections(report: Report) -> Iterator[Section]:
         yield html_tensors.pictures(report)
         yield html_course.times(report)
         yield _made(course.determinism(report, ALL))
-    yield _provenance(report)
-    yield _commands(report)
+    if report.selftest is None:
+        yield _made(source.provenance(report, ALL))
+        yield _made(source.commands(report, ALL))
     yield html_tensors.every_tensor(report)
 
 
 def _made(made: blocks.Section) -> Section:
     return Section(made.id, made.title, made.hint, render_html.blocks(made.blocks))
-
-
-def _provenance(report: Report) -> Section:
-    sides = []
-    for title, pairs in both_sides(report):
-        sides.append(f"<div><h3>{escape(title)}</h3>{facts(pairs)}</div>")
-    judged = [f"Judged by {rules(report)}", f"mode {report.mode}", dtypes(report), left_out(report)]
-    hint = f"{'; '.join(filter(None, judged))}." if report.selftest is None else ""
-    return Section("provenance", "Provenance", hint, f'<div class="two">{"".join(sides)}</div>')
-
-
-def _commands(report: Report) -> Section:
-    parts = [command(each) for each in commands(report)]
-    return Section("commands", "Commands", "", "".join(parts))

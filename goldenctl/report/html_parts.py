@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from goldenctl.report.commands import Command
 from goldenctl.report.svg import Figure, text_of
 
 escape = text_of
@@ -71,11 +70,3 @@ def mark(ok: bool) -> str:
     if ok:
         return '<span class="ok" role="img" aria-label="right">✓</span>'
     return '<span class="no" role="img" aria-label="wrong">✗</span>'
-
-
-def command(shown: Command) -> str:
-    """Return a command line under its purpose; the page's script adds a button to copy it."""
-    return (
-        f'<div class="command"><p>{escape(shown.purpose)}</p>'
-        f'<div class="line"><pre tabindex="0">{escape(shown.text)}</pre></div></div>'
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,13 +25,10 @@ from goldenctl.records.words import (
     used_by,
 )
 from goldenctl.report.answers import Answers, answers
-from goldenctl.report.commands import commands
-from goldenctl.report.matrix import HINT, Cell, matrix_rows, verdict
-from goldenctl.report.matrix import lines as run_lines
 from goldenctl.report.measures import COSINE, REL_L2
 from goldenctl.report.notes import note_lines
 from goldenctl.report.render_markdown import rendered
-from goldenctl.report.sections import checks, course, sections
+from goldenctl.report.sections import checks, course, matrix, sections, source
 from goldenctl.report.sections.choice import ALL
 from goldenctl.report.structure import by_themselves
 from goldenctl.report.timing import step_lines
@@ -129,29 +125,10 @@ def _head(report: Report, said: Answers) -> Iterator[str]:
 
 
 def _matrix(reports: Sequence[Report]) -> Iterator[str]:
-    runs = run_lines(reports)
-    mark = "✅ PASS" if all(run.ok for run in runs) else "❌ FAIL"
-    yield f"### {mark}: goldenctl {_text(reports[0].command)}, {_text(verdict(reports))}\n"
-    for run in runs:
-        yield f"- {'✅' if run.ok else '❌'} **{_text(run.label)}:** {_text(run.said)}"
-        for banner in run.banners:
-            yield f"  - **{_text(banner)}**"
-    yield "\n<details><summary>All sublayers</summary>\n"
-    titles = tuple(_text(x) for run in runs for x in (run.label, "rel L2"))
-    rows = (
-        [
-            "✅" if row.ok else "❌",
-            _code(f"{row.place} ({row.taps})" if row.taps else row.place),
-            *(text for cell in row.cells for text in _shown(cell)),
-        ]
-        for row in matrix_rows(reports)
-    )
-    yield from _table(("", "sublayer", *titles), rows)
-    yield f"{_text(HINT)}\n\n</details>\n"
-
-
-def _shown(cell: Cell | None) -> tuple[str, str]:
-    return ("", "") if cell is None else (f"{'✅' if cell.ok else '❌'} {cell.used}", cell.error)
+    mark = "✅ PASS" if all(report.ok for report in reports) else "❌ FAIL"
+    said = matrix.verdict(reports)
+    yield f"### {mark}: goldenctl {_text(reports[0].command)}, {_text(said)}\n"
+    yield from rendered(matrix.side_by_side(reports))
 
 
 def _body(report: Report) -> Iterator[str]:
@@ -177,15 +154,8 @@ def _body(report: Report) -> Iterator[str]:
     stated = f"; {dtypes(report)}" if dtypes(report) else ""
     yield f"Judged by: {_text(rules(report))}; mode {_text(report.mode)}{_text(stated)}."
     if left_out(report):
-        yield f"{left_out(report).capitalize()}."
-    expected, actual = sides_of(report)
-    yield f"{expected.capitalize()} {_code(report.golden.path)}, "
-    yield f"{_code(report.golden.content_digest[:12])};"
-    yield f"{actual} {_code(report.run.path)}, {_code(report.run.content_digest[:12])}.\n"
-    yield "<details><summary>Commands</summary>\n"
-    for command in commands(report):
-        yield f"{_text(command.purpose)}:\n\n<pre>{_html(command.text)}</pre>\n"
-    yield "</details>\n"
+        yield f"{left_out(report).capitalize()}.\n"
+    yield from rendered([source.provenance(report, ALL), source.commands(report, ALL)])
 
 
 def _reasons(report: Report) -> Iterator[str]:
@@ -227,10 +197,6 @@ def _table(titles: tuple[str, ...], rows: Iterable[list[str]]) -> Iterator[str]:
     for row in rows:
         yield f"| {' | '.join(row)} |"
     yield ""
-
-
-def _html(text: str) -> str:
-    return html.escape(printable(text))
 
 
 def _text(text: str) -> str:

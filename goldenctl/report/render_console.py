@@ -53,7 +53,7 @@ def make_console() -> Console:
     return console
 
 
-def show(blocks: Iterable[Block], console: Console | None = None) -> None:
+def show(blocks: Iterable[Block | Section], console: Console | None = None) -> None:
     """Print blocks with all that is folded away."""
     console = console or make_console()
     for part in rendered(blocks, verbose=True):

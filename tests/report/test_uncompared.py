@@ -14,9 +14,11 @@ from goldenctl.records.checks import CheckStep
 from goldenctl.records.findings import Findings
 from goldenctl.records.report import Report
 from goldenctl.records.uncompared import not_compared, silence, uncompared
-from goldenctl.report import html, junit, markdown, matrix
+from goldenctl.report import html, junit, markdown
 from goldenctl.report.console import print_report
 from goldenctl.report.json import render as render_json
+from goldenctl.report.render_console import show
+from goldenctl.report.sections import matrix
 
 LAYER = "layers/00/attention"
 MLPS = tuple(f"{STEP}/layers/{n:02}/mlp" for n in range(9))
@@ -136,7 +138,7 @@ def test_several_runs_side_by_side() -> None:
     part = replace(lacking(), run=replace(good().run, path="part.h5"))
     made = [good(), part]
     file = io.StringIO()
-    matrix.print_matrix(made, Console(file=file, width=400, highlight=False))
+    show(matrix.side_by_side(made), Console(file=file, width=400, highlight=False))
     first, second = file.getvalue().splitlines()[:2]
     assert "not compared" not in first
     assert LACKING in second

@@ -5,11 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
-from rich.markup import escape
-from rich.text import Text
-
-from goldenctl.errors import printable
 from goldenctl.records.report import PASSED, Report, SublayerResult, worst_share
 from goldenctl.records.uncompared import not_compared
 from goldenctl.records.words import (
@@ -24,15 +19,16 @@ from goldenctl.records.words import (
     structure,
     used_by,
 )
-from goldenctl.report.console_parts import make_console
-from goldenctl.report.console_table import Row, SublayerTable
+from goldenctl.report.blocks import Cell, Column, Line, Lines, Mark, Section, Span, Words, table
 from goldenctl.report.measures import REL_L2
+from goldenctl.report.sections.source import commands_of_all, provenance_of_all
 
-HINT = "rel L2: of the tensor in parentheses, the first wrong, else of the worst"
+_HINT = "The part of its tolerance that each sublayer uses."
+_CAPTION = "rel L2: of the tensor in parentheses, the first wrong, else of the worst"
 
 
 @dataclass(frozen=True)
-class Line:
+class Run:
     """One run: its label, what is said of it, and what must be known before any number."""
 
     label: str
@@ -41,43 +37,56 @@ class Line:
     banners: Sequence[str]
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A sublayer of one run: the part of its tolerance that is used, and the relative L2 error
-    of the tensor that stands for it."""
-
-    ok: bool
-    used: str
-    error: str
-
-
-@dataclass(frozen=True)
-class MatrixRow:
-    """A sublayer of all runs, None for one that lacks it; ``taps`` are wrong first."""
-
-    ok: bool
-    place: str
-    taps: str
-    cells: Sequence[Cell | None]
-
-
-def lines(reports: Sequence[Report]) -> list[Line]:
-    """Return one line for each run."""
+def side_by_side(reports: Sequence[Report]) -> list[Section]:
+    """Return one line on each run, then every sublayer with columns for each run."""
+    lines = [
+        Line(
+            (Mark.of(run.ok), " ", Span(run.label, "strong"), f": {run.said}"),
+            tuple(Span(banner, "warn") for banner in run.banners),
+        )
+        for run in runs(reports)
+    ]
+    columns = [
+        column
+        for label in labels_of(reports)
+        for column in (Column(label, right=True), Column(REL_L2.title, right=True, spare=1))
+    ]
+    made = table(("", "sublayer", *columns), _rows(reports), _CAPTION)
     return [
-        Line(label, report.ok, _said(report), banners(report))
+        Section("runs", "Runs", (Lines(tuple(lines)),)),
+        Section("sublayers", "All sublayers", (made,), _HINT, folded=True),
+        provenance_of_all(reports),
+        commands_of_all(reports),
+    ]
+
+
+def runs(reports: Sequence[Report]) -> list[Run]:
+    """Return what is said of each run."""
+    return [
+        Run(label, report.ok, _said(report), banners(report))
         for label, report in zip(labels_of(reports), reports, strict=True)
     ]
 
 
-def matrix_rows(reports: Sequence[Report]) -> Iterator[MatrixRow]:
+def _rows(reports: Sequence[Report]) -> Iterator[tuple[Cell | Words, ...]]:
     """Yield every sublayer that any of the runs has."""
     labels, places = labels_of(reports), Places(reports[0])
     columns = [{sublayer.name: sublayer for sublayer in r.sublayers} for r in reports]
     for name in dict.fromkeys(name for column in columns for name in column):
         found = [column.get(name) for column in columns]
-        cells = [_cell(sublayer) if sublayer is not None else None for sublayer in found]
-        ok = all(cell is None or cell.ok for cell in cells)
-        yield MatrixRow(ok, places.sublayer(name), _taps(labels, found), cells)
+        ok = all(sublayer is None or sublayer.state == PASSED for sublayer in found)
+        where = Cell(Span(places.sublayer(name), "code"), _taps(labels, found))
+        cells = [cell for sublayer in found for cell in _cells(sublayer)]
+        yield Mark.of(ok), where, *cells
+
+
+def _cells(sublayer: SublayerResult | None) -> tuple[Words, Words]:
+    """The part of its tolerance that one run's sublayer uses, and its relative L2 error."""
+    if sublayer is None:
+        return Span("not run", "soft"), ""
+    shown = stands_for(sublayer)
+    error = REL_L2.said(shown.metrics if shown is not None else None)
+    return (Mark.of(sublayer.state == PASSED), f" {used_by(sublayer)}"), Span(error, "soft")
 
 
 def verdict(reports: Sequence[Report]) -> str:
@@ -87,26 +96,6 @@ def verdict(reports: Sequence[Report]) -> str:
     pairs = zip(labels_of(reports), reports, strict=True)
     silent = [label for label, report in pairs if report.ok and not_compared(report)]
     return f"{said}; not every output was compared of {some(silent)}" if silent else said
-
-
-def print_matrix(reports: Sequence[Report], console: Console | None = None) -> None:
-    """Print one line on each run, then every sublayer with a column for each run."""
-    console = console or make_console()
-    for line in lines(reports):
-        label, said = escape(printable(line.label)), escape(line.said)
-        console.print(f"{_mark(line.ok).markup} [bold]{label}[/]: {said}")
-        for banner in line.banners:
-            console.print(Text(f"  {banner}", "bold yellow"))
-    rows = [
-        Row(_mark(row.ok), row.place, row.taps, [x for cell in row.cells for x in _shown(cell)])
-        for row in matrix_rows(reports)
-    ]
-    titles = [title for label in labels_of(reports) for title in (label, "rel L2")]
-    table = SublayerTable(titles, rows, spare=(("rel L2",),))
-    console.print()
-    console.print(table)
-    if any("rel L2" in segment.text for segment in console.render_lines(table)[0]):
-        console.print(f"\n{HINT}")
 
 
 def _said(report: Report) -> str:
@@ -120,25 +109,15 @@ def _said(report: Report) -> str:
         said += f"; {silent}"
     if first is not None:
         wrong = sum(not tensor.ok for tensor in compared)
-        where = printable(Places(report).tensor(first.name))
+        where = Places(report).tensor(first.name)
         said = f"{wrong} of {len(compared)} tensors are wrong, first {where}"
     if report.structure:
-        said = printable(f"{structure(report)[0]}; {said}")
+        said = f"{structure(report)[0]}; {said}"
     rules = ", ".join(dict.fromkeys(t.rule for t in compared if t.rule))
     more = [f"mode {report.mode}", f"by {rules}"]
     if report.left_out:
         more.append(f"without {plural(report.left_out, 'sublayer')} of the golden")
     return f"{said} ({', '.join(more)})"
-
-
-def _cell(sublayer: SublayerResult) -> Cell:
-    shown = stands_for(sublayer)
-    error = REL_L2.said(shown.metrics if shown is not None else None)
-    return Cell(sublayer.state == PASSED, used_by(sublayer), error)
-
-
-def _shown(cell: Cell | None) -> tuple[str, str]:
-    return ("-", "-") if cell is None else (f"{_mark(cell.ok).markup} {cell.used}", cell.error)
 
 
 def _taps(labels: Sequence[str], found: Sequence[SublayerResult | None]) -> str:
@@ -148,7 +127,3 @@ def _taps(labels: Sequence[str], found: Sequence[SublayerResult | None]) -> str:
     if len(set(wrong.values())) <= 1:
         return next(iter(wrong.values()), "")
     return ", ".join(f"{label} {tap}" for label, tap in wrong.items())
-
-
-def _mark(ok: bool) -> Text:
-    return Text("✓", "green") if ok else Text("✗", "bold red")

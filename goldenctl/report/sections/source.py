@@ -1,0 +1,121 @@
+"""Where both files came from, and the commands that go on from a report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from goldenctl.records.report import Provenance, Report
+from goldenctl.records.words import dtypes, labels_of, left_out, rules
+from goldenctl.report.blocks import IN_FILES, Command, Section, Span, Table, Words, table
+from goldenctl.report.commands import commands as of_report
+from goldenctl.report.commands import compare_all
+from goldenctl.report.sections.choice import Choice
+
+Pairs = list[tuple[str, str]]
+_MOST_TEXT = 300
+_OF_RECIPE = (
+    "dtype", "reference", "backend", "device", "mode", "attention", "oracle", "taps", "logits",
+    "layers", "repeat", "threads",
+)  # fmt: skip
+_OF_CONFIG = (
+    "model_type", "num_hidden_layers", "hidden_size", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "vocab_size",
+)  # fmt: skip
+
+
+def provenance(report: Report, _choice: Choice) -> Section:
+    """Return what is known of both files, and by what the run was judged."""
+    second = "Engine" if report.run.kind == "selftest" else "Run"
+    judged = [f"Judged by {rules(report)}", f"mode {report.mode}", dtypes(report), left_out(report)]
+    hint = f"{'; '.join(filter(None, judged))}." if report.selftest is None else ""
+    return _provenance({"Golden": report.golden, second: report.run}, hint)
+
+
+def provenance_of_all(reports: Sequence[Report]) -> Section:
+    """Return the same of several runs of one golden."""
+    runs = zip(labels_of(reports), reports, strict=True)
+    return _provenance(
+        {"Golden": reports[0].golden, **{f"Run {label}": report.run for label, report in runs}}
+    )
+
+
+def commands(report: Report, _choice: Choice) -> Section:
+    """Return the commands that fit the report, in the order of their use."""
+    return _commands(of_report(report))
+
+
+def commands_of_all(reports: Sequence[Report]) -> Section:
+    """Return the commands that compare several runs again."""
+    return _commands(compare_all(reports))
+
+
+def _commands(found: Sequence[Command]) -> Section:
+    return Section("commands", "Commands", tuple(found), folded=True, outputs=IN_FILES)
+
+
+def _provenance(sides: dict[str, Provenance], hint: str = "") -> Section:
+    made = _beside({title: list(_facts(side)) for title, side in sides.items()})
+    return Section("provenance", "Provenance", (made,), hint, folded=True, outputs=IN_FILES)
+
+
+def _beside(sides: dict[str, Pairs]) -> Table:
+    """Return the facts of each side in a column, what has one name in one row."""
+    rows: dict[str, list[str]] = {}
+    for number, pairs in enumerate(sides.values()):
+        for key, value in pairs:
+            row = rows.setdefault(key, [""] * len(sides))
+            row[number] = "; ".join(filter(None, [row[number], value]))
+    cells: list[tuple[Words, ...]] = [
+        (Span(key, "soft"), *(Span(value, "code") for value in row)) for key, row in rows.items()
+    ]
+    return table(("", *sides), cells)
+
+
+def _facts(side: Provenance) -> Iterator[tuple[str, str]]:
+    for name, value in (
+        ("file", side.path),
+        ("written", side.created_utc),
+        ("by", f"goldenctl {side.tool_version}" if side.tool_version else ""),
+        ("content", side.content_digest),
+    ):
+        if value:
+            yield name, value
+    model = side.recipe.get("model")
+    if isinstance(model, dict):
+        yield from _model(model)
+    for case in _listed(side.recipe.get("cases")):
+        if isinstance(case, dict):
+            text = case.get("text")
+            yield (
+                f"case {case.get('name', '')}".rstrip(),
+                _short(text) if text is not None else "token ids",
+            )
+    for key in _OF_RECIPE:
+        yield from _flat(key, side.recipe.get(key))
+
+
+def _model(model: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield from _flat("checkpoint", model.get("path"))
+    yield from _flat("fingerprint", model.get("fingerprint"))
+    config = model.get("config")
+    if isinstance(config, dict):
+        said = [f"{key} {config[key]}" for key in _OF_CONFIG if config.get(key) is not None]
+        yield from _flat("architecture", ", ".join(said))
+
+
+def _listed(value: Any) -> list[Any]:
+    return value[:8] if isinstance(value, list) else []
+
+
+def _flat(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _flat(f"{key} {name}", item)
+    elif value not in (None, "", [], {}):
+        yield key.replace("_", " "), _short(value)
+
+
+def _short(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}..."
