@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 
@@ -27,7 +28,18 @@ class Flag:
     many: bool = False
     shown: bool = False
 
+    def option(self, field: str) -> str:
+        """Return the option's name, given that of its field."""
+        return self.name or f"--{field.replace('_', '-')}"
+
 
 def flag(default: Any, help: str, **how: Any) -> Any:
     """Return a field with this default that is an option; ``how`` is as in ``Flag``."""
     return field(default=default, metadata={"flag": Flag(help, **how)})
+
+
+def flags_of(kind: type) -> Iterator[tuple[Field[Any], Flag]]:
+    """Yield the fields of a dataclass that are options."""
+    for each in fields(kind):
+        if "flag" in each.metadata:
+            yield each, each.metadata["flag"]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from dataclasses import Field, fields
+from collections.abc import Callable
+from dataclasses import Field
 from typing import Any
 
 import click
 
 from goldenctl.commands.options import BYTES, DTYPE, DTYPES, FAULT, LAYERS, PATH, TEXT, FiniteRange
-from goldenctl.flags import Flag
+from goldenctl.flags import Flag, flags_of
 
 Function = Callable[..., Any]
 _TYPES: dict[str, click.ParamType[Any]] = {
@@ -28,7 +28,7 @@ _TYPES: dict[str, click.ParamType[Any]] = {
 def takes(name: str, kind: type, *only: str) -> Callable[[Function], Function]:
     """Add the options of ``kind``, or ``only`` those of these fields; the command gets them as
     one object called ``name``."""
-    chosen = [(field, how) for field, how in _flags(kind) if not only or field.name in only]
+    chosen = [(field, how) for field, how in flags_of(kind) if not only or field.name in only]
 
     def decorate(function: Function) -> Function:
         @functools.wraps(function)
@@ -45,14 +45,8 @@ def takes(name: str, kind: type, *only: str) -> Callable[[Function], Function]:
     return decorate
 
 
-def _flags(kind: type) -> Iterator[tuple[Field[Any], Flag]]:
-    for field in fields(kind):
-        if "flag" in field.metadata:
-            yield field, field.metadata["flag"]
-
-
 def _option(field: Field[Any], how: Flag) -> Callable[[Function], Function]:
-    name = how.name or f"--{field.name.replace('_', '-')}"
+    name = how.option(field.name)
     if field.default is False:
         return click.option(name, field.name, is_flag=True, help=how.help)
     default = field.default if how.shown or how.many else None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from goldenctl.dtypes import DTYPES
 from goldenctl.flags import flag
@@ -23,14 +24,15 @@ from goldenctl.model.graph import Sublayer
 from goldenctl.places import layer_of, place
 
 ORACLES = ("none", "budget", "keep")
+_ALWAYS = ("taps", "layers", "logits", "oracle")
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What of a forward pass is kept.
+    """What of a forward pass is kept; a recipe says it under the same names (golden/recipe.py).
 
-    ``layers`` are decoder layer numbers, None for all. ``fused`` adds to an oracle's budgets
-    that of a fused attention kernel.
+    ``layers`` are decoder layer numbers, None for all. ``fused_budget`` adds to an oracle's
+    budgets that of a fused attention kernel.
     """
 
     taps: str = flag(
@@ -61,7 +63,29 @@ class Selection:
         kind="dtypes",
         metavar="LIST",
     )
-    fused: bool = True
+    fused_budget: bool = True
+
+    @classmethod
+    def of_recipe(cls, recipe: Mapping[str, Any]) -> Selection:
+        """Return what a recipe, whose types were checked, says was kept."""
+        given = {key: recipe[key] for key in (f.name for f in fields(cls)) if key in recipe}
+        layers = given.get("layers")
+        given["layers"] = None if layers is None else frozenset(layers)
+        given["budget_dtypes"] = tuple(given.get("budget_dtypes", ()))
+        return cls(**{"fused_budget": False, **given})
+
+    def to_recipe(self) -> dict[str, Any]:
+        """Return what a recipe says of this; the newer keys only where they are not default."""
+        said = {field.name: getattr(self, field.name) for field in fields(self)}
+        said["layers"] = None if self.layers is None else sorted(self.layers)
+        said["fused_budget"] = self.has_fused_budget
+        said["budget_dtypes"] = list(self.budget_dtypes)
+        return {key: value for key, value in said.items() if value or key in _ALWAYS}
+
+    @property
+    def has_fused_budget(self) -> bool:
+        """Whether a budget for fused attention is kept: beside that of ``context``."""
+        return self.fused_budget and self.oracle != "none" and self.taps == "op"
 
     def keeps(self, sublayer: Sublayer) -> bool:
         layer = layer_of(sublayer.name)
@@ -195,7 +219,7 @@ def _add_oracle(layout: Layout, path: str, dtype: str, selection: Selection) -> 
         for actual in (dtype, *selection.budget_dtypes):
             name = budget_path(spec.name, recorded=dtype, actual=actual)
             layout.tensors.append(TensorSpec(name, "float32", shape, dims, "budget", spec.op))
-            if selection.fused and spec.op == graph.FUSED_OP:
+            if selection.fused_budget and spec.op == graph.FUSED_OP:
                 name = fused_budget_path(spec.name, recorded=dtype, actual=actual)
                 one = (1, *shape[1:])
                 layout.tensors.append(TensorSpec(name, "float32", one, dims, "budget", "sdpa"))

@@ -14,12 +14,14 @@ import msgspec
 from msgspec import Meta
 
 from goldenctl.digests import Digest
+from goldenctl.dtypes import FLOAT_DTYPES
 from goldenctl.errors import DamagedError
 
 Text = Annotated[str, Meta(max_length=4096)]
 Word = Annotated[str, Meta(max_length=64)]
 Name = Annotated[str, Meta(pattern="^[A-Za-z0-9_][A-Za-z0-9_.+-]*$", max_length=64)]
 Count = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
+Dtype = Annotated[str, Meta(pattern=f"^({'|'.join(FLOAT_DTYPES)})$")]
 TokenRows = tuple[tuple[Count, ...], ...]
 
 
@@ -70,19 +72,24 @@ class Environment(_Record, frozen=True):
     python: Word = ""
 
 
-class Recipe(_Record, frozen=True, omit_defaults=False):
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """What was computed and kept, in the words of ``golden.layout.Selection``."""
+
+    dtype: Dtype = "float32"
+    taps: Annotated[str, Meta(pattern="^(op|sublayer)$")] = "op"
+    layers: tuple[Annotated[int, Meta(ge=0, lt=1 << 20)], ...] | None = None
+    logits: Annotated[str, Meta(pattern="^(last|all|none)$")] = "last"
+    oracle: Annotated[str, Meta(pattern="^(none|budget|keep)$")] = "none"
+    budget_dtypes: tuple[Dtype, ...] = ()
+    fused_budget: bool = False
+    not_finite: Text = ""  # what is to be said of the first op whose result was NaN or Inf
+
+
+class Recipe(Kept, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that is needed to record the same golden again, and to judge a change."""
 
     model: ModelRecipe | None = None
     cases: tuple[CaseRecipe, ...] = ()
-    dtype: Word = ""
-    taps: Word = "op"
-    layers: tuple[Count, ...] | None = None
-    logits: Word = "last"
-    oracle: Word = "none"
-    budget_dtypes: tuple[Word, ...] = ()
-    fused_budget: bool = False
-    not_finite: Text = ""  # what is to be said of the first op whose result was NaN or Inf
     reference: Environment | None = None
     part_of: Digest | None = None  # the content of the golden that an export cut it from
 

@@ -14,16 +14,15 @@ import msgspec
 from msgspec import Meta
 
 from goldenctl.digests import modern
-from goldenctl.dtypes import FLOAT_DTYPES
 from goldenctl.errors import DamagedError
+from goldenctl.golden.recipe import Kept
 from goldenctl.model.jsonfile import parse_object
 from goldenctl.records.determinism import Determinism
 
 MAX_DEPTH = 24
 _Word = Annotated[str, Meta(max_length=256)]
 _Path = Annotated[str, Meta(pattern=r"^[^\x00]*$", max_length=4096)]
-_Dtype = Annotated[str, Meta(pattern=f"^({'|'.join(FLOAT_DTYPES)})$")]
-_Names = list[Annotated[str, Meta(max_length=1024)]]
+_Names = tuple[Annotated[str, Meta(max_length=1024)], ...]
 
 _NULLABLE = ("layers", "sublayers")  # null means all; elsewhere it is as if left out
 
@@ -50,19 +49,11 @@ class _Source(msgspec.Struct):
     content_sha256: _Word = ""  # in its place in a run from before
 
 
-class _Known(msgspec.Struct):
+class _Known(Kept, frozen=True, kw_only=True):
     """The kinds of the keys that goldenctl reads; others may be there and are kept."""
 
     model: _Model | None = None
-    cases: list[_Case] = []
-    dtype: _Dtype = "float32"
-    taps: Annotated[str, Meta(pattern="^(op|sublayer)$")] = "op"
-    layers: list[Annotated[int, Meta(ge=0, lt=1 << 20)]] | None = None
-    logits: Annotated[str, Meta(pattern="^(last|all|none)$")] = "last"
-    oracle: Annotated[str, Meta(pattern="^(none|budget|keep)$")] = "none"
-    budget_dtypes: list[_Dtype] = []
-    fused_budget: bool = False
-    not_finite: Annotated[str, Meta(max_length=4096)] = ""
+    cases: tuple[_Case, ...] = ()
     reference: dict[str, Any] | None = None
     golden: _Source | None = None
     backend: dict[str, Any] | None = None
@@ -74,9 +65,9 @@ class _Known(msgspec.Struct):
     determinism: Determinism | None = None
     trace: dict[str, Any] | None = None
     sublayers: _Names | None = None
-    not_computed: _Names = []
-    faults: _Names = []
-    grafts: _Names = []
+    not_computed: _Names = ()
+    faults: _Names = ()
+    grafts: _Names = ()
 
 
 class RecipeObject(dict[str, Any]):

@@ -16,13 +16,6 @@ from goldenctl.model.config import ModelConfig
 from goldenctl.model.source import checkpoint_folder
 from goldenctl.reference.record import Recording
 
-_CHOICES = {
-    "dtype": ("float32", "bfloat16", "float16", "float64"),
-    "taps": ("op", "sublayer"),
-    "logits": ("last", "all", "none"),
-    "oracle": ("none", "budget", "keep"),
-}
-
 
 def recording_of(recipe: Recipe, where: str, *, source: str = "") -> Recording:
     """Return what ``recipe`` recorded, with as many threads; it holds the token ids.
@@ -31,15 +24,11 @@ def recording_of(recipe: Recipe, where: str, *, source: str = "") -> Recording:
     a recipe that fits no model and for a checkpoint that is not the one recorded,
     MissingError when the checkpoint is not there.
     """
-    unknown = set(recipe.budget_dtypes) - set(_CHOICES["dtype"])
-    if unknown or recipe.dtype in recipe.budget_dtypes:
+    if recipe.dtype in recipe.budget_dtypes:
         _fail(where, f"recipe budget_dtypes {list(recipe.budget_dtypes)}: not further dtypes")
     model = recipe.model
     if model is None or not recipe.cases:
         _fail(where, "the recipe names no model or no case, so it cannot be recorded again")
-    for key, allowed in _CHOICES.items():
-        if getattr(recipe, key) not in allowed:
-            _fail(where, f"recipe {key} {getattr(recipe, key)!r}: expected {', '.join(allowed)}")
     source = source or model.path
     folder = checkpoint_folder(source)
     if not folder.is_dir():
@@ -47,19 +36,11 @@ def recording_of(recipe: Recipe, where: str, *, source: str = "") -> Recording:
         raise MissingError(message, hint="--model-path says where it is")
     weights = Checkpoint.open(folder)
     config = weights.config
-    layers = None if recipe.layers is None else frozenset(recipe.layers)
-    selection = Selection(
-        recipe.taps,
-        layers,
-        recipe.logits,
-        recipe.oracle,
-        recipe.budget_dtypes,
-        recipe.fused_budget,
-    )
+    selection = Selection.of_recipe(msgspec.structs.asdict(recipe))
     weights.check_against(config, read=weights_read(config, selection))
     check_model(model, weights, where)
-    if layers is not None and not all(layer < config.num_hidden_layers for layer in layers):
-        _fail(where, f"recipe layers {sorted(layers)}: the model has {config.num_hidden_layers}")
+    if any(layer >= config.num_hidden_layers for layer in recipe.layers or ()):
+        _fail(where, f"recipe layers {recipe.layers}: the model has {config.num_hidden_layers}")
     environment = recipe.reference
     if environment is not None and 1 <= environment.threads <= 4096:
         torch.set_num_threads(environment.threads)

@@ -272,19 +272,13 @@ def _oracles(recording: Recording, sink: Sink) -> list[Oracle]:
         loader = WeightLoader(recording.checkpoint, wide, recording.device, through=dtype)
         keep = native and selection.oracle == "keep"
         folder = "" if native else f"{dtype}/"
-        fused = has_fused_budget(selection)
+        fused = selection.has_fused_budget
         made.append(Oracle(loader, dtype, sink, keep=keep, fused=fused, folder=folder))
     return made
 
 
-def has_fused_budget(selection: Selection) -> bool:
-    """Whether a budget for fused attention is kept: beside that of ``context``."""
-    return selection.fused and selection.oracle != "none" and selection.taps == "op"
-
-
 def recipe(recording: Recording) -> dict[str, Any]:
     """Everything that is needed to record the same golden again, and to judge a change."""
-    selection = recording.selection
     return {
         "model": {
             "path": recording.source or str(recording.checkpoint.folder),
@@ -293,12 +287,7 @@ def recipe(recording: Recording) -> dict[str, Any]:
         },
         "cases": [case.to_recipe() for case in recording.cases],
         "dtype": recording.dtype,
-        "taps": selection.taps,
-        "layers": None if selection.layers is None else sorted(selection.layers),
-        "logits": selection.logits,
-        "oracle": selection.oracle,
-        **({"budget_dtypes": list(selection.budget_dtypes)} if selection.budget_dtypes else {}),
-        **({"fused_budget": True} if has_fused_budget(selection) else {}),
+        **recording.selection.to_recipe(),
         "reference": {
             "implementation": "torch",
             "attention": "eager",

@@ -8,6 +8,8 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from goldenctl.flags import flags_of
+from goldenctl.golden.layout import Selection
 from goldenctl.places import short_name
 from goldenctl.records.report import Provenance, Report
 from goldenctl.report.answers import first_culprit
@@ -142,19 +144,22 @@ def _record(golden: Provenance) -> Iterator[Command]:
     inputs = _inputs(recipe.get("cases"))
     if inputs is None or not isinstance(recipe.get("model"), dict):
         return
-    options = [*inputs, *_named(recipe, "dtype", "taps", "logits")]
+    options = [*inputs, *_named(recipe, "dtype"), *_kept(recipe)]
     computed_on = _object(recipe.get("reference")).get("device", "cpu")
     options += ["--device", str(computed_on)] if computed_on != "cpu" else []
-    if isinstance(recipe.get("layers"), list):
-        options += ["--layers", ",".join(map(str, recipe["layers"]))]
-    if recipe.get("oracle", "none") != "none":
-        options += ["--oracle", str(recipe["oracle"])]
-    if recipe.get("budget_dtypes"):
-        options += ["--budget-dtypes", ",".join(map(str, recipe["budget_dtypes"]))]
     yield Command(
         "Only if the reference is what was wrong: record it again",
         _line("record", str(recipe["model"].get("path")), golden.path, *options, "--force"),
     )
+
+
+def _kept(recipe: dict[str, Any]) -> Iterator[str]:
+    """The options that keep what was kept, where that is not the default."""
+    for field, how in flags_of(Selection):
+        value = recipe.get(field.name)
+        if value and value != field.default:
+            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            yield from (how.option(field.name), text)
 
 
 def _inputs(cases: Any) -> list[str] | None:

@@ -133,14 +133,8 @@ def cut(
     recipe = golden.recipe
     dtype = str((computed or golden).recipe["dtype"])
     same_type = dtype == recipe["dtype"]
-    layers = recipe["layers"]
-    selection = Selection(
-        recipe["taps"],
-        None if layers is None else frozenset(layers),
-        recipe["logits"],
-        recipe["oracle"] if same_type else "none",
-        fused=recipe.get("fused_budget", False),
-    )
+    oracle = recipe["oracle"] if same_type else "none"
+    selection = replace(Selection.of_recipe(recipe), oracle=oracle, budget_dtypes=())
     layout = golden_layout(
         golden.config, [row.alone for row in rows], dtype=dtype, selection=selection
     )

@@ -94,7 +94,7 @@ def test_the_command_that_records_again_says_all_of_the_recipe(
 ) -> None:
     recipe = {"layers": [1, 2], "taps": "op", "budget_dtypes": ["float16"], "cases": cases}
     wanted = (
-        f"goldenctl record 'm o' g.h5 {options} --dtype bfloat16 --taps op --layers 1,2 "
+        f"goldenctl record 'm o' g.h5 {options} --dtype bfloat16 --layers 1,2 "
         "--oracle budget --budget-dtypes float16 --force"
     )
     assert lines(diffed(**recipe))[-1] == wanted.replace("  ", " ")

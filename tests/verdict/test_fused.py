@@ -44,7 +44,7 @@ def test_torchs_own_fused_attention_passes_in_mode_op(
     assert 0 < max(tensor.share for tensor in contexts) < 0.8
 
 
-@pytest.mark.parametrize("selection", [Selection(oracle="budget", fused=False), Selection()])
+@pytest.mark.parametrize("selection", [Selection(oracle="budget", fused_budget=False), Selection()])
 def test_a_golden_without_such_a_budget_gives_no_false_alarm(
     checkpoint_folder: Path, tmp_path: Path, selection: Selection
 ) -> None:
@@ -60,7 +60,7 @@ def test_a_golden_without_such_a_budget_gives_no_false_alarm(
 def test_the_terminal_says_in_one_line_that_another_budget_judged(
     checkpoint_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    selection = Selection(oracle="budget", fused=False)
+    selection = Selection(oracle="budget", fused_budget=False)
     golden = record_tiny(checkpoint_folder, tmp_path / "golden.h5", selection=selection)
     _judged(golden, checkpoint_folder, tmp_path / "run.h5")
     assert run(["diff", str(golden.path), str(tmp_path / "run.h5")]) == 0
