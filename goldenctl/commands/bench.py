@@ -68,7 +68,8 @@ def bench_command(
     from goldenctl.golden.file import open_golden
     from goldenctl.replay.backend import check_dtype
     from goldenctl.replay.run import open_source
-    from goldenctl.report.bench import print_bench
+    from goldenctl.report.bench import bench_view
+    from goldenctl.report.render_console import show
     from goldenctl.studies.bench import Settings, bench
 
     if json_path is not None:
@@ -90,7 +91,7 @@ def bench_command(
         )
     if json_path is not None:
         _write_json(json_path, measured)
-    print_bench(measured, verbose=verbose)
+    show(bench_view(measured, verbose=verbose))
     failed = any(result.failed for result in measured.results)
     return EXIT_BEYOND_TOLERANCE if failed else 0
 

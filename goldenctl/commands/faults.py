@@ -11,7 +11,7 @@ def faults_command() -> None:
     from rich.table import Table
 
     from goldenctl.ops.catalogue import FAULTS
-    from goldenctl.report.console_parts import make_console
+    from goldenctl.report.render_console import make_console
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("fault", "what is wrong", "ops"):

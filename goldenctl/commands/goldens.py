@@ -17,8 +17,8 @@ def list_command(goldens: Path | None) -> int:
 
     Ends with exit code 4 when a manifest is damaged.
     """
-    from goldenctl.report.console_parts import make_console
     from goldenctl.report.goldens import sets_table
+    from goldenctl.report.render_console import show
     from goldenctl.sets.names import goldens_folder, list_sets
 
     sets = list_sets(goldens)
@@ -27,7 +27,7 @@ def list_command(goldens: Path | None) -> int:
         click.echo("goldenctl record CHECKPOINT --name NAME makes one")
         return 0
     table, errors = sets_table(sets)
-    make_console().print(table)
+    show([table])
     for error in errors:
         click.echo(f"goldenctl: {error}", err=True)
     return EXIT_DAMAGED if errors else 0
@@ -38,11 +38,11 @@ def list_command(goldens: Path | None) -> int:
 @goldens_option(expose=True)
 def log_command(name: str, goldens: Path | None) -> None:
     """Show the history of the golden set NAME, newest version first."""
-    from goldenctl.report.console_parts import make_console
     from goldenctl.report.goldens import history_table
+    from goldenctl.report.render_console import show
     from goldenctl.sets.names import existing_set
 
-    make_console().print(history_table(existing_set(name, goldens)))
+    show([history_table(existing_set(name, goldens))])
 
 
 @click.command("show", short_help="Show how a set or version was recorded")
@@ -55,9 +55,9 @@ def show_command(name: str, verbose: bool, goldens: Path | None) -> None:
     For the version that the manifest describes, the golden need not be here.
     """
     from goldenctl.golden.file import open_golden
-    from goldenctl.report.console_parts import make_console
     from goldenctl.report.goldens import manifest_view
     from goldenctl.report.inspect import file_view
+    from goldenctl.report.render_console import show
     from goldenctl.sets.names import named_set
     from goldenctl.sets.renew import manifest_or_none
     from goldenctl.sets.resolve import current_version
@@ -65,8 +65,7 @@ def show_command(name: str, verbose: bool, goldens: Path | None) -> None:
     golden_set, version = named_set(name, goldens)
     version = version or current_version(golden_set)
     manifest = manifest_or_none(golden_set)
-    console = make_console()
     if manifest is not None and manifest.version == version:
-        console.print(manifest_view(golden_set, manifest, verbose=verbose))
+        show(manifest_view(golden_set, manifest, verbose=verbose))
     else:
-        console.print(file_view(open_golden(golden_set.file(version), kind="golden")))
+        show(file_view(open_golden(golden_set.file(version), kind="golden")))

@@ -22,23 +22,22 @@ def inspect_command(file: Path, tensor: str | None) -> None:
     """
     from goldenctl.exchange.records import is_log
     from goldenctl.golden.file import open_golden
-    from goldenctl.report.console_parts import make_console
     from goldenctl.report.inspect import file_view, tensor_view
+    from goldenctl.report.render_console import show
 
     if is_log(file):
         _inspect_calls(file, tensor)
         return
     golden = open_golden(file)
-    view = tensor_view(golden, tensor) if tensor else file_view(golden)
-    make_console().print(view, crop=False)
+    show(tensor_view(golden, tensor) if tensor else file_view(golden))
 
 
 def _inspect_calls(file: Path, tensor: str | None) -> None:
     from goldenctl.report.calls import calls_view
-    from goldenctl.report.console_parts import make_console
+    from goldenctl.report.render_console import show
     from goldenctl.trace.calls import read_calls
 
     if tensor is not None:
         message = f"{file}: is a log of calls, which has no tensor {tensor}"
         raise UsageError(message)
-    make_console().print(calls_view(read_calls(file)), crop=False)
+    show(calls_view(read_calls(file)))

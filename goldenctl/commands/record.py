@@ -326,7 +326,7 @@ def _summary(golden: Path, seconds: float) -> Tell:
     from rich.table import Table
 
     from goldenctl.golden.file import open_golden
-    from goldenctl.report.console_parts import make_console
+    from goldenctl.report.render_console import make_console
 
     file = open_golden(golden)
     table = Table(box=None, pad_edge=False)

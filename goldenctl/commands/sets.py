@@ -128,15 +128,15 @@ def _say_init(golden_set: GoldenSet) -> None:
 
 def _settle(golden_set: GoldenSet, version: int) -> int:
     """Say what a new version changes, and what to do with it; return the exit code."""
-    from goldenctl.report.console_parts import make_console
-    from goldenctl.report.triage import print_triage
+    from goldenctl.report.render_console import show
+    from goldenctl.report.triage import triage_view
     from goldenctl.sets.renew import compare_versions, manifest_or_none
 
     manifest = manifest_or_none(golden_set)
     assert manifest is not None
     with progress_bar("comparing") as progress:
         triage = compare_versions(golden_set, manifest, version, progress=progress)
-    print_triage(triage, make_console())
+    show(triage_view(triage))
     name, current = golden_set.name, manifest.version
     click.echo(f"{golden_set.manifest_path} still describes v{current}")
     if not triage.ok:
@@ -165,8 +165,8 @@ def renew(
 ) -> int:
     """Write or renew a held set's manifest and say what changes, after ``tell``; return the exit
     code."""
-    from goldenctl.report.console_parts import make_console
-    from goldenctl.report.triage import print_triage
+    from goldenctl.report.render_console import show
+    from goldenctl.report.triage import triage_view
     from goldenctl.sets.renew import renewal
 
     with progress_bar("describing") as progress:
@@ -178,7 +178,7 @@ def renew(
         new.write()
     tell()
     if new.triage is not None:
-        print_triage(new.triage, make_console())
+        show(triage_view(new.triage))
     if refused:
         click.echo(f"{new.path} was not changed; pass --renew if v{version} is right")
         return EXIT_BEYOND_TOLERANCE

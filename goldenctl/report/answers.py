@@ -29,7 +29,6 @@ from goldenctl.records.words import (
     some,
     structure,
 )
-from goldenctl.report.structure import headline
 
 SURELY = 4.0
 """From this many times a rounding budget on, a tensor cannot be wrong by rounding."""
@@ -98,15 +97,21 @@ def _of_structure(report: Report) -> Answers:
     place = first.where if op == "output" else f"{first.where}.{op}"
     return Answers(
         False,
-        "; ".join([headline(report), *([] if _all_right(report) else [_failed(report)])]),
+        f"{_headline(report)}; {_numbers(report)}",
         where=", ".join([place, *first.details]),
         kind=first.first.text,
         sure="proved by what the engine's calls read, without any tolerance",
     )
 
 
-def _all_right(report: Report) -> bool:
-    return all(tensor.ok for tensor in report.compared)
+def _headline(report: Report) -> str:
+    things = plural(len(structure(report)), "thing")
+    return f"{things} proved wrong by what the calls read"
+
+
+def _numbers(report: Report) -> str:
+    right = report.compared and all(tensor.ok for tensor in report.compared)
+    return "every number is within tolerance" if right else _failed(report)
 
 
 def _passed(report: Report) -> str:
@@ -121,12 +126,17 @@ def _passed(report: Report) -> str:
 def _failed(report: Report) -> str:
     if not report.compared:
         return "nothing was compared"
-    bad = sum(not tensor.ok for tensor in report.compared)
-    said = f"{bad:,} of {plural(len(report.compared), 'tensor')} are wrong"
+    said = wrong_of(report)
     crashed = sum(sublayer.state == CRASHED for sublayer in report.sublayers)
     if crashed:
         said += f", {plural(crashed, 'sublayer')} did not run to the end"
     return said
+
+
+def wrong_of(report: Report) -> str:
+    """Say how many of the compared tensors are wrong."""
+    bad = sum(not tensor.ok for tensor in report.compared)
+    return f"{bad:,} of {plural(len(report.compared), 'tensor')} are wrong"
 
 
 def _where(report: Report, first: TensorResult) -> str:

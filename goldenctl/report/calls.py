@@ -4,55 +4,45 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
+from collections.abc import Iterator
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
-from goldenctl.errors import printable
 from goldenctl.records.units import human_bytes, human_ns, plural
+from goldenctl.report.blocks import Block, Facts, numbers, table
 from goldenctl.trace.calls import Arg, Call, Calls
 
 _SHORT = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "float64": "f64"}
 
 
-def calls_view(calls: Calls) -> RenderableType:
-    """Show the program, what it called, and what there is to know of the log."""
+def calls_view(calls: Calls) -> list[Block]:
+    """Return the program, what it called, and what there is to know of the log."""
     launches = list(calls.calls)
-    table = Table(box=None, pad_edge=False)
-    for title, justify in (("call", "right"), ("thread", "right"), ("op", "left")):
-        table.add_column(title, justify="right" if justify == "right" else "left")
-    for title in ("tensors", "scalars"):
-        table.add_column(title, overflow="fold")
-    table.add_column("time", justify="right", no_wrap=True)
-    for call in launches:
-        table.add_row(*(Text(printable(cell)) for cell in _row(calls, call)))
-    return Group(*(Text(printable(line)) for line in _head(calls, launches)), Text(), table)
+    made = table(
+        (*numbers("call", "thread"), "op", "tensors", "scalars", *numbers("time")),
+        (_row(calls, call) for call in launches),
+    )
+    return [Facts(tuple(_head(calls, launches))), made]
 
 
-def _head(calls: Calls, launches: list[Call]) -> list[str]:
+def _head(calls: Calls, launches: list[Call]) -> Iterator[tuple[str, str]]:
     start = calls.start
     counts = Counter(call.op for call in launches).most_common()
     ops = ", ".join(f"{op} {count}" for op, count in counts)
-    lines = [
-        f"file       {calls.path}",
-        f"program    {shlex.join(start.program)} (process {start.pid})",
-        f"infinicore {start.infiniop}",
-        f"size       {human_bytes(calls.path.stat().st_size)}, "
-        f"{plural(len(calls.weights), 'weight')} of the checkpoint by digest",
-        f"calls      {len(launches)}{f': {ops}' if ops else ''}",
-    ]
+    yield "file", str(calls.path)
+    yield "program", f"{shlex.join(start.program)} (process {start.pid})"
+    yield "infinicore", start.infiniop
+    size = human_bytes(calls.path.stat().st_size)
+    yield "size", f"{size}, {plural(len(calls.weights), 'weight')} of the checkpoint by digest"
+    yield "calls", f"{len(launches)}{f': {ops}' if ops else ''}"
     if any(arg.io != "in" for call in launches for arg in call.args):
-        lines.append("tensors    y* is written, y+ is read and written, y is read")
+        yield "tensors", "y* is written, y+ is read and written, y is read"
     if calls.end is not None and calls.end.skipped:
-        lines.append(f"left out   {plural(calls.end.skipped, 'call')} that was not asked for")
+        yield "left out", f"{plural(calls.end.skipped, 'call')} that was not asked for"
     if calls.other:
-        lines.append(f"ended      it loads {calls.other}, another InfiniCore than was meant")
+        yield "ended", f"it loads {calls.other}, another InfiniCore than was meant"
     elif calls.end is None:
         torn = f", {calls.torn_bytes} bytes of a torn record" if calls.torn_bytes else ""
-        lines.append(f"ended      by a crash or a signal: the log has no end{torn}")
-    lines += [f"note       {_note(note.function, note.text)}" for note in calls.notes]
-    return lines
+        yield "ended", f"by a crash or a signal: the log has no end{torn}"
+    yield from (("note", _note(note.function, note.text)) for note in calls.notes)
 
 
 def _note(function: str, text: str) -> str:

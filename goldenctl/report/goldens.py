@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from rich.console import Group, RenderableType
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
-
 from goldenctl.digests import hex_of
-from goldenctl.errors import GoldenctlError, printable
+from goldenctl.errors import GoldenctlError
 from goldenctl.golden.recipe import Recipe
 from goldenctl.records.units import human_bytes
 from goldenctl.records.words import plural
+from goldenctl.report.blocks import Block, Facts, Table, numbers, table
 from goldenctl.sets.manifest import Manifest, load_manifest
 from goldenctl.sets.names import GoldenSet
 
@@ -23,19 +19,17 @@ _DIGEST = 12
 
 def sets_table(sets: list[GoldenSet]) -> tuple[Table, list[GoldenctlError]]:
     """Return a line for each set, and what is wrong with manifests that are damaged."""
-    table = _table("set", "version", "here", "model", "dtype", "tensors", "size")
-    for column in (5, 6):
-        table.columns[column].justify = "right"
-    errors = []
+    rows, errors = [], []
     for golden_set in sets:
         here = ", ".join(f"v{number}" for number in golden_set.versions()) or "-"
         try:
             cells = _set_cells(golden_set)
         except GoldenctlError as error:
-            cells = ("?", "damaged manifest")
+            cells = ("?", "damaged manifest", "", "", "")
             errors.append(error)
-        _add(table, golden_set.name, cells[0], here, *cells[1:])
-    return table, errors
+        rows.append((golden_set.name, cells[0], here, *cells[1:]))
+    titles = ("set", "version", "here", "model", "dtype")
+    return table((*titles, *numbers("tensors", "size")), rows), errors
 
 
 def _set_cells(golden_set: GoldenSet) -> tuple[str, ...]:
@@ -56,45 +50,41 @@ def _set_cells(golden_set: GoldenSet) -> tuple[str, ...]:
     )
 
 
-def history_table(golden_set: GoldenSet) -> RenderableType:
+def history_table(golden_set: GoldenSet) -> Table:
     """Return a line for each version, newest first, also for those in no manifest."""
     manifest = load_manifest(golden_set) if golden_set.manifest_path.exists() else None
     entries = {entry.version: entry for entry in manifest.versions} if manifest else {}
-    here = golden_set.versions()
-    table = _table("", "version", "written", "content", "size", "here", "note")
+    here, rows = golden_set.versions(), []
     for version in sorted({*entries, *here}, reverse=True):
         mark = "→" if manifest is not None and version == manifest.version else ""
         place = "yes" if version in here else "no"
         entry = entries.get(version)
         if entry is None:
             size = human_bytes(golden_set.path(version).stat().st_size)
-            _add(table, mark, f"v{version}", "", "", size, place, "in no manifest")
+            rows.append((mark, f"v{version}", "", "", size, place, "in no manifest"))
             continue
-        content = hex_of(entry.content_digest)[:_DIGEST]
+        content = _short(entry.content_digest)
         written = entry.created_utc.replace("T", " ").removesuffix("Z")[:16]
         cells = (written, content, human_bytes(entry.bytes), place, entry.note)
-        _add(table, mark, f"v{version}", *cells)
-    return table
+        rows.append((mark, f"v{version}", *cells))
+    return table(("", "version", "written", "content", "size", "here", "note"), rows)
 
 
 def manifest_view(
     golden_set: GoldenSet, manifest: Manifest, *, verbose: bool = False
-) -> RenderableType:
+) -> list[Block]:
     """Return what a manifest says: provenance, recipe, tolerance, and how many tensors."""
-    pairs = Table(box=None, show_header=False, pad_edge=False)
-    pairs.add_column(style="bold", no_wrap=True)
-    pairs.add_column(overflow="fold")
-    for key, value in _pairs(golden_set, manifest):
-        if value:
-            pairs.add_row(escape(key), escape(printable(value)))
-    parts: list[RenderableType] = [pairs]
-    if verbose:
-        table = _table("tensor", "dtype", "shape", "digest")
-        for tensor in manifest.tensors:
-            digest = hex_of(tensor.digest)[:_DIGEST]
-            _add(table, tensor.name, tensor.dtype, "×".join(map(str, tensor.shape)), digest)
-        parts += [Text(), table]
-    return Group(*parts)
+    pairs = tuple((key, value) for key, value in _pairs(golden_set, manifest) if value)
+    rows = (
+        (tensor.name, tensor.dtype, "×".join(map(str, tensor.shape)), _short(tensor.digest))
+        for tensor in manifest.tensors
+    )
+    titles = ("tensor", "dtype", "shape", "digest")
+    return [Facts(pairs), *([table(titles, rows)] if verbose else [])]
+
+
+def _short(digest: str) -> str:
+    return hex_of(digest)[:_DIGEST]
 
 
 def _pairs(golden_set: GoldenSet, manifest: Manifest) -> Iterator[tuple[str, str]]:
@@ -132,14 +122,3 @@ def _recorded(recipe: Recipe) -> Iterator[tuple[str, str]]:
         said = f": {case.text}" if case.text else ""
         length = len(case.token_ids[0]) if case.token_ids else 0
         yield "case", f"{case.name}, {len(case.token_ids)} × {plural(length, 'token')}{said}"
-
-
-def _table(*titles: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in titles:
-        table.add_column(title, overflow="fold")
-    return table
-
-
-def _add(table: Table, *cells: str) -> None:
-    table.add_row(*(escape(printable(cell)) for cell in cells))

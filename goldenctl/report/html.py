@@ -13,20 +13,14 @@ from importlib import resources
 
 from goldenctl import __version__
 from goldenctl.records.report import Report
-from goldenctl.records.words import banners, not_judged
-from goldenctl.report import (
-    blocks,
-    html_course,
-    html_structure,
-    html_tensors,
-    render_html,
-)
+from goldenctl.records.words import banners
+from goldenctl.report import html_tensors
 from goldenctl.report.answers import Answers, answers
-from goldenctl.report.html_parts import Section, escape
-from goldenctl.report.notes import note_lines
+from goldenctl.report.blocks import Line, Lines
 from goldenctl.report.palette import figure_css, variables
-from goldenctl.report.sections import checks, course, matrix, sections, source
-from goldenctl.report.sections.choice import ALL
+from goldenctl.report.render_html import Landmark, blocks, escape, section
+from goldenctl.report.sections import matrix, sections
+from goldenctl.report.sections.verdict import remarks, warnings
 
 _ANSWERS = (("where", "Where first"), ("kind", "What kind of bug"), ("sure", "How sure"))
 
@@ -34,24 +28,21 @@ _ANSWERS = (("where", "Where first"), ("kind", "What kind of bug"), ("sure", "Ho
 def render(report: Report) -> str:
     """Return the page. For a 28-layer model with all taps it is below 1 MiB."""
     said = answers(report)
-    sections = [section for section in _sections(report) if section.content]
-    header = _header(report, said)
-    return _page(report.command, said.ok, header, sections, _foot(report))
+    parts = [part for part in _sections(report) if part.content]
+    return _page(report.command, said.ok, _header(report, said), parts, _foot(report))
 
 
 def render_matrix(reports: Sequence[Report]) -> str:
     """Return the page of several reports side by side."""
     title, ok = reports[0].command, all(report.ok for report in reports)
     header = _verdict(ok, matrix.verdict(reports))
-    sections = list(map(_made, matrix.side_by_side(reports)))
+    parts = list(map(section, matrix.side_by_side(reports)))
     foot = f"goldenctl {__version__} {title}; golden {reports[0].golden.path}"
-    return _page(title, ok, header, sections, foot)
+    return _page(title, ok, header, parts, foot)
 
 
-def _page(
-    title: str, ok: bool, header: Iterable[str], sections: Sequence[Section], foot: str
-) -> str:
-    links = "".join(f'<li><a href="#{s.id}">{escape(s.title)}</a></li>' for s in sections)
+def _page(title: str, ok: bool, header: Iterable[str], parts: Sequence[Landmark], foot: str) -> str:
+    links = "".join(f'<li><a href="#{s.id}">{escape(s.title)}</a></li>' for s in parts)
     style, script = _style(), _asset("page.js")
     policy = (
         f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; "
@@ -71,7 +62,7 @@ def _page(
             f'<div class="top"><span><b>goldenctl</b> {escape(title)}</span></div>\n',
             *header,
             f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n</header>\n<main id="main">\n',
-            *(section.html() for section in sections),
+            *(part.html() for part in parts),
             f"</main>\n<footer>{escape(foot)}</footer>\n",
             f"<script>{script}</script>\n</body>\n</html>\n",
         ]
@@ -105,15 +96,10 @@ def _foot(report: Report) -> str:
 
 def _header(report: Report, said: Answers) -> Iterator[str]:
     for banner in banners(report):
-        yield f'<p class="banner">{escape(banner)}</p>\n'
-    if report.differs:
-        listed = escape("; ".join(report.differs))
-        yield f'<p class="banner">The two goldens also differ in: {listed}</p>\n'
+        yield _banner(banner)
     yield _verdict(said.ok, said.verdict)
-    if unjudged := not_judged(report):
-        yield f'<p class="banner">{escape(unjudged[:1].upper() + unjudged[1:])}</p>\n'
-    for line in note_lines(report):
-        yield f'<p class="banner">{escape(line)}</p>\n'
+    for warning in warnings(report):
+        yield _banner(f"{warning[:1].upper()}{warning[1:]}")
     told = [(label, getattr(said, name)) for name, label in _ANSWERS]
     if any(text for _, text in told):
         yield '<dl class="answers">'
@@ -121,6 +107,12 @@ def _header(report: Report, said: Answers) -> Iterator[str]:
             if text:
                 yield f"<dt>{label}</dt><dd>{escape(text)}</dd>"
         yield "</dl>\n"
+    if report.sublayers:
+        yield f'<div class="hint">{blocks([Lines(tuple(map(Line, remarks(report))))])}</div>\n'
+
+
+def _banner(said: str) -> str:
+    return f'<p class="banner">{escape(said)}</p>\n'
 
 
 def _verdict(ok: bool, said: str) -> str:
@@ -129,24 +121,12 @@ def _verdict(ok: bool, said: str) -> str:
     return f"<h1>{verdict}<span>{escape(said)}</span></h1>\n"
 
 
-def _sections(report: Report) -> Iterator[Section]:
-    if report.selftest is not None:
-        yield from map(_made, sections(report))
-    else:
-        yield html_structure.section(report)
-        yield _made(checks.checks(report, ALL))
-        yield html_tensors.cases(report)
-        yield html_tensors.culprits(report)
-        yield html_tensors.maps(report)
-        yield html_course.along_depth(report)
-        yield html_tensors.pictures(report)
-        yield html_course.times(report)
-        yield _made(course.determinism(report, ALL))
-    if report.selftest is None:
-        yield _made(source.provenance(report, ALL))
-        yield _made(source.commands(report, ALL))
+def _sections(report: Report) -> Iterator[Landmark]:
+    """The sections of every report, and among them what only a page can show."""
+    for made in sections(report):
+        if made.id == "depth":
+            yield html_tensors.maps(report)
+        if made.id == "determinism":
+            yield html_tensors.pictures(report)
+        yield section(made)
     yield html_tensors.every_tensor(report)
-
-
-def _made(made: blocks.Section) -> Section:
-    return Section(made.id, made.title, made.hint, render_html.blocks(made.blocks))

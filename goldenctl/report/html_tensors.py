@@ -1,28 +1,25 @@
-"""The page's sections on tensors: cases, culprits, maps, pictures, the table of all."""
+"""What only the page shows: maps to click on, pictures, the table of all tensors to filter."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from goldenctl.records.findings import Culprit
 from goldenctl.records.pictures import Picture
-from goldenctl.records.report import CRASHED, NEUTRAL, PASSED, Report, TensorResult, worst_share
+from goldenctl.records.report import NEUTRAL, Report, TensorResult, worst_share
 from goldenctl.records.words import (
     Places,
     duration,
     group_of,
     groups_of,
-    merged_culprits,
     of_tolerance,
-    percent,
-    reasons_of,
     used,
 )
 from goldenctl.report import figures
 from goldenctl.report.answers import first_culprit, main_group
+from goldenctl.report.blocks import Fold, Mark, numbers, table
 from goldenctl.report.figure_map import KEY, labels_in_sight, layer_map
-from goldenctl.report.html_parts import Section, escape, facts, figure, mark, rows, scroll
 from goldenctl.report.measures import MEASURES, of_logits
+from goldenctl.report.render_html import Landmark, blocks, escape, figure, fold, scroll, text
 from goldenctl.report.svg import tag
 
 MOST_TENSORS = 1000
@@ -46,83 +43,11 @@ def listed(report: Report) -> list[TensorResult]:
     return [tensors[i] for i in sorted(kept)]
 
 
-def cases(report: Report) -> Section:
-    """Return one line for each case and step, where there are several."""
-    groups = groups_of(report)
-    places = Places(report)
-    cells = []
-    for group in groups:
-        sublayers = [s for s in report.sublayers if group_of(s.name) == group]
-        tensors = [t for s in sublayers for t in s.tensors if t.state not in NEUTRAL]
-        wrong = [t for t in tensors if not t.ok]
-        cells.append(
-            [
-                mark(all(s.state == PASSED for s in sublayers)),
-                escape(places.group(group)),
-                f"{len(tensors):,}",
-                f"{len(wrong):,}",
-                percent(worst_share(tensors)),
-                escape(places.tensor(wrong[0].name).rpartition(": ")[2]) if wrong else "",
-            ]
-        )
-    titles = ("", "case", "tensors", "wrong", "used", "first wrong")
-    table = rows(titles, cells, numbers=(2, 3, 4)) if len(groups) > 1 else ""
-    reasons = reasons_of(report)
-    if reasons:
-        table += f"<h3>What each case is there to show</h3>{facts(reasons.items())}"
-    return Section("cases", "Cases and steps", "", table)
-
-
-def culprits(report: Report) -> Section:
-    """Return blame's culprits with their bugs, and how sublayers failed to run."""
-    merged = merged_culprits(report)
-    parts = [_culprit(Places(report), each) for each in merged[:MOST_CULPRITS]]
-    if len(merged) > MOST_CULPRITS:
-        parts.append(f"<p>And {len(merged) - MOST_CULPRITS} more.</p>")
-    crashed = [s for s in report.sublayers if s.state == CRASHED and s.failure is not None]
-    for number, sublayer in enumerate(crashed[:20]):
-        failure = sublayer.failure or {}
-        name = escape(Places(report).sublayer(sublayer.name))
-        tap = f" at {escape(str(failure['tap']))}" if "tap" in failure else ""
-        parts.append(f'<h3><span class="no">✗</span> {name} did not run to the end</h3>')
-        parts.append(
-            f"<p>{escape(str(failure.get('reason', '')))}{tap}: "
-            f"{escape(str(failure.get('message', '')))}</p>"
-        )
-        said = str(failure.get("stderr", ""))[-_MOST_STDERR:]
-        if said.strip():
-            lines = "\n".join(map(escape, said.splitlines()))
-            parts.append(
-                f"<details{'' if number else ' open'}><summary>What it said last</summary>"
-                f'<div class="line"><pre tabindex="0">{lines}</pre></div></details>'
-            )
-    if len(crashed) > 20:
-        parts.append(f"<p>And {len(crashed) - 20} more.</p>")
-    if report.findings is not None and report.findings.note:
-        parts.append(f"<p>{escape(report.findings.note)}</p>")
-    title = "Culprits" if report.culprits else "What did not run"
-    return Section("culprits", title, "", "".join(parts))
-
-
-def _culprit(places: Places, alike: list[Culprit]) -> str:
-    name, culprit = escape(places.culprit(alike)), alike[0]
-    head = f'<h3><span class="no">✗</span> {name} <span class="soft">({escape(culprit.op)})</span>'
-    if len(culprit.named) < 2:
-        return f"{head}</h3><p>{escape(culprit.summary)}</p>"
-    table = rows(
-        ("bug that reproduces it", "explained", "left over"),
-        [[escape(c.title), f"{c.explained:.2%}", f"{c.residual:.1e}"] for c in culprit.named],
-        numbers=(1, 2),
-    )
-    said = "This input cannot tell these apart; another prompt may."
-    return f"{head}</h3><p>{said}</p>{table}"
-
-
-def maps(report: Report) -> Section:
+def maps(report: Report) -> Landmark:
     """Return the maps of layers and ops: the case and step wrong first is open."""
     groups = groups_of(report)
     if not report.sublayers:
-        return Section("map", "Map", "", "")
+        return Landmark("map", "Map", "", "")
     main = main_group(report)
     order = sorted(groups, key=lambda group: group != main)[:MOST_MAPS]
     links = {tensor.name: f"#t{i}" for i, tensor in enumerate(listed(report))}
@@ -130,12 +55,12 @@ def maps(report: Report) -> Section:
     parts = [f'<div class="beside">{_map(report, order[0], links)}{panel}</div>{_key()}']
     for group in order[1:]:
         name = escape(Places(report).group(group))
-        parts.append(f"<details><summary>{name}</summary>{_map(report, group, links)}</details>")
+        parts.append(fold(name, _map(report, group, links)))
     if len(groups) > len(order):
         parts.append(f"<p>And {len(groups) - len(order)} more cases and steps.</p>")
     hint = "Each square is one op's output. Click one, or move with the arrow keys and press "
     hint += "Enter, for its numbers. ✗ is wrong, ! has no number."
-    return Section("map", "Layers and ops", hint, "".join(parts))
+    return Landmark("map", "Layers and ops", hint, "".join(parts))
 
 
 def _key() -> str:
@@ -162,7 +87,7 @@ def _map(report: Report, group: str, links: dict[str, str]) -> str:
     return f'<figure class="map"><div class="scroll">{rows_}{svg}</div>{caption}</figure>'
 
 
-def pictures(report: Report) -> Section:
+def pictures(report: Report) -> Landmark:
     """Return the figures of the worst tensors, the first opened."""
     results = {tensor.name: tensor for tensor in report.tensors}
     parts = []
@@ -173,11 +98,11 @@ def pictures(report: Report) -> Section:
     title = "The worst tensors" if report.ok else "Where and how it is wrong"
     hint = "Blue is within tolerance, orange beyond it. Errors are in units of "
     hint += "the rounding that was recorded for their row, or of the tensor's tolerance."
-    return Section("worst", title, hint, "".join(parts))
+    return Landmark("worst", title, hint, "".join(parts))
 
 
 def _picture(places: Places, i: int, picture: Picture, tensor: TensorResult) -> str:
-    name = f"{mark(tensor.ok)} {escape(places.tensor(tensor.name))}"
+    name = f"{text(Mark.of(tensor.ok))} {escape(places.tensor(tensor.name))}"
     used = f'<span class="soft">{escape(of_tolerance(tensor.share))}</span>'
     drawn = [
         figures.histogram(picture),
@@ -185,18 +110,18 @@ def _picture(places: Places, i: int, picture: Picture, tensor: TensorResult) -> 
         figures.scatter(picture),
     ]
     where = figures.strips(picture)
-    parts = [figure(where, "wide")] if where is not None else []
+    parts = [figure(where, wide=True)] if where is not None else []
     parts.append(f'<div class="three">{"".join(figure(d) for d in drawn if d is not None)}</div>')
     if picture.looks_like and not tensor.ok:
         looks = escape("; ".join(picture.looks_like))
         parts.insert(0, f"<p>The error looks like: {looks}</p>")
     if picture.worst:
-        cells = [
-            [escape(x.where), f"{x.actual:.6g}", f"{x.expected:.6g}", f"{x.error:.3g}"]
+        cells = (
+            (x.where, f"{x.actual:.6g}", f"{x.expected:.6g}", f"{x.error:.3g}")
             for x in picture.worst
-        ]
-        table = rows(("worst elements", "actual", "expected", "error"), cells, numbers=(1, 2, 3))
-        parts.append(f"<details><summary>Worst elements</summary>{table}</details>")
+        )
+        made = table(("worst elements", *numbers("actual", "expected", "error")), cells)
+        parts.append(blocks([Fold("Worst elements", (made,))]))
     opened = " open" if i == 0 else ""
     return (
         f'<details class="pic" id="p{i}"{opened}><summary>{name} {used}</summary>'
@@ -211,11 +136,11 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def every_tensor(report: Report) -> Section:
+def every_tensor(report: Report) -> Landmark:
     """Return the table of all tensors, to be filtered and sorted."""
     tensors = listed(report)
     if not tensors:
-        return Section("all", "All tensors", "", "")
+        return Landmark("all", "All tensors", "", "")
     places = Places(report)
     drawn = {picture.name: f"p{i}" for i, picture in enumerate(report.pictures)}
     head = "".join(
@@ -224,7 +149,7 @@ def every_tensor(report: Report) -> Section:
     body = "".join(
         _row(places, i, tensor, drawn.get(tensor.name, "")) for i, tensor in enumerate(tensors)
     )
-    table = f'<table id="tensors"><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>'
+    shown = f'<table id="tensors"><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>'
     tools = (
         '<div class="tools" hidden><label>Filter by name <input id="filter" type="search"></label>'
         '<label><input id="wrong" type="checkbox"> only wrong ones</label>'
@@ -232,11 +157,8 @@ def every_tensor(report: Report) -> Section:
     )
     left = len(report.tensors) - len(tensors)
     hint = f"{left:,} that passed are left out here; --csv has every one." if left else ""
-    content = (
-        f"<details><summary>{len(tensors):,} tensors</summary>{tools}"
-        f"{scroll(table, 'All tensors')}</details>"
-    )
-    return Section("all", "All tensors", hint, content)
+    content = fold(f"{len(tensors):,} tensors", f"{tools}{scroll(shown, 'All tensors')}")
+    return Landmark("all", "All tensors", hint, content)
 
 
 def _row(places: Places, i: int, tensor: TensorResult, picture: str) -> str:
@@ -252,7 +174,7 @@ def _row(places: Places, i: int, tensor: TensorResult, picture: str) -> str:
 
 def _cells(places: Places, tensor: TensorResult) -> Iterator[str]:
     metrics = tensor.metrics
-    yield f"<td>{mark(tensor.ok) if tensor.state not in NEUTRAL else '–'}"
+    yield f"<td>{text(Mark.NEITHER if tensor.state in NEUTRAL else Mark.of(tensor.ok))}"
     yield f"<td>{escape(places.tensor(tensor.name))}<td>{escape(tensor.op)}"
     yield _number(used(tensor), worst_share([tensor]))
     for measure in MEASURES:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from rich.console import Group, RenderableType
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
 
-from goldenctl.errors import printable
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.find import find
 from goldenctl.golden.outline import outline
 from goldenctl.model.case import wording_of
-from goldenctl.report.console_parts import Pairs
+from goldenctl.report.blocks import (
+    Block,
+    Facts,
+    Line,
+    Lines,
+    Mark,
+    Pre,
+    Span,
+    Table,
+    Words,
+    numbers,
+    table,
+)
 
 _CORNER = 4
 _LISTED_TOKENS = 48
@@ -26,70 +33,64 @@ _EXACT = {"file", "model", "fingerprint", "content", "golden", "backend"}
 _EXACT |= {"tensor", "ids", "digest", "✗ failed", "command", "stderr"}
 
 
-def file_view(golden: GoldenFile) -> RenderableType:
-    """Show provenance, sublayers with their tensors, and failures; print with ``crop=False``."""
-    parts: list[RenderableType] = []
-    if golden.simulated:
-        parts.append(Text("SIMULATED: no engine computed these tensors", style="bold yellow"))
-    parts += [_provenance(golden), Text(), _tree(golden)]
-    for name, info in golden.sublayers.items():
-        if info.failure is not None:
-            parts += [Text(), _failure(name, info.failure)]
-    return Group(*parts)
+def file_view(golden: GoldenFile) -> list[Block]:
+    """Return provenance, sublayers with their tensors, and failures."""
+    said = Span("SIMULATED: no engine computed these tensors", "warn")
+    blocks: list[Block] = [Lines((Line(said),))] if golden.simulated else []
+    blocks += [_facts(_provenance(golden)), _tree(golden)]
+    failures = ((name, info.failure) for name, info in golden.sublayers.items())
+    return blocks + [_facts(_failure(name, told)) for name, told in failures if told is not None]
 
 
-def tensor_view(golden: GoldenFile, wanted: str) -> RenderableType:
-    """Show one tensor's meaning, statistics and first values; print with ``crop=False``.
+def tensor_view(golden: GoldenFile, wanted: str) -> list[Block]:
+    """Return one tensor's meaning, statistics and first values.
 
     Raises UsageError when no name or more than one ends in ``wanted``.
     """
     info = find(golden, wanted)
-    pairs = Pairs()
-    _row(pairs, "tensor", info.name)
     links = sorted(link for link, target in golden.aliases.items() if target == info.name)
-    _row(pairs, "also", ", ".join(links))
     shape = ", ".join(f"{d} {s}" for d, s in zip(info.dims, info.shape, strict=True))
-    _row(pairs, "shape", f"[{shape}]")
-    _row(pairs, "dtype", f"{info.dtype}, {info.nbytes:,} bytes at offset {info.offset:,}")
-    _row(pairs, "role", f"{info.role}{f' of op {info.op}' if info.op else ''}")
-    _row(pairs, "digest", info.digest)
+    pairs = [
+        ("tensor", info.name),
+        ("also", ", ".join(links)),
+        ("shape", f"[{shape}]"),
+        ("dtype", f"{info.dtype}, {info.nbytes:,} bytes at offset {info.offset:,}"),
+        ("role", f"{info.role}{f' of op {info.op}' if info.op else ''}"),
+        ("digest", info.digest),
+    ]
     values = golden.verify(info.name)
     if info.tap == "token_ids":  # to be given to another engine
-        for row in values:
-            _row(pairs, "ids", ",".join(map(str, row.tolist())))
-        return pairs
-    for key, value in _statistics(values):
-        _row(pairs, key, value)
-    return Group(pairs, Text(), Text(_corner(values)))
+        return [_facts([*pairs, *(("ids", ",".join(map(str, row.tolist()))) for row in values)])]
+    return [_facts([*pairs, *_statistics(values)]), Pre(_corner(values))]
 
 
-def _provenance(golden: GoldenFile) -> Pairs:
-    pairs = Pairs()
+def _facts(pairs: Iterable[tuple[str, object]]) -> Facts:
+    """What is copied into a command line, or looked for in other output, stays whole."""
+    said = ((key, str(value)) for key, value in pairs if value not in ("", None))
+    return Facts(tuple((k, Span(text, "code") if k in _EXACT else text) for k, text in said))
+
+
+def _provenance(golden: GoldenFile) -> Iterator[tuple[str, object]]:
     recipe = golden.recipe
-    _row(pairs, "file", f"{golden.path} ({golden.kind}, format {golden.format_version})")
-    _row(pairs, "written", f"{golden.created_utc} by goldenctl {golden.tool_version}".strip())
+    yield "file", f"{golden.path} ({golden.kind}, format {golden.format_version})"
+    yield "written", f"{golden.created_utc} by goldenctl {golden.tool_version}".strip()
     model = recipe.get("model", {})
     if model:
         what = model.get("config", {}).get("model_type")
-        _row(pairs, "model", f"{what} from {model.get('path')}")
-    _row(pairs, "fingerprint", model.get("fingerprint"))
-    _row(pairs, "content", golden.content_digest)
-    _row(pairs, "golden", _golden_of(recipe.get("golden")))
+        yield "model", f"{what} from {model.get('path')}"
+    yield "fingerprint", model.get("fingerprint")
+    yield "content", golden.content_digest
+    yield "golden", _golden_of(recipe.get("golden"))
     if isinstance(recipe.get("reference"), dict):
-        _row(pairs, "reference", ", ".join(_flat(recipe["reference"])))
+        yield "reference", ", ".join(_flat(recipe["reference"]))
     if isinstance(recipe.get("backend"), dict):
-        for said in _flat(recipe["backend"]):
-            _row(pairs, "backend", said)
+        yield from (("backend", said) for said in _flat(recipe["backend"]))
     for key in ("dtype", "taps", "logits", "device", "mode", "attention", "repeat"):
-        if key in recipe:
-            _row(pairs, key, recipe[key])
-    if recipe.get("faults"):
-        _row(pairs, "faults", ", ".join(map(str, recipe["faults"])))
+        yield key, recipe.get(key)
+    yield "faults", ", ".join(map(str, recipe.get("faults") or ()))
     for case in recipe.get("cases", []):
-        _row(pairs, "case", f"{case.get('name')}: {_said_of(case)}")
-        for key, said in _tokens_of(case):
-            _row(pairs, key, said)
-    return pairs
+        yield "case", f"{case.get('name')}: {_said_of(case)}"
+        yield from _tokens_of(case)
 
 
 def _golden_of(source: Any) -> str:
@@ -124,31 +125,23 @@ def _tokens_of(case: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _tree(golden: GoldenFile) -> Table:
     """One line for each group: its own tensors; budgets and truths are only counted."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("group", no_wrap=True)
-    table.add_column("output", justify="right", no_wrap=True)
-    table.add_column("tensors")
+    rows: list[tuple[Words, ...]] = []
     for section in outline(golden):
         if section.title:
-            table.add_row(f"[bold]{escape(printable(section.title))}[/]", "", "")
+            rows.append((Span(section.title, "strong"), "", ""))
         for line in section.lines:
             names = " ".join(line.taps)
             if line.beside:
                 names += f" + {line.beside} of --oracle"
-            shape = "×".join(map(str, line.shape))
-            cells = (f"{'✗ ' if line.failed else ''}{line.group}", shape, names)
-            table.add_row(*(escape(printable(cell)) for cell in cells))
-    return table
+            failed = (Mark.WRONG, " ") if line.failed else ()
+            rows.append(((*failed, line.group), "×".join(map(str, line.shape)), names))
+    return table(("group", *numbers("output"), "tensors"), rows)
 
 
-def _failure(name: str, failure: dict[str, Any]) -> Pairs:
-    pairs = Pairs()
-    _row(pairs, "✗ failed", name)
-    for key in ("tap", "op", "reason", "message", "command"):
-        _row(pairs, key, failure.get(key))
-    for line in str(failure.get("stderr", "")).splitlines():
-        _row(pairs, "stderr", line)
-    return pairs
+def _failure(name: str, failure: dict[str, Any]) -> Iterator[tuple[str, object]]:
+    yield "✗ failed", name
+    yield from ((key, failure.get(key)) for key in ("tap", "op", "reason", "message", "command"))
+    yield from (("stderr", line) for line in str(failure.get("stderr", "")).splitlines())
 
 
 def _statistics(array: np.ndarray[Any, Any]) -> Iterator[tuple[str, str]]:
@@ -174,7 +167,3 @@ def _flat(mapping: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _flat(value, f"{prefix}{key}.")
         elif value not in ("", None, []):
             yield f"{prefix}{key} {value}"
-
-
-def _row(pairs: Pairs, key: str, value: object) -> None:
-    pairs.add(key, value, exact=key in _EXACT)

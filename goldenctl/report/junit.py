@@ -14,7 +14,7 @@ from goldenctl.records.uncompared import uncompared
 from goldenctl.records.words import Places, banners, labels_of, of_tolerance, plural
 from goldenctl.report.answers import answers
 from goldenctl.report.measures import MEASURES
-from goldenctl.report.notes import note_lines
+from goldenctl.report.sections.verdict import warnings
 
 # What XML 1.0 can hold; anything else is written as an escape.
 _FORBIDDEN = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -93,7 +93,7 @@ def _suite(report: Report, places: Places, sublayer: SublayerResult) -> ET.Eleme
         ("tolerance", report.policy),
         ("mode", report.mode),
         *(banner.split(": ", 1) for banner in banners(report)),
-        *(line.split(": ", 1) for line in note_lines(report)),
+        *(line.split(": ", 1) for line in warnings(report)),
     ):
         ET.SubElement(properties, "property", {"name": name, "value": clean(value)})
     suite.insert(0, properties)

@@ -3,49 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from goldenctl.errors import UsageError, printable
-from goldenctl.records.report import NEUTRAL, Report, SublayerResult, TensorResult
+from goldenctl.errors import UsageError
+from goldenctl.records.report import Report
 from goldenctl.records.uncompared import silence
-from goldenctl.records.words import (
-    Places,
-    banners,
-    dtypes,
-    duration,
-    left_out,
-    not_judged,
-    ratio,
-    reasons_of,
-    rules,
-    sides_of,
-    structure,
-    used,
-    used_by,
-)
+from goldenctl.records.words import banners
 from goldenctl.report.answers import Answers, answers
-from goldenctl.report.measures import COSINE, REL_L2
-from goldenctl.report.notes import note_lines
-from goldenctl.report.render_markdown import rendered
-from goldenctl.report.sections import checks, course, matrix, sections, source
-from goldenctl.report.sections.choice import ALL
-from goldenctl.report.structure import by_themselves
-from goldenctl.report.timing import step_lines
+from goldenctl.report.render_markdown import escape, rendered
+from goldenctl.report.sections import matrix, sections
+from goldenctl.report.sections.verdict import remarks, warnings
 
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 LIMIT_BYTES = 1 << 20
 """GitHub refuses a larger step summary altogether."""
-_MOST_TENSORS = 50
 
 
 def render(report: Report, *, limit_bytes: int = LIMIT_BYTES) -> str:
     """Return the Markdown, at most ``limit_bytes`` long: tables end early where it must be."""
-    parts = [*_head(report, answers(report))]
-    if report.selftest is not None:
-        parts += rendered(sections(report))
-    else:
-        parts += _body(report)
+    parts = [*_head(report, answers(report)), *rendered(sections(report))]
     return _capped(parts, limit_bytes)
 
 
@@ -97,115 +74,23 @@ def _capped(lines: list[str], limit_bytes: int) -> str:
 
 def _head(report: Report, said: Answers) -> Iterator[str]:
     mark = "✅ PASS" if said.ok else "❌ FAIL"
-    title = f"### {mark}: goldenctl {_text(report.command)}"
+    title = f"### {mark}: goldenctl {escape(report.command)}"
     silent = silence(report)
-    yield f"{title}; {_text(silent)}\n" if said.ok and silent else f"{title}\n"
+    yield f"{title}; {escape(silent)}\n" if said.ok and silent else f"{title}\n"
     for banner in banners(report):
         name, _, text = banner.partition(": ")
-        yield f"> **{name}**: {_text(text)}\n"
-    for label, text in (
-        ("", said.verdict),
-        ("First", said.where),
-        ("Kind", said.kind),
-        ("How sure", said.sure),
-    ):
-        if text:
-            yield f"- **{label}:** {_text(text)}" if label else f"- {_text(text)}"
-    for found in structure(report):
-        details = f" ({_text('; '.join(found.details))})" if found.details else ""
-        yield f"- ❌ **{_text(str(found))}**{details}"
-    if report.trace is not None:
-        for line in filter(None, (by_themselves(report), *report.trace.lines())):
-            yield f"- {_text(line)}"
-    lines = (not_judged(report), *note_lines(report), *step_lines(report))
-    for line in filter(None, lines):
-        yield f"- {_text(line.strip())}"
-    yield from rendered([course.determinism(report, ALL)])
+        yield f"> **{name}**: {escape(text)}\n"
+    answered = [("First", said.where), ("Kind", said.kind), ("How sure", said.sure)]
+    yield f"- {escape(said.verdict)}"
+    yield from (f"- **{label}:** {escape(text)}" for label, text in answered if text)
+    yield from (f"- {escape(line)}" for line in warnings(report))
+    if report.sublayers:
+        yield from (f"- {escape(line)}" for line in remarks(report))
     yield ""
 
 
 def _matrix(reports: Sequence[Report]) -> Iterator[str]:
     mark = "✅ PASS" if all(report.ok for report in reports) else "❌ FAIL"
     said = matrix.verdict(reports)
-    yield f"### {mark}: goldenctl {_text(reports[0].command)}, {_text(said)}\n"
+    yield f"### {mark}: goldenctl {escape(reports[0].command)}, {escape(said)}\n"
     yield from rendered(matrix.side_by_side(reports))
-
-
-def _body(report: Report) -> Iterator[str]:
-    places = Places(report)
-    yield from rendered([checks.checks(report, ALL)])
-    if not report.sublayers:
-        return
-    wrong = [t for t in report.compared if not t.ok]
-    if wrong:
-        yield from _table(
-            ("tensor", "state", "used", REL_L2.title, COSINE.title, "worst at"),
-            [_wrong(places, tensor) for tensor in wrong[:_MOST_TENSORS]],
-        )
-        if len(wrong) > _MOST_TENSORS:
-            yield f"... and {len(wrong) - _MOST_TENSORS} more\n"
-    yield from _reasons(report)
-    yield "<details><summary>All sublayers</summary>\n"
-    yield from _table(
-        ("", "sublayer", "used", *sides_of(report), "ratio"),
-        [_sublayer(places, sublayer) for sublayer in report.sublayers],
-    )
-    yield "</details>\n"
-    stated = f"; {dtypes(report)}" if dtypes(report) else ""
-    yield f"Judged by: {_text(rules(report))}; mode {_text(report.mode)}{_text(stated)}."
-    if left_out(report):
-        yield f"{left_out(report).capitalize()}.\n"
-    yield from rendered([source.provenance(report, ALL), source.commands(report, ALL)])
-
-
-def _reasons(report: Report) -> Iterator[str]:
-    reasons = reasons_of(report)
-    if reasons:
-        yield "<details><summary>What each case is there to show</summary>\n"
-        yield from _table(("case", "why"), [[_code(n), _text(why)] for n, why in reasons.items()])
-        yield "</details>\n"
-
-
-def _wrong(places: Places, tensor: TensorResult) -> list[str]:
-    state = _text(tensor.state)
-    return [
-        _code(places.tensor(tensor.name)),
-        state,
-        used(tensor),
-        REL_L2.said(tensor.metrics),
-        COSINE.said(tensor.metrics),
-        _text(tensor.worst or tensor.message),
-    ]
-
-
-def _sublayer(places: Places, sublayer: SublayerResult) -> list[str]:
-    neutral = sublayer.tensors and all(t.state in NEUTRAL for t in sublayer.tensors)
-    mark = "✅" if sublayer.state == "passed" else "❌"
-    return [
-        "➖" if neutral else mark,
-        _code(places.sublayer(sublayer.name)),
-        used_by(sublayer),
-        duration(sublayer.expected_ns),
-        duration(sublayer.actual_ns),
-        ratio(sublayer.actual_ns, sublayer.expected_ns),
-    ]
-
-
-def _table(titles: tuple[str, ...], rows: Iterable[list[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(titles)} |"
-    yield f"|{' --- |' * len(titles)}"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
-    yield ""
-
-
-def _text(text: str) -> str:
-    """Text that neither Markdown nor HTML takes for markup, in one table cell."""
-    return "".join(f"&#{ord(char)};" if char in _MARKUP else char for char in printable(text))
-
-
-_MARKUP = set("&<>\"'|`*_~[]#!@\\:")
-
-
-def _code(text: str) -> str:
-    return f"<code>{_text(text)}</code>"

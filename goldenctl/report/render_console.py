@@ -65,14 +65,14 @@ def rendered(
 ) -> Iterator[RenderableType]:
     """Yield what rich can print, with ``crop=False``; ``verbose`` opens what is folded away.
 
-    Lines follow each other; before anything else but the first stands an empty line.
+    An empty line stands between blocks, but not between lines, nor below a heading.
     """
-    first, lines = True, True
+    before: Block | None = None
     for block in _flat(blocks, verbose=verbose):
-        was, lines = lines, isinstance(block, Lines)
-        if not first and not (was and lines):
+        together = isinstance(before, Lines) and isinstance(block, Lines)
+        if before is not None and not together and not isinstance(before, Heading):
             yield Text()
-        first = False
+        before = block
         yield from _of(block)
 
 
@@ -85,7 +85,8 @@ def _flat(blocks: Iterable[Block | Section], *, verbose: bool) -> Iterator[Block
         elif isinstance(block, Fold):
             inside = (Heading(block.title), *block.blocks) if verbose else ()
         else:
-            yield block
+            if block != Lines(()):
+                yield block
             continue
         yield from _flat(inside, verbose=verbose)
 
@@ -178,7 +179,7 @@ class _Fitted:
                 break
         else:
             yield self._made(beside=True, left_out=tries[-1][1])
-            yield from self._caption(tries[-1][1])
+            yield from self._caption()
             return
         notes = ["", *(self._below(row, beside=beside) for row in self.table.rows)]
         lines = console.render_lines(made, options, pad=False)
@@ -187,11 +188,10 @@ class _Fitted:
             yield Segment.line()
             if note:
                 yield Text(f"     ({printable(note)})")
-        yield from self._caption(last)
+        yield from self._caption()
 
-    def _caption(self, left_out: int) -> Iterator[Text]:
-        """It is of columns that may have been left out."""
-        if self.table.caption and not left_out:
+    def _caption(self) -> Iterator[Text]:
+        if self.table.caption:
             yield Text(printable(self.table.caption), "dim")
 
     def _below(self, row: tuple[Cell, ...], *, beside: bool) -> str:
@@ -211,8 +211,9 @@ class _Fitted:
         columns = self.table.columns
         kept = [i for i, column in enumerate(columns) if not 0 < column.spare <= left_out]
         made = RichTable(box=None, pad_edge=False, header_style="bold")
+        noted = {i for row in self.table.rows for i, cell in enumerate(row) if cell.note}
         for i in kept:
-            _add(made, columns[i])
+            _add(made, columns[i], least=_NAME_COLUMNS if i in noted else None)
         for row in self.table.rows:
             fits = (self._fits(cell, beside=beside) for cell in row)
             cells = [
@@ -223,11 +224,12 @@ class _Fitted:
         return made
 
 
-def _add(made: RichTable, column: Column) -> None:
+def _add(made: RichTable, column: Column, *, least: int | None) -> None:
+    title = Text(printable(column.title))
     if column.right:
-        made.add_column(printable(column.title), justify="right", no_wrap=True)
+        made.add_column(title, justify="right", no_wrap=True)
     else:
-        made.add_column(Text(printable(column.title)), overflow="fold")
+        made.add_column(title, overflow="fold", min_width=least)
 
 
 def _noted(cell: Cell) -> Text:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from goldenctl.report.blocks import (
     Block,
@@ -39,18 +40,28 @@ _TAGS = {
 }
 
 
-def section(made: Section) -> str:
-    """Return a landmark of the page."""
-    return landmark(made.id, made.title, made.hint, blocks(made.blocks))
+@dataclass(frozen=True)
+class Landmark:
+    """A part of the page; left out when it has no ``content``, which is HTML already."""
+
+    id: str
+    title: str
+    hint: str
+    content: str
+
+    def html(self) -> str:
+        hint = f'<p class="hint">{escape(self.hint)}</p>' if self.hint else ""
+        head = f'<h2 id="{self.id}-title">{escape(self.title)}</h2>'
+        return (
+            f'<section id="{self.id}" aria-labelledby="{self.id}-title">{head}{hint}\n'
+            f"{self.content}\n</section>\n"
+        )
 
 
-def landmark(id_: str, title: str, hint: str, content: str) -> str:
-    """Return a section of the page; ``content`` is HTML already."""
-    said = f'<p class="hint">{escape(hint)}</p>' if hint else ""
-    head = f'<h2 id="{id_}-title">{escape(title)}</h2>'
-    return (
-        f'<section id="{id_}" aria-labelledby="{id_}-title">{head}{said}\n{content}\n</section>\n'
-    )
+def section(made: Section) -> Landmark:
+    """Return a section as a landmark."""
+    inside = blocks(made.blocks) if "html" in made.outputs else ""
+    return Landmark(made.id, made.title, made.hint, inside)
 
 
 def blocks(made: Iterable[Block]) -> str:

@@ -19,6 +19,7 @@ from goldenctl.report.blocks import (
     Mark,
     Pre,
     Section,
+    Span,
     Table,
     Words,
     pieces,
@@ -63,7 +64,8 @@ def _of(block: Block) -> Iterator[str]:
             yield from (f"| {' | '.join(map(_cell, row))} |" for row in rows)
             yield f"\n{escape(caption)}\n" if caption else ""
         case Facts(pairs):
-            yield from _of(table(("", ""), pairs))
+            named = ((Span(key, "code"), value) for key, value in pairs)
+            yield from _of(table(("", ""), named))
         case Drawing(_, instead):
             yield from blocks(instead)
         case Command(purpose):

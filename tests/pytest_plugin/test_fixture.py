@@ -18,6 +18,7 @@ from goldenctl.golden.file import open_golden
 from goldenctl.pytest_plugin.fixture import Golden
 from goldenctl.pytest_plugin.tally import Tally
 from goldenctl.report.inspect import file_view
+from goldenctl.report.render_console import show
 
 Check = Callable[..., None]
 
@@ -40,7 +41,7 @@ def test_inspect_of_a_tests_golden_names_no_model(tmp_path: Path) -> None:
     record(tmp_path, 7)
     (made,) = tmp_path.rglob("*.h5")
     file = io.StringIO()
-    Console(file=file, width=200).print(file_view(open_golden(made)))
+    show(file_view(open_golden(made)), Console(file=file, width=200))
     assert "(golden, format 2)" in file.getvalue()
     assert "model" not in file.getvalue()
 

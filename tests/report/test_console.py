@@ -29,7 +29,7 @@ from goldenctl.records.words import of_tolerance, percent
 from goldenctl.report import html, markdown
 from goldenctl.report.answers import UNTOLD, answers
 from goldenctl.report.console import print_report
-from goldenctl.report.console_parts import make_console
+from goldenctl.report.render_console import make_console
 
 
 def shown(made: Report, *, width: int = 80, color: bool = False, **options: Any) -> str:
@@ -60,7 +60,7 @@ GOOD = """\
 BAD = """\
 SIMULATED: no engine computed these outputs
 INJECTED FAULTS: rope_interleaved
-✗ FAIL  5 of 6 tensors are wrong
+✗ FAIL  5 of 6 tensors are wrong, 1 sublayer did not run to the end
   first wrong: layers.00.attention.q_proj (op linear)
   2 times its tolerance: relative L2 2.00e-02, cosine 1.000000
   only a recorded budget (record --oracle) can tell a bug from rounding
@@ -72,13 +72,14 @@ INJECTED FAULTS: rope_interleaved
 ✗  layers.00.attention (q_proj)     200%  2.0e-02  1.000000    2 ms  5 ms   2.5x
 ✗  layers.00.mlp (output)        crashed        -         -    2 ms  5 ms   2.5x
 ✗  lm_head (output)              missing        -         -    2 ms  5 ms   2.5x
+
+✗ layers.00.mlp did not run to the end
+    signal at gate_proj: SIGSEGV
 1 sublayer crashed: goldenctl inspect run.h5 shows its reason and command"""
 
 EMPTY = """\
 ✗ FAIL  nothing was compared
-  rule: default; mode: sublayer
-
-  sublayer             used  rel L2  cosine  golden  run  ratio"""
+  rule: default; mode: sublayer"""
 
 
 @pytest.mark.parametrize(
@@ -302,10 +303,10 @@ BLAMED = """\
 ✗ culprit layers.00.attention.output (add)
     not explained by a known fault; the error looks like: only head 3
 
-sublayer               local  inherited  chained  times
-embedding            0.0e+00    0.0e+00  0.0e+00      -
-layers.00.attention  5.0e-01    0.0e+00  5.0e-01      -  culprit
-layers.00.mlp        1.0e-07    5.0e-01  4.0e-01   0.8x  victim
+sublayer             isolated  inherited  chained  times  part
+embedding             0.0e+00    0.0e+00  0.0e+00      -
+layers.00.attention   5.0e-01    0.0e+00  5.0e-01      -  culprit
+layers.00.mlp         1.0e-07    5.0e-01  4.0e-01   0.8x  victim
 
 graft: with the golden's tensor in place of 2 culprits, the chain has 0 wrong
 sublayers instead of 2; top-1 token 7 → 5, golden 5: healed"""

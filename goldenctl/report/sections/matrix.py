@@ -24,7 +24,7 @@ from goldenctl.report.measures import REL_L2
 from goldenctl.report.sections.source import commands_of_all, provenance_of_all
 
 _HINT = "The part of its tolerance that each sublayer uses."
-_CAPTION = "rel L2: of the tensor in parentheses, the first wrong, else of the worst"
+_CAPTION = "numbers are of the tensor in parentheses, the first wrong, else of the worst one"
 
 
 @dataclass(frozen=True)

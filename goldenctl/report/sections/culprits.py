@@ -1,0 +1,104 @@
+"""Blame's culprits with their bugs, and what did not run to its end."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from goldenctl.records.findings import Culprit
+from goldenctl.records.report import CRASHED, Report, SublayerResult
+from goldenctl.records.uncompared import not_compared
+from goldenctl.records.words import Places, merged_culprits, plural
+from goldenctl.report.blocks import (
+    Block,
+    Fold,
+    Line,
+    Lines,
+    Mark,
+    Pre,
+    Section,
+    Span,
+    numbers,
+    table,
+)
+from goldenctl.report.sections.choice import Choice
+
+_MOST_CULPRITS, _MOST_CRASHED, _MOST_STDERR = 50, 20, 4000
+
+
+def culprits(report: Report, choice: Choice) -> Section:
+    """Return the ops that are wrong by themselves and the bugs that reproduce them."""
+    findings, places = report.findings, Places(report)
+    if findings is None:
+        return Section("culprits", "Culprits", ())
+    blocks: list[Block] = []
+    if not findings.culprits:
+        silent = not_compared(report)
+        right = f": every op is right, given right inputs{'; ' * bool(silent)}"
+        head = (Mark.RIGHT, " ", Span("no culprit", "good"), right, Span(silent, "warn"))
+        blocks.append(Lines((Line(head),)))
+    merged = [
+        shown
+        for alike in merged_culprits(report)
+        if (shown := [culprit for culprit in alike if choice.matches(culprit.name)])
+    ]
+    for alike in merged[:_MOST_CULPRITS]:
+        blocks += _culprit(places.culprit(alike), alike[0], choice)
+    left = len(merged) - _MOST_CULPRITS
+    last = [f"and {left} more"] if left > 0 else []
+    last += [findings.note] if findings.note else []
+    blocks += [Lines(tuple(map(Line, last)))] if last else []
+    return Section("culprits", "Culprits", tuple(blocks))
+
+
+def _culprit(where: str, culprit: Culprit, choice: Choice) -> list[Block]:
+    head = (Mark.WRONG, " ", Span("culprit", "bad"), " ", Span(where, "strong"), f" ({culprit.op})")
+    untried = () if choice.brief else tuple(f"not tried: {each}" for each in culprit.skipped)
+    several = len(culprit.named) > 1
+    unsure = ("this input cannot tell these apart; another prompt may",) if several else ()
+    blocks: list[Block] = [Lines((Line(head, (culprit.summary, *unsure, *untried)),))]
+    if several:
+        rows = [(c.title, f"{c.explained:.2%}", f"{c.residual:.1e}") for c in culprit.named]
+        made = table(("bug that reproduces it", *numbers("explained", "left over")), rows)
+        blocks.append(Fold("What reproduces it", (made,)))
+    return blocks
+
+
+def crashes(report: Report, choice: Choice) -> Section:
+    """Return how sublayers failed to run, and where to read more of it."""
+    crashed = [s for s in report.sublayers if s.state == CRASHED]
+    told = [s for s in crashed if s.failure is not None]
+    most = 1 if choice.brief else _MOST_CRASHED
+    blocks: list[Block] = []
+    for number, sublayer in enumerate(told[:most]):
+        blocks += _crash(Places(report).sublayer(sublayer.name), sublayer, opened=not number)
+    if len(told) > most and not choice.brief:
+        blocks.append(Lines((Line(f"and {len(told) - most} more"),)))
+    blocks += _inspect(report, len(crashed))
+    return Section("crashes", "What did not run", tuple(blocks))
+
+
+def _crash(name: str, sublayer: SublayerResult, *, opened: bool) -> list[Block]:
+    failure = sublayer.failure or {}
+    at = f" at {failure['tap']}" if "tap" in failure else ""
+    why = f"{failure.get('reason', '')}{at}: {failure.get('message', '')}"
+    head = (Mark.WRONG, " ", Span(name, "strong"), " did not run to the end")
+    said = str(failure.get("stderr", ""))[-_MOST_STDERR:]
+    last = (Fold("What it said last", (Pre(said),), opened),) if said.strip() else ()
+    return [Lines((Line(head, (why,)),)), *last]
+
+
+def _inspect(report: Report, count: int) -> Sequence[Lines]:
+    """Where the reasons are: blame and check replay into a folder that is gone afterwards, unless
+    check is told to keep it."""
+    if not count or report.findings is not None:
+        return []
+    said = f"{plural(count, 'sublayer')} crashed"
+    what = "its reason and command" if count == 1 else "the reason and command of each"
+    if report.command in ("diff", "verify"):
+        command = f"goldenctl inspect {shlex.quote(report.run.path)}"
+        return [Lines((Line((f"{said}: ", Span(command, "code"), f" shows {what}")),))]
+    if report.command == "check":
+        keep = Span("--keep FOLDER, goldenctl inspect", "code")
+        return [Lines((Line((f"{said}: with ", keep, " shows why")),))]
+    return []
