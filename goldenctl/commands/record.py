@@ -117,9 +117,9 @@ def record_command(
 ) -> int:
     """Run CHECKPOINT in PyTorch and write every sublayer's tensors to GOLDEN.
 
-    CHECKPOINT is a Hugging Face folder (config.json, *.safetensors, tokenizer.json), or
-    synth:PRESET?seed=N for random weights. Without an input option the prompt is 'Hello, this
-    is a test input'.
+    CHECKPOINT is a Hugging Face folder (config.json, *.safetensors, tokenizer.json), a GGUF
+    file, or synth:PRESET?seed=N for random weights. Without an input option the prompt is
+    'Hello, this is a test input'.
 
     With --name in place of GOLDEN the golden is the next version of a set. Compared with the
     version that the set's manifest describes, each tensor is the same, within rounding, closer to

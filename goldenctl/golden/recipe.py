@@ -32,11 +32,13 @@ class _Record(
 
 
 class ModelRecipe(_Record, frozen=True):
-    """The model: a folder or ``synth:PRESET?seed=N``, its fingerprint, its parsed config."""
+    """The model: a folder, a GGUF file or ``synth:PRESET?seed=N``, its fingerprint, its parsed
+    config, and how its weights were ``quantised`` before they were made float32."""
 
     path: Text
     fingerprint: Digest
     config: dict[str, Any]
+    quantised: Text = ""
 
 
 class CaseRecipe(_Record, frozen=True):

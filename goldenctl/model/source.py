@@ -1,4 +1,4 @@
-"""Where a model comes from: a folder, or ``synth:PRESET?seed=N`` made on demand."""
+"""Where a model comes from: a folder, a GGUF file, or ``synth:PRESET?seed=N`` made on demand."""
 
 from __future__ import annotations
 
@@ -47,11 +47,15 @@ def canonical(text: str) -> str:
 def checkpoint_folder(
     source: str | Path, *, notify: Callable[[str], None] = lambda _: None
 ) -> Path:
-    """Return the folder of a source; a random checkpoint is made in the cache when it is not
-    there. Raises UsageError for an unknown preset or a cache that cannot be written."""
+    """Return the folder of a source: a random checkpoint, and what a quantised one is in float32,
+    are made in the cache when they are not there.
+
+    Raises UsageError for an unknown preset, a scheme that is not supported, and a cache that
+    cannot be written; DamagedError and MissingError as ``dequantised`` and ``gguf_folder`` do.
+    """
     wanted = parse_synth(str(source))
     if wanted is None:
-        return Path(source)
+        return _floats(Path(source), notify)
     from goldenctl.model.synth import SYNTH_VERSION, synth
 
     folder = synth_cache() / f"{wanted.preset}-{wanted.seed}-{SYNTH_VERSION}"
@@ -67,6 +71,16 @@ def checkpoint_folder(
             raise
         message = f"{wanted}: {folder} cannot be written: {error.strerror}"
         raise UsageError(message, hint="set GOLDENCTL_CACHE to another folder") from error
+
+
+def _floats(path: Path, notify: Callable[[str], None]) -> Path:
+    if path.suffix == ".gguf":
+        from goldenctl.model.gguf_folder import gguf_folder
+
+        return gguf_folder(path, notify)
+    from goldenctl.model.quantised import dequantised
+
+    return dequantised(path, notify)
 
 
 def synth_cache() -> Path:

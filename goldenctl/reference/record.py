@@ -29,6 +29,7 @@ from goldenctl.model.case import Case
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Sublayer
+from goldenctl.model.quantised import scheme_in
 from goldenctl.model.rope import inv_freq
 from goldenctl.places import place
 from goldenctl.reference.clock import Clock
@@ -284,6 +285,7 @@ def recipe(recording: Recording) -> dict[str, Any]:
             "path": recording.source or str(recording.checkpoint.folder),
             "fingerprint": recording.checkpoint.fingerprint(),
             "config": recording.config.to_dict(),
+            **({"quantised": scheme} if (scheme := scheme_in(recording.checkpoint.folder)) else {}),
         },
         "cases": [case.to_recipe() for case in recording.cases],
         "dtype": recording.dtype,

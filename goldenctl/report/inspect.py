@@ -78,6 +78,7 @@ def _provenance(golden: GoldenFile) -> Iterator[tuple[str, object]]:
     if model:
         what = model.get("config", {}).get("model_type")
         yield "model", f"{what} from {model.get('path')}"
+        yield "dequantised", model.get("quantised")
     yield "fingerprint", model.get("fingerprint")
     yield "content", golden.content_digest
     yield "golden", _golden_of(recipe.get("golden"))
