@@ -72,7 +72,7 @@ def test_every_encoding_prints_the_verdict(
         (["diff", golden, judged[0]], 1, "✗ FAIL"),
         (["report", judged[1]], 0, "✗ FAIL"),
         (["list", "--goldens", golden.parent / "none"], None, ""),
-        (["doctor"], None, ""),
+        *([(["doctor"], None, "")] if encoding == "gbk" else []),
     ):
         done = subprocess.run(
             [*COMMAND, *map(str, command)],

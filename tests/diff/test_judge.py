@@ -221,7 +221,7 @@ def told(report: Report) -> list[str]:
     ]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=20)
 @given(st.floats(-18, 2), st.floats(0, 3))
 def test_a_larger_error_never_passes_where_a_smaller_fails(
     tmp_path_factory: pytest.TempPathFactory, size: float, growth: float

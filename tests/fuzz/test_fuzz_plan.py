@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 HARNESS = Path(goldenctl.__file__).parent / "harness"
 SOURCES = ("dtype.cpp", "json.cpp", "plan.cpp")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-MUTATIONS = 400
+MUTATIONS = 150
 
 
 @pytest.fixture(scope="module")
