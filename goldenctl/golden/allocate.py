@@ -27,6 +27,7 @@ PLACEHOLDER_DIGEST = "-" * len(f"{BLAKE3}:{'0' * HEX_DIGITS}")  # of either algo
 # start, so that the tensors lie side by side after it.
 _METADATA_BYTES = 1024
 _LARGE_BYTES = 256 << 10  # of the average tensor
+_BATCH = 2048  # tensors
 Attributes = Mapping[str, str | int]
 
 
@@ -49,26 +50,42 @@ def allocate(
     links: Mapping[str, str],
     groups: Sequence[str],
 ) -> dict[str, int]:
-    """Create the file ``path`` and return the byte offset of every tensor; OSError as it comes."""
-    with h5py.File(
-        path,
-        "w",
-        libver=LIBVER,
-        alignment_threshold=1,
-        alignment_interval=_alignment_bytes(tensors),
-        meta_block_size=metadata_bytes(root, tensors, groups),
-    ) as file:
-        set_attributes(file.id, root)
-        tree = _Tree(file)
-        for name in groups:
-            set_attributes(tree.group(name), {"time_ns": 0})
-        datasets = {spec.name: _create(tree, spec, order) for order, spec in enumerate(tensors)}
-        for spec in tensors:
-            _label(datasets[spec.name], spec.dims)
-        for link, target in links.items():
-            folder, _, leaf = link.rpartition("/")
-            h5py.h5o.link(datasets[target], tree.group(folder), leaf.encode())
-        return {spec.name: _offset(path, spec, datasets[spec.name]) for spec in tensors}
+    """Create the file ``path`` and return the byte offset of every tensor; OSError as it comes.
+
+    HDF5 keeps every gap that an aligned tensor leaves and looks through all of them for the next
+    one, so that the time would grow with the square of their number. It forgets them when a
+    file is closed: many tensors are added some at a time.
+    """
+    batches = [tensors[at : at + _BATCH] for at in range(0, len(tensors), _BATCH)] or [()]
+    offsets: dict[str, int] = {}
+    for number, batch in enumerate(batches):
+        new = number == 0
+        with h5py.File(
+            path,
+            "w" if new else "r+",
+            libver=LIBVER,
+            alignment_threshold=1,
+            alignment_interval=_alignment_bytes(tensors),
+            meta_block_size=metadata_bytes(root if new else {}, batch, groups if new else ()),
+        ) as file:
+            tree = _Tree(file)
+            if new:
+                set_attributes(file.id, root)
+                for name in groups:
+                    set_attributes(tree.group(name), {"time_ns": 0})
+            offsets |= _add(path, tree, batch, number * _BATCH)
+            if number == len(batches) - 1:
+                tree.link(links)
+    return offsets
+
+
+def _add(path: Path, tree: _Tree, tensors: Sequence[TensorSpec], first: int) -> dict[str, int]:
+    """Add tensors, of which the first is the file's ``first``; return where their bytes go."""
+    datasets = [_create(tree, spec, order) for order, spec in enumerate(tensors, first)]
+    for spec, dataset in zip(tensors, datasets, strict=True):
+        _label(dataset, spec.dims)
+    placed = zip(tensors, datasets, strict=True)
+    return {spec.name: _offset(path, spec, dataset) for spec, dataset in placed}
 
 
 def _alignment_bytes(tensors: Sequence[TensorSpec]) -> int:
@@ -87,15 +104,26 @@ class _Tree:
     """Groups by path, made when they are first asked for."""
 
     def __init__(self, file: h5py.File) -> None:
-        self._groups: dict[str, Any] = {"": h5py.h5g.open(file.id, b"/")}
+        self._root = h5py.h5g.open(file.id, b"/")
+        self._groups: dict[str, Any] = {"": self._root}
 
     def group(self, name: str) -> Any:
         if name not in self._groups:
             folder, _, leaf = name.rpartition("/")
-            self._groups[name] = h5py.h5g.create(
-                self.group(folder), leaf.encode(), gcpl=_timeless(h5py.h5p.GROUP_CREATE)
+            above = self.group(folder)
+            self._groups[name] = (
+                h5py.h5g.open(above, leaf.encode())
+                if above.links.exists(leaf.encode())
+                else h5py.h5g.create(above, leaf.encode(), gcpl=_timeless(h5py.h5p.GROUP_CREATE))
             )
         return self._groups[name]
+
+    def link(self, links: Mapping[str, str]) -> None:
+        """Give tensors further names."""
+        for link, target in links.items():
+            folder, _, leaf = link.rpartition("/")
+            dataset = h5py.h5d.open(self._root, target.encode())
+            h5py.h5o.link(dataset, self.group(folder), leaf.encode())
 
 
 def _create(tree: _Tree, spec: TensorSpec, order: int) -> Any:

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from golden_files import IDS, OUTPUT, bits, small_file, spec
+from golden_files import IDS, OUTPUT, bits, small_file, spec, write_file
 
 from goldenctl import atomic
 from goldenctl.errors import UsageError
@@ -203,3 +203,21 @@ def test_times_that_are_damaged_are_as_if_not_there(tmp_path: Path, data: bytes)
     path = small_file(tmp_path / "g.h5")
     times_path(path).write_bytes(data)
     assert open_golden(path).created_utc == ""
+
+
+def test_a_file_that_is_made_in_batches_reads_as_one_that_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HDF5 would take a time that grows with the square of the number of tensors."""
+    values = {f"cases/a/steps/00/embedding/tap_{n}": np.full((2, n), n, np.int32) for n in range(8)}
+    link = {"cases/a/steps/00/final_norm/input": "cases/a/steps/00/embedding/tap_1"}
+    write_file(tmp_path / "whole.h5", values, links=link)
+    monkeypatch.setattr("goldenctl.golden.allocate._BATCH", 3)
+    write_file(tmp_path / "batches.h5", values, links=link)
+    whole, batches = (open_golden(tmp_path / name) for name in ("whole.h5", "batches.h5"))
+    assert batches.content_digest == whole.content_digest
+    assert list(batches.tensors) == list(whole.tensors)
+    assert batches.aliases == whole.aliases == link
+    assert all(info.offset % 64 == 0 for info in batches.tensors.values())
+    for name, array in values.items():
+        np.testing.assert_array_equal(batches.verify(name), array)
