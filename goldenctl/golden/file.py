@@ -319,7 +319,7 @@ def _sublayer(path: Path, name: str, attributes: Attributes) -> SublayerInfo:
     if "failure" in attributes:
         text = _text(name, attributes, "failure")
         parsed = parse_object(text.encode(), f"{path}: {name}: failure")
-        failure = msgspec.convert(parsed, dict[str, str])
+        failure = msgspec.convert(parsed, dict[str, str | list[str]])
     status = str(attributes.get("status", "ok"))
     if status not in ("ok", "failed") or (status == "failed") != (failure is not None):
         msg = f"{name}: status {status!r} and its failure do not fit"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -35,6 +34,7 @@ from goldenctl.replay.launch import Launcher
 from goldenctl.replay.options import Options
 from goldenctl.replay.simulated import describe, simulate
 from goldenctl.replay.supervise import Execution, Outcome
+from goldenctl.shell import quoted
 
 Progress = Callable[[int, int, str], None]
 PATCHES = "goldenctl.patches"
@@ -282,10 +282,11 @@ def _name_commands(
     path = str(_debug_path(run_path, "json").resolve())
     commands = []
     for number, index in enumerate(debugged):
-        commands.append(shlex.join([*backend.command, path, "--only", str(number)]))
+        words = [*backend.command, path, "--only", str(number)]
+        commands.append(quoted(words))
         failure = execution.outcomes[index].failure
         if failure is not None:
-            failure["command"] = commands[-1]
+            failure["command"] = words
     return commands
 
 

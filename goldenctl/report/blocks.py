@@ -6,13 +6,13 @@ text in one place: ``render_console``, ``render_html``, ``render_markdown``.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
 from goldenctl.report.svg import Figure
+from goldenctl.shell import quoted
 
 Style = Literal["", "strong", "good", "bad", "warn", "soft", "code"]
 Output = Literal["console", "html", "markdown"]
@@ -134,7 +134,7 @@ class Command:
 
     @property
     def text(self) -> str:
-        return shlex.join(self.argv)
+        return quoted(self.argv)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ debugger, to accept the change."""
 from __future__ import annotations
 
 import re
-import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,13 +14,19 @@ from goldenctl.places import short_name
 from goldenctl.records.report import Provenance, Report
 from goldenctl.report.answers import first_culprit
 from goldenctl.report.blocks import Command
+from goldenctl.shell import argv_of
 
+_CLAIM = "the run file names this program: look at it first"
 _OF_STEPS = ("decode", "force_tokens", "prefill_chunk")  # of a case in a recipe
 
 
 def commands(report: Report) -> list[Command]:
-    """Return the commands that fit the report, in the order of their use."""
-    return [*_reproduce(report), *_debug(report), *_accept(report)]
+    """Return the commands that fit the report, in the order of their use.
+
+    Every word is ours or quoted. Where a program is one that the run file names, the purpose says
+    so: whoever wrote the run chose it.
+    """
+    return [*_marked(report, _reproduce(report)), *_debug(report), *_accept(report)]
 
 
 def compare_all(reports: Sequence[Report]) -> list[Command]:
@@ -29,12 +35,12 @@ def compare_all(reports: Sequence[Report]) -> list[Command]:
     alone = [
         Command(
             f"See more of {report.run.path}",
-            _line("diff", golden, report.run.path, *_tolerance(report)),
+            _line("diff", [golden, report.run.path], *_tolerance(report)),
         )
         for report in reports
         if not report.ok
     ]
-    again = _line("diff", golden, *runs, *_tolerance(reports[0]))
+    again = _line("diff", [golden, *runs], *_tolerance(reports[0]))
     return [Command("Compare again", again), *alone]
 
 
@@ -43,23 +49,23 @@ def _reproduce(report: Report) -> Iterator[Command]:
     engine = _engine(recipe)
     if report.command == "selftest":
         yield Command(
-            "Run the selftest again", _line("selftest", golden, *engine, *_layers(recipe))
+            "Run the selftest again", _line("selftest", [golden], *engine, *_layers(recipe))
         )
     elif report.command == "check":
         names = dict.fromkeys(step.golden for step in report.checks if not step.ok)
-        again = _line("check", *names, "--keep", "kept")
+        again = _line("check", list(names), "--keep", "kept")
         yield Command("Check again and keep what it makes", again)
     elif report.run.kind == report.golden.kind:
-        yield Command("Compare again", _line("diff", golden, run, *_tolerance(report)))
+        yield Command("Compare again", _line("diff", [golden, run], *_tolerance(report)))
     else:
         blame = _line(
-            "blame", golden, *engine, *_layers(recipe), *_faults(report), *_tolerance(report)
+            "blame", [golden], *engine, *_layers(recipe), *_faults(report), *_tolerance(report)
         )
         if report.command == "blame":
             yield Command("Blame again", blame)
         elif report.run.kind == "run":
-            yield Command("Replay again", _line("replay", golden, run, *_replay_options(report)))
-            yield Command("Compare again", _line("diff", golden, run, *_tolerance(report)))
+            yield Command("Replay again", _line("replay", [golden, run], *_replay_options(report)))
+            yield Command("Compare again", _line("diff", [golden, run], *_tolerance(report)))
             if not report.ok and not report.simulated:
                 yield Command("Find every culprit and name its bug", blame)
 
@@ -80,13 +86,37 @@ def _tolerance(report: Report) -> list[str]:
     return [] if report.policy == "default" else ["--tolerance", report.policy]
 
 
+def _marked(report: Report, made: Iterator[Command]) -> Iterator[Command]:
+    """Say of commands that run a program which the run file names, that it does."""
+    spec = _spec(_object(report.run.recipe.get("backend")))
+    for command in made:
+        yield _claimed(command) if ":" in spec and spec in command.argv else command
+
+
+def _claimed(command: Command) -> Command:
+    return Command(f"{command.purpose} ({_CLAIM})", command.argv)
+
+
 def _debug(report: Report) -> Iterator[Command]:
     for sublayer in report.sublayers:
-        command = (sublayer.failure or {}).get("command")
-        if isinstance(command, str) and command:
-            place = short_name(sublayer.name) or sublayer.name
-            argv = ("gdb", "--args", *_words(command))
-            yield Command(f"Rerun {place} alone, under a debugger", argv)
+        place = short_name(sublayer.name) or sublayer.name
+        purpose = f"Rerun {place} alone, under a debugger"
+        argv = argv_of((sublayer.failure or {}).get("command")) or []
+        program, chosen = argv[:-3], argv[-2:]
+        # gdb takes what begins with a dash before the program for its own options.
+        ours = chosen[:1] == ["--only"] and chosen[1].isdecimal()
+        if not program or program[0].startswith("-") or not ours:
+            continue
+        plan = f"{report.run.path}.debug.json"
+        if _object(report.run.recipe.get("backend")).get("name") == "torch":
+            program = [sys.executable, "-m", "goldenctl.reference.torch_backend"]
+            yield Command(purpose, ("gdb", "--args", *program, plan, *chosen))
+        else:
+            yield _claimed(Command(purpose, ("gdb", "--args", *program, plan, *chosen)))
+    yield from _marked(report, _debug_culprit(report))
+
+
+def _debug_culprit(report: Report) -> Iterator[Command]:
     first = None if report.ok else first_culprit(report)
     replayed = report.run.kind == "run" and report.golden.kind == "golden"
     replayed = replayed and not report.simulated
@@ -100,7 +130,7 @@ def _debug(report: Report) -> Iterator[Command]:
         yield Command(
             f"Replay {name} from the golden's own inputs; this prints the command that runs it "
             "alone under a debugger",
-            _line("replay", report.golden.path, "one.h5", *options, "--debug", name),
+            _line("replay", [report.golden.path, "one.h5"], *options, "--debug", name),
         )
 
 
@@ -123,7 +153,7 @@ def _accept(report: Report) -> Iterator[Command]:
 def _next_version(name: str) -> Iterator[Command]:
     yield Command(
         "Only if the reference is what was wrong: record the next version of the set",
-        _line("record", "--from-manifest", name),
+        _line("record", [], "--from-manifest", name),
     )
     yield Command("and accept it", _renew(name))
 
@@ -135,7 +165,7 @@ def _version(path: str) -> str:
 
 
 def _renew(name: str) -> tuple[str, ...]:
-    return _line("manifest", name, "--renew")
+    return _line("manifest", [name], "--renew")
 
 
 def _record(golden: Provenance) -> Iterator[Command]:
@@ -149,7 +179,7 @@ def _record(golden: Provenance) -> Iterator[Command]:
     options += ["--device", str(computed_on)] if computed_on != "cpu" else []
     yield Command(
         "Only if the reference is what was wrong: record it again",
-        _line("record", str(recipe["model"].get("path")), golden.path, *options, "--force"),
+        _line("record", [str(recipe["model"].get("path")), golden.path], *options, "--force"),
     )
 
 
@@ -196,7 +226,7 @@ def _engine(recipe: dict[str, Any]) -> list[str]:
 
 def _spec(backend: dict[str, Any]) -> str:
     """What --backend was given: with the program, or with the install that it names."""
-    name, install = str(backend["name"]), _object(backend.get("infinicore"))
+    name, install = str(backend.get("name", "")), _object(backend.get("infinicore"))
     if name == "exec":
         return f"exec:{backend.get('path') or backend.get('program', '')}"
     return f"{name}:{install['root']}" if install.get("source") == "option" else name
@@ -225,13 +255,8 @@ def _object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _line(*words: str) -> tuple[str, ...]:
-    return ("goldenctl", *words)
-
-
-def _words(command: str) -> list[str]:
-    """The words of a command line that a file claims; one word where it is none."""
-    try:
-        return shlex.split(command)
-    except ValueError:
-        return [command]
+def _line(command: str, places: Sequence[str], *options: str) -> tuple[str, ...]:
+    """A command line; places that look like options stand behind ``--``."""
+    if any(place.startswith("-") for place in places):
+        return ("goldenctl", command, *options, "--", *places)
+    return ("goldenctl", command, *places, *options)

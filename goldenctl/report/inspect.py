@@ -25,12 +25,13 @@ from goldenctl.report.blocks import (
     numbers,
     table,
 )
+from goldenctl.shell import argv_of, quoted
 
 _CORNER = 4
 _LISTED_TOKENS = 48
 # What is copied into a command line, or looked for in other output.
 _EXACT = {"file", "model", "fingerprint", "content", "golden", "backend"}
-_EXACT |= {"tensor", "ids", "digest", "✗ failed", "command", "stderr"}
+_EXACT |= {"tensor", "ids", "digest", "✗ failed", "it names", "stderr"}
 
 
 def file_view(golden: GoldenFile) -> list[Block]:
@@ -141,7 +142,8 @@ def _tree(golden: GoldenFile) -> Table:
 
 def _failure(name: str, failure: dict[str, Any]) -> Iterator[tuple[str, object]]:
     yield "✗ failed", name
-    yield from ((key, failure.get(key)) for key in ("tap", "op", "reason", "message", "command"))
+    yield from ((key, failure.get(key)) for key in ("tap", "op", "reason", "message"))
+    yield "it names", quoted(argv_of(failure.get("command")) or ())
     yield from (("stderr", line) for line in str(failure.get("stderr", "")).splitlines())
 
 

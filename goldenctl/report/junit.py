@@ -15,6 +15,7 @@ from goldenctl.records.words import Places, banners, labels_of, of_tolerance, pl
 from goldenctl.report.answers import answers
 from goldenctl.report.measures import MEASURES
 from goldenctl.report.sections.verdict import warnings
+from goldenctl.shell import argv_of, quoted
 
 # What XML 1.0 can hold; anything else is written as an escape.
 _FORBIDDEN = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -98,7 +99,9 @@ def _suite(report: Report, places: Places, sublayer: SublayerResult) -> ET.Eleme
         ET.SubElement(properties, "property", {"name": name, "value": clean(value)})
     suite.insert(0, properties)
     if sublayer.failure is not None:
-        lines = [f"{key}: {value}" for key, value in sublayer.failure.items()]
+        claimed = quoted(argv_of(sublayer.failure.get("command")) or ())
+        said = {**sublayer.failure, **({"command": claimed} if claimed else {})}
+        lines = [f"{key}: {value}" for key, value in said.items()]
         ET.SubElement(suite, "system-out").text = clean("\n".join(lines))
     return suite
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -115,7 +114,7 @@ def test_one_sublayer_fails_and_the_rest_goes_on(
     times = {info.time_ns for name, info in run_file.sublayers.items() if name != BAD_PATH}
     assert times == {7}
     plan = out.with_name("r.h5.debug.json")
-    assert failure["command"] == f"{tmp_path / 'stand-in'} {plan} --only 0"
+    assert failure["command"] == [str(tmp_path / "stand-in"), str(plan), "--only", "0"]
     assert [s["name"] for s in json.loads(plan.read_text())["sublayers"]] == [BAD_PATH]
     report = tmp_path / "report.json"
     assert run(["diff", str(golden), str(out), "--json", str(report)]) == 1
@@ -228,7 +227,7 @@ def test_command_of_a_failure_reruns_it_alone(
     assert len(found) == 4
     before = out.read_bytes()
     for path, failure in found.items():
-        command = shlex.split(failure["command"])
+        command = failure["command"]
         assert command[0] == str(harness)
         ran = subprocess.run(command, capture_output=True, text=True, check=False)
         assert ran.returncode == 0, ran.stderr

@@ -120,7 +120,8 @@ def good() -> Report:
 
 def bad() -> Report:
     """One of everything that can be wrong; simulated, with a fault."""
-    failure = {"reason": "signal", "tap": "gate_proj", "message": "SIGSEGV", "command": "h P"}
+    command = ["h", "P", "--only", "0"]
+    failure = {"reason": "signal", "tap": "gate_proj", "message": "SIGSEGV", "command": command}
     return report(
         sublayer("embedding", tensor("embedding", "output", 0.0)),
         sublayer(

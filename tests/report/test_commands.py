@@ -145,7 +145,62 @@ def test_an_engine_is_named_as_it_was_given() -> None:
 
 
 def test_a_crash_comes_with_its_own_command() -> None:
-    assert "gdb --args h P" in lines(bad())
+    assert "gdb --args h run.h5.debug.json --only 0" in lines(bad())
+
+
+ONLY = ["run.h5.debug.json", "--only", "0"]
+CRASHES = {
+    "words": (["/opt/a b", "$(id)", *ONLY], "gdb --args '/opt/a b' '$(id)' "),
+    "of older files": ("h; id && x P --only 0", "gdb --args 'h;' id '&&' x "),
+    "control characters": (["h\x1b['\u202e", *ONLY], "gdb --args $'h\\x1b[\\x27\\xe2\\x80\\xae' "),
+    "an option of gdb": (["-ex", "shell id", "h", *ONLY], None),
+    "no program": (ONLY, None),
+    "not closed": ("h 'P --only 0", None),
+    "no number": (["h", "P", "--only", "$(id)"], None),
+    "no words": ({"h": 1}, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CRASHES)
+def test_what_a_run_says_of_a_crash_is_quoted_and_called_its_claim(name: str) -> None:
+    command, wanted = CRASHES[name]
+    failure = {"reason": "signal", "command": command}
+    made = report(sublayer("lm_head", state="crashed", failure=failure))
+    debug = [each for each in commands(made) if "gdb" in each.text]
+    assert [each.text for each in debug] == (
+        [f"{wanted}run.h5.debug.json --only 0"] if wanted else []
+    )
+    assert all("the run file names this program: look at it first" in d.purpose for d in debug)
+
+
+def test_a_program_that_is_ours_is_named_by_us() -> None:
+    failure = {"reason": "signal", "command": ["evil", *ONLY]}
+    crashed = sublayer("lm_head", state="crashed", failure=failure)
+    made = report(crashed, run=provenance("run", backend={"name": "torch"}))
+    (debug,) = (each for each in commands(made) if "gdb" in each.text)
+    assert "evil" not in debug.text
+    assert "look at it first" not in debug.purpose
+
+
+@pytest.mark.parametrize("path", ["/x/backend", "/x/a b;id"])
+def test_a_backend_that_a_run_names_is_called_its_claim(path: str) -> None:
+    made = replace(bad(), run=provenance("run", backend={"name": "exec", "path": path}))
+    named = [each for each in commands(made) if "exec:" in each.text]
+    assert named
+    assert all("look at it first" in each.purpose for each in named)
+    assert all(f"exec:{path}" in shlex.split(each.text) for each in named)
+
+
+def test_places_that_look_like_options_stand_behind_two_dashes() -> None:
+    made = replace(bad(), golden=replace(provenance("golden"), path="--html=x"))
+    made = replace(made, run=replace(provenance("run"), path="-r.h5"))
+    assert [line for line in lines(made) if " diff " in line] == [
+        "goldenctl diff -- --html=x -r.h5"
+    ]
+    for line in lines(made):
+        words = shlex.split(line)
+        if words[0] == "goldenctl":
+            cli.commands[words[1]].make_context(words[1], words[2:], resilient_parsing=False)
 
 
 def test_a_golden_of_a_set_is_accepted_by_its_manifest() -> None:
@@ -162,7 +217,7 @@ def test_a_golden_of_a_set_is_accepted_by_its_manifest() -> None:
 def test_a_check_is_repeated_for_what_is_wrong() -> None:
     assert lines(checked()) == [
         "goldenctl check qwen3 llama --keep kept",
-        "gdb --args h P",
+        "gdb --args h run.h5.debug.json --only 0",
         "goldenctl replay golden.h5 one.h5 --mode op --layers 00 --debug layers.00.attention",
         "goldenctl record --from-manifest qwen3",
         "goldenctl manifest qwen3 --renew",

@@ -101,7 +101,7 @@ def test_junit_has_one_case_for_each_tensor() -> None:
 def test_junit_gives_the_reason_and_the_debuggers_command() -> None:
     text = junit.render(bad())
     assert "signal at gate_proj: SIGSEGV" in text
-    assert "command: h P" in text
+    assert "command: h P --only 0" in text
     assert "rel_l2: 0.02, limit 0.01" in text
 
 
