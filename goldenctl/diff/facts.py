@@ -36,15 +36,17 @@ def broken_fact(
     *,
     rows: NDArray[np.bool_] | None = None,
     keys: NDArray[np.bool_] | None = None,
+    window: int = 0,
 ) -> Broken | None:
     """Return the first fact that a tensor of this op kind breaks; None when all hold.
 
     ``rows`` are those that count (all axes but the last, flat), ``keys`` [batch, key_token]
-    the keys that are no padding; None for all. Rows that are not finite are left to the masks.
+    the keys that are no padding; None for all. ``window`` is how many tokens a row sees, 0 for
+    all. Rows that are not finite are left to the masks.
     """
     if op == "embedding":
         return _looked_up(actual, expected, rows)
-    return _probabilities(actual, rows, keys) if op == "causal_softmax" else None
+    return _probabilities(actual, rows, keys, window) if op == "causal_softmax" else None
 
 
 def _looked_up(actual: Values, expected: Values, rows: NDArray[np.bool_] | None) -> Broken | None:
@@ -67,7 +69,10 @@ def _looked_up(actual: Values, expected: Values, rows: NDArray[np.bool_] | None)
 
 
 def _probabilities(
-    actual: Values, rows: NDArray[np.bool_] | None, keys: NDArray[np.bool_] | None
+    actual: Values,
+    rows: NDArray[np.bool_] | None,
+    keys: NDArray[np.bool_] | None,
+    window: int,
 ) -> Broken | None:
     token, key_token = actual.shape[-2:]
     for where, block in _blocks(actual, rows):
@@ -76,7 +81,10 @@ def _probabilities(
         finite: NDArray[np.bool_] = np.asarray(np.isfinite(block).all(axis=-1))
         if rows is not None:
             finite &= rows.reshape(actual.shape[:-1])[batch, head, numbers]
-        hidden = np.arange(key_token) > (key_token - token) + numbers[:, None]
+        own = (key_token - token) + numbers[:, None]
+        hidden = np.arange(key_token) > own
+        if window:
+            hidden |= np.arange(key_token) <= own - window
         if keys is not None:
             hidden |= ~keys[batch]
         for test in (_visible, _outside, _unsummed):

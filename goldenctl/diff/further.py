@@ -11,7 +11,8 @@ from goldenctl.diff.sums import RowErrors
 from goldenctl.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import TensorInfo
-from goldenctl.model.graph import recorded_path
+from goldenctl.model.graph import decoder, recorded_path
+from goldenctl.places import layer_of
 from goldenctl.records.policy import Check
 
 _EXACT = ("embedding", "copy")
@@ -65,4 +66,21 @@ def _broken(sides: Sides, padding: Padding) -> Broken | None:
     mask = recorded_path(folder, "attention_mask")
     keys = sides.golden.map(mask) != 0 if mask in sides.golden.tensors else None
     values = sides.run.map(sides.actual.name), sides.golden.map(sides.info.name)
-    return broken_fact(sides.info.op, *values, rows=padding.rows, keys=keys)
+    if _is_scaled(sides):
+        return None
+    window = _window(sides)
+    return broken_fact(sides.info.op, *values, rows=padding.rows, keys=keys, window=window)
+
+
+def _is_scaled(sides: Sides) -> bool:
+    """Whether a lookup in another type is scaled there: what it rounds is not the golden's."""
+    if sides.info.op != "embedding" or sides.actual.dtype == sides.info.dtype:
+        return False
+    embedding = next(decoder(sides.golden.config, logits="none"))
+    return "scale" in embedding.ops[0].attrs
+
+
+def _window(sides: Sides) -> int:
+    """How many tokens a query of this tensor's layer sees; 0 for all."""
+    layer = layer_of(sides.info.sublayer)
+    return 0 if layer is None else sides.golden.config.window(layer)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from goldenctl.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import TensorInfo
-from goldenctl.model.graph import recorded_path
+from goldenctl.model.graph import Op, decoder, recorded_path
 from goldenctl.model.rope import exact_rope_tables
 
 _SOURCES = {"q_rope": ("q_norm", "q_proj"), "k_rope": ("k_norm", "k_proj"), "key": ("k_norm",)}
@@ -39,11 +39,12 @@ def exact_tables(
     if golden.kind != "golden":  # a run has no positions
         return ""
     positions = golden.map(recorded_path(info.place.group, "position_ids"))
+    count = int(positions.max(initial=0)) + 1
+    op = _rope_op(golden, info, count)
     for exact, title in _TITLES.items():
-        tables = exact_rope_tables(
-            golden.config, int(positions.max(initial=0)) + 1, exact_frequencies=exact
-        )
-        left = float(np.linalg.norm(found - _rotated(given, positions, tables)))
+        tables = exact_rope_tables(golden.config, count, op.inputs[-1], exact_frequencies=exact)
+        rotated = _rotated(given, positions, tables, pairs=op.attrs["algo"])
+        left = float(np.linalg.norm(found - rotated))
         if left <= min(_LESS * before, eps * float(np.linalg.norm(found))):
             part = 1.0 - (left / before) ** 2
             return (
@@ -51,6 +52,12 @@ def exact_tables(
                 f"{part:.1%} of the error"
             )
     return ""
+
+
+def _rope_op(golden: GoldenFile, info: TensorInfo, positions: int) -> Op:
+    """The rotation whose result a tensor is."""
+    sublayers = decoder(golden.config, logits="none", positions=positions)
+    return next(s for s in sublayers if s.name == info.sublayer).producer(info.tap)
 
 
 def _given(
@@ -70,8 +77,18 @@ def _rotated(
     x: NDArray[np.float64],
     positions: NDArray[np.int32],
     tables: tuple[NDArray[np.float64], NDArray[np.float64]],
+    *,
+    pairs: str,
 ) -> NDArray[np.float64]:
-    """[B, S, H, D], [B, S], two of [P, D/2]: halves rotated as pairs."""
+    """[B, S, H, D], [B, S], two of [P, R/2]: the first R of each head rotated, ``pairs`` as the
+    op's ``algo`` says."""
     cos, sin = (table[positions][:, :, None] for table in tables)
-    first, second = np.split(x, 2, axis=-1)
-    return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    rotary = 2 * cos.shape[-1]
+    rotated = x.copy()
+    neighbours = (slice(0, rotary, 2), slice(1, rotary, 2))
+    halves = (slice(0, rotary // 2), slice(rotary // 2, rotary))
+    one, other = halves if pairs == "neox" else neighbours
+    first, second = x[..., one], x[..., other]
+    rotated[..., one] = first * cos - second * sin
+    rotated[..., other] = second * cos + first * sin
+    return rotated

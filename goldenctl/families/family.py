@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from goldenctl.graph.blocks import Style
 
 
 @dataclass(frozen=True)
@@ -13,20 +15,34 @@ class Family:
 
     ``architecture`` is the class that ``config.json`` names, without ``ForCausalLM``. The
     biases of q, k and v, of o_proj and of the MLP are True or False where the modeling code fixes
-    them, or the config key that decides. ``window``: with "qwen", use_sliding_window decides
-    whether a sliding window is in use; "always", sliding_window alone; "none", there is none.
-    ``defaults`` fills keys that ``config.json`` leaves out. ``presets`` are shapes of synthetic
-    checkpoints, as in ``config.json``: a tiny one has what is special to the family.
+    them, or the config key that decides. ``window`` is a rule of ``model.windows``: which layers
+    slide. ``style`` says what the layers are made of.
+    ``defaults`` fills keys that ``config.json`` leaves out, ``keys`` are those that this family
+    reads beside those that all do, ``values`` those that are harmless with these values only.
+    ``partial_rotary`` is the default of ``partial_rotary_factor``, None where the modeling code
+    has no such thing; ``rope_names`` are further names of rope types; ``theta`` is the default of
+    rope_theta, ``local_theta`` that of sliding layers with tables of their own.
+    ``fused`` names modules that are stored as one, rows after rows, by the stored module.
+    ``presets`` are shapes of synthetic checkpoints, as in ``config.json``: a tiny one has what
+    is special to the family.
     """
 
     architecture: str
     defaults: Mapping[str, Any]
     presets: Mapping[str, Mapping[str, Any]]
+    style: Style = field(default_factory=Style)
     qk_norm: bool = False
     qkv_bias: bool | str = False
     output_bias: bool | str = False
     mlp_bias: bool | str = False
     window: str = "none"
+    keys: frozenset[str] = frozenset()
+    values: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    rope_names: Mapping[str, str] = field(default_factory=dict)
+    theta: float = 10000.0
+    local_theta: float | None = None
+    partial_rotary: float | None = None
+    fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 TINY: dict[str, Any] = {

@@ -13,6 +13,12 @@ ROPE_TYPES: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     # rope_type: (required keys, optional keys) besides rope_type and rope_theta
     "default": (frozenset(), frozenset()),
     "linear": (frozenset({"factor"}), frozenset()),
+    "dynamic": (frozenset({"factor"}), frozenset()),
+    "proportional": (frozenset(), frozenset({"factor"})),
+    "longrope": (
+        frozenset({"short_factor", "long_factor"}),
+        frozenset({"original_max_position_embeddings", "attention_factor", "factor"}),
+    ),
     "llama3": (
         frozenset({"factor", "low_freq_factor", "high_freq_factor"}),
         frozenset({"original_max_position_embeddings"}),
@@ -51,11 +57,11 @@ HARMLESS_KEYS = _words(
     transformers.js_config unsloth_version unsloth_fixed model_name
     bos_token_id eos_token_id pad_token_id unk_token_id sep_token_id decoder_start_token_id
     use_cache attention_dropout hidden_dropout hidden_dropout_prob attention_probs_dropout_prob
-    resid_pdrop embd_pdrop initializer_range
+    resid_pdrop embd_pdrop initializer_range _sliding_window_pattern
     output_attentions output_hidden_states return_dict
     id2label label2id num_labels problem_type finetuning_task task_specific_params
     tokenizer_class prefix model_max_length use_bfloat16 max_sequence_length
-    _attn_implementation _attn_implementation_autoset attn_implementation
+    _attn_implementation _attn_implementation_autoset attn_implementation cache_implementation
     is_llama_config
     max_length min_length max_new_tokens do_sample temperature top_k top_p typical_p
     repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size
@@ -80,6 +86,7 @@ HARMLESS_VALUES: dict[str, tuple[Any, ...]] = {
     "compression_config": (None,),
     "original_max_position_embeddings": (None,),
     "per_layer_config": (None,),
+    "use_bidirectional_attention": (False, None),
     "num_experts": (0, None),
     "num_local_experts": (0, None),
     "is_decoder": (True, False, None),

@@ -1,4 +1,4 @@
-"""Mistral: a sliding window that its configs turn off, and no bias anywhere."""
+"""Mistral: a sliding window in every layer, and no bias anywhere."""
 
 from goldenctl.families.family import LLAMA_DEFAULTS, TINY, Family
 
@@ -20,5 +20,6 @@ FAMILY = Family(
             "rms_norm_eps": 1e-5,
             "sliding_window": None,
         },
+        "mistral-window-tiny": {**TINY, "sliding_window": 6},
     },
 )

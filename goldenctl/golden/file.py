@@ -28,6 +28,7 @@ from goldenctl.golden.times import read_times
 from goldenctl.golden.untrusted_recipe import RecipeObject, read_recipe
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.jsonfile import parse_object
+from goldenctl.model.recipe_config import config_from_recipe
 from goldenctl.places import place_of, short_name, step_number, step_path
 from goldenctl.threads import map_in_order
 
@@ -73,7 +74,7 @@ class GoldenFile:
     @cached_property
     def config(self) -> ModelConfig:
         """The model's config; DamagedError when the recipe has none, or not one of ours."""
-        return ModelConfig.from_dict(
+        return config_from_recipe(
             self.recipe["model"]["config"], where=self.recipe.where, written_by=self.tool_version
         )
 

@@ -139,9 +139,10 @@ def golden_layout(
     """Lay out a golden of ``cases``; activations and constants are stored as ``dtype``."""
     layout = Layout()
     rotary = graph.sizes(config, 1, position_count(cases))
-    for name in graph.CONSTANTS:
+    table_dtype = graph.table_dtype(config, dtype)
+    for name in graph.constants(config):
         layout.tensors.append(
-            _spec(f"constants/{name}", dtype, rotary, graph.DIMS[name], "constant")
+            _spec(f"constants/{name}", table_dtype, rotary, graph.TABLE_DIMS, "constant")
         )
     for case in cases:
         shape = (len(case.token_ids), case.prompt_length)

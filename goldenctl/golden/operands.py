@@ -12,7 +12,7 @@ from goldenctl.dtypes import DTYPES
 from goldenctl.errors import UsageError
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import TensorInfo
-from goldenctl.model.graph import CACHE_LINKS, own_name, recorded_path
+from goldenctl.model.graph import CACHE_LINKS, WINDOW, own_name, recorded_path
 from goldenctl.ops.derived import derived_table, is_derived
 from goldenctl.places import paths_so_far
 
@@ -21,12 +21,13 @@ _LINKS = {tap: link for link, tap in CACHE_LINKS.items()}
 
 @dataclass(frozen=True)
 class Operand:
-    """An input of an op: a ``table`` that a fault derives from the config, or the ``parts`` that
-    the golden holds, those of all steps so far one after the other along the token axis."""
+    """An input of an op: a ``table`` that follows from the config, as that of a fault or the mask
+    of a window, or the ``parts`` that the golden holds, those of all steps so far one after the
+    other along the token axis."""
 
     golden: GoldenFile
     parts: tuple[TensorInfo, ...] = ()
-    table: NDArray[np.floating[Any]] | None = None
+    table: NDArray[Any] | None = None
 
     def array(self) -> NDArray[Any]:
         """Return its values as they were recorded; raises DamagedError when they are not."""
@@ -44,6 +45,8 @@ def operand(golden: GoldenFile, path: str, name: str) -> Operand:
     if is_derived(name):
         positions = golden.info("constants/rope_cos").shape[0]
         return Operand(golden, table=derived_table(name, golden.config, positions))
+    if name.startswith(WINDOW):
+        return Operand(golden, table=_window(golden, path, int(name.removeprefix(WINDOW))))
     own = own_name(name)
     if own == name:
         return Operand(golden, (_recorded(golden, recorded_path(path, own)),))
@@ -57,6 +60,14 @@ def past(golden: GoldenFile, path: str, tap: str) -> list[TensorInfo]:
     """
     kept = _LINKS.get(tap, tap)
     return [_recorded(golden, f"{at}/{kept}") for at in paths_so_far(path)]
+
+
+def _window(golden: GoldenFile, path: str, window: int) -> NDArray[np.bool_]:
+    """Return which tokens so far are among the last ``window`` of each of the step's: [S, T]."""
+    counts = [golden.info(recorded_path(at, "position_ids")).shape[1] for at in paths_so_far(path)]
+    tokens = np.arange(sum(counts))
+    seen: NDArray[np.bool_] = tokens > tokens[sum(counts[:-1]) :, None] - window
+    return seen
 
 
 def added_mask(visible: NDArray[Any], dtype: str) -> NDArray[Any]:

@@ -70,7 +70,13 @@ class Step:
         if logits == "last" and mask is not None and not mask[:, -1].all():
             logits = "all"
         return list(
-            graph.decoder(config, logits=logits, past=self.start > 0, masked=mask is not None)
+            graph.decoder(
+                config,
+                logits=logits,
+                past=self.start > 0,
+                masked=mask is not None,
+                positions=int(position_ids(self).max()) + 1,
+            )
         )
 
     def known_ids(self) -> Ids:

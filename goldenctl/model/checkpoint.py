@@ -17,6 +17,7 @@ from goldenctl.model.config import ModelConfig, load_config
 from goldenctl.model.fields import show
 from goldenctl.model.fingerprint import fingerprint
 from goldenctl.model.fit import fit, listed, misfit
+from goldenctl.model.fused_weights import taken_apart
 from goldenctl.model.names import EMBEDDING, LM_HEAD, parameter_shapes
 from goldenctl.model.safetensors_header import DTYPE_OF_TAG, Entry
 from goldenctl.model.shards import INDEX, WeightFiles, weight_files
@@ -69,7 +70,7 @@ class Checkpoint:
             message = f"{folder}: there is no such folder"
             raise MissingError(message, hint="a checkpoint has config.json and *.safetensors")
         config = load_config(folder)
-        checkpoint = Checkpoint(folder, config, weight_files(folder))
+        checkpoint = Checkpoint(folder, config, taken_apart(weight_files(folder), config))
         checkpoint._require_shards()
         checkpoint._untie()
         return checkpoint

@@ -33,4 +33,5 @@ def _shape(op: Op, name: str, sublayer: Sublayer, size: dict[str, int]) -> tuple
         return (size["vocab"], width)
     if op.kind == "linear" and not name.endswith(".bias"):
         return (width, math.prod(size[dim] for dim in inputs))
-    return (width,) if op.kind == "linear" else (size[output[-1]],)
+    whole = op.kind == "linear" or op.attrs.get("merged")
+    return (width,) if whole else (size[output[-1]],)

@@ -12,13 +12,13 @@ by at most one unit, two where they are scaled. A unit in a frequency grows with
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from goldenctl.model.config import ModelConfig
-from goldenctl.model.rope_config import RopeConfig
+from goldenctl.graph.config import ModelConfig, RopeConfig
 
 Float32s = NDArray[np.float32]
 Floats = NDArray[Any]
@@ -26,31 +26,67 @@ Floats = NDArray[Any]
 Kind = Any
 
 
-def inv_freq(config: ModelConfig) -> tuple[Float32s, float]:
-    """Return the inverse frequencies, float32 ``[D/2]``, and the factor for cos and sin."""
-    frequencies, scaling = _frequencies(config, np.float32)
+def rope_of(config: ModelConfig, table: str) -> RopeConfig:
+    """Return the rotary embedding that a table, such as ``rope_local_cos``, is of."""
+    local = config.rope_local if table.startswith("rope_local") else None
+    return local or config.rope
+
+
+def with_theta(config: ModelConfig, table: str, theta: float) -> ModelConfig:
+    """Return the config with another theta for a table."""
+    changed = replace(rope_of(config, table), rope_theta=theta)
+    if table.startswith("rope_local"):
+        return replace(config, rope_local=changed)
+    return replace(config, rope=changed)
+
+
+def inv_freq(config: ModelConfig, table: str = "rope_cos") -> tuple[Float32s, float]:
+    """Return the inverse frequencies of a table, float32 ``[R/2]`` where R elements of a head are
+    rotated, and the factor for cos and sin."""
+    frequencies, scaling = _frequencies(config, table, np.float32)
     return frequencies.astype(np.float32, copy=False), scaling
 
 
-def _frequencies(config: ModelConfig, kind: Kind) -> tuple[Floats, float]:
-    rope = config.rope
-    powers = _powers(rope.rope_theta, config.head_dim, kind)
-    if rope.rope_type == "default":
-        return kind(1.0) / powers, 1.0
+def _frequencies(config: ModelConfig, table: str, kind: Kind) -> tuple[Floats, float]:
+    rope, rotary = rope_of(config, table), config.rotary_dim
+    powers = _powers(rope.rope_theta, rotary, kind)
+    one = kind(1.0)
+    if rope.rope_type in ("default", "dynamic"):  # no input is so long that dynamic changes it
+        return one / powers, 1.0
     if rope.rope_type == "linear":
-        return kind(1.0) / powers / kind(rope.factor or 1.0), 1.0
+        return one / powers / kind(rope.factor or 1.0), 1.0
+    if rope.rope_type == "proportional":
+        rotated = int((rope.partial_rotary_factor or 1.0) * config.head_dim // 2)
+        kept = np.arange(len(powers)) < rotated
+        return np.where(kept, one / powers, kind(0)) / kind(rope.factor or 1.0), 1.0
+    if rope.rope_type == "longrope":
+        long = table.startswith("rope_long")
+        factors = np.array(rope.long_factor if long else rope.short_factor, kind)
+        return one / (factors * powers), _longrope_attention_factor(config)
     if rope.rope_type == "llama3":
-        return _llama3(rope, kind(1.0) / powers, kind), 1.0
-    return _yarn(rope, powers, config.head_dim, kind), _yarn_attention_factor(rope)
+        return _llama3(rope, one / powers, kind), 1.0
+    return _yarn(rope, powers, rotary, kind), _yarn_attention_factor(rope)
 
 
-def rope_tables(config: ModelConfig, positions_count: int) -> tuple[Float32s, Float32s]:
-    """Return (cos, sin), each float32 ``[P, D/2]``, for positions 0 to ``positions_count`` - 1.
+def _longrope_attention_factor(config: ModelConfig) -> float:
+    rope = config.rope
+    if rope.attention_factor is not None:
+        return rope.attention_factor
+    (original,) = _numbers(rope.original_max_position_embeddings)
+    factor = rope.factor or config.max_position_embeddings / original
+    return 1.0 if factor <= 1.0 else math.sqrt(1 + math.log(factor) / math.log(original))
+
+
+def rope_tables(
+    config: ModelConfig, positions_count: int, table: str = "rope_cos"
+) -> tuple[Float32s, Float32s]:
+    """Return (cos, sin), each float32 ``[P, R/2]``, for positions 0 to ``positions_count`` - 1,
+    of the rotary embedding that ``table`` is of.
 
     As transformers: the position times the inverse frequency is rounded to float32, and so
     are its cosine and sine, which are then scaled. Positions are exact up to 2**24.
     """
-    frequencies, scaling = inv_freq(config)
+    frequencies, scaling = inv_freq(config, table)
     positions = np.arange(positions_count, dtype=np.float32)
     angles = (positions[:, None] * frequencies[None, :]).astype(np.float64)
     scale = np.float32(scaling)
@@ -58,12 +94,16 @@ def rope_tables(config: ModelConfig, positions_count: int) -> tuple[Float32s, Fl
 
 
 def exact_rope_tables(
-    config: ModelConfig, positions_count: int, *, exact_frequencies: bool = True
+    config: ModelConfig,
+    positions_count: int,
+    table: str = "rope_cos",
+    *,
+    exact_frequencies: bool = True,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the same in float64 throughout, as engines make them that do not round each angle
     to float32; without ``exact_frequencies`` from the float32 inverse frequencies."""
     kind = np.float64 if exact_frequencies else np.float32
-    frequencies, scaling = _frequencies(config, kind)
+    frequencies, scaling = _frequencies(config, table, kind)
     positions = np.arange(positions_count, dtype=np.float64)
     angles = positions[:, None] * frequencies[None, :].astype(np.float64)
     return np.cos(angles) * scaling, np.sin(angles) * scaling

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from goldenctl.atomic import whole_folder
 from goldenctl.dtypes import DTYPES, DType
 from goldenctl.errors import UsageError
-from goldenctl.families import PRESETS
+from goldenctl.families import FAMILIES, PRESETS
 from goldenctl.model.byte_tokenizer import byte_tokenizer
-from goldenctl.model.config import WEIGHT_DTYPES, ModelConfig, preset_config
+from goldenctl.model.config import WEIGHT_DTYPES, ModelConfig, preset_config, to_hf_dict
+from goldenctl.model.fused_weights import stored_parts, stored_shape
 from goldenctl.model.names import parameter_shapes
 from goldenctl.model.safetensors_write import Chunks, write_checkpoint
 
@@ -81,16 +82,18 @@ def synth_config(
 def _write(
     config: ModelConfig, folder: Path, seed: int, dtype: DType, progress: Progress | None
 ) -> None:
-    hf_config = {**config.to_hf_dict(), "dtype": dtype.name, "torch_dtype": dtype.name}
+    hf_config = {**to_hf_dict(config), "dtype": dtype.name, "torch_dtype": dtype.name}
     for name, content in (("config.json", hf_config), ("tokenizer.json", byte_tokenizer())):
         text = json.dumps(content, indent=1, ensure_ascii=False)
         (folder / name).write_text(text + "\n", encoding="utf-8")
-    shapes = parameter_shapes(config)
+    shapes, stored = parameter_shapes(config), stored_parts(config)
 
     def chunks(name: str) -> Chunks:
-        return tensor_chunks(config, name, shapes[name], seed=seed, dtype=dtype)
+        for part in stored[name]:
+            yield from tensor_chunks(config, part, shapes[part], seed=seed, dtype=dtype)
 
-    write_checkpoint(folder, shapes, dtype, chunks, progress)
+    stored_shapes = {name: stored_shape(shapes, parts) for name, parts in stored.items()}
+    write_checkpoint(folder, stored_shapes, dtype, chunks, progress)
 
 
 def tensor_chunks(
@@ -99,16 +102,18 @@ def tensor_chunks(
     """Yield the values of one parameter, flat, in ``dtype``, a chunk of whole rows at a time.
 
     Linear: std 1/sqrt(fan_in), q and k sharper, o and down weaker with depth. Norms: around
-    1. Biases: std 0.1. A few channels of the residual stream are large, as the massive
-    activations of trained models are.
+    1, or 0 where 1 is added to them. Biases: std 0.1. A few channels of the residual stream are
+    large, as the massive activations of trained models are.
     """
     stream = np.random.PCG64(_tensor_seed(seed, name))
     width = shape[-1]
     rows = math.prod(shape[:-1])
     step = max(1, CHUNK_ELEMENTS // width)
-    offset = np.float32(1.0 if name.endswith("norm.weight") else 0.0)
+    is_norm = name.endswith("norm.weight")
+    offset = np.float32(1.0 if is_norm else 0.0)
+    plus_one = is_norm and FAMILIES[config.model_type].style.norm.get("form") == "plus_one"
     scale = np.float32(_std(config, name, width) / _SUM_STD)
-    channels = _column_factors(config, name, seed)
+    channels = _column_factors(config, name, width, seed)
     loud_rows = _row_factors(config, name, seed)
     for row in range(0, rows, step):
         count = min(step, rows - row)
@@ -117,6 +122,8 @@ def tensor_chunks(
         values += offset
         if channels is not None:
             values *= channels
+        if plus_one:
+            values -= np.float32(1.0)
         if loud_rows is not None:
             values *= loud_rows[row : row + count, None]
         yield values.reshape(-1).astype(dtype.numpy)
@@ -138,13 +145,15 @@ def _std(config: ModelConfig, name: str, fan_in: int) -> float:
     return std
 
 
-def _column_factors(config: ModelConfig, name: str, seed: int) -> NDArray[np.float32] | None:
+def _column_factors(
+    config: ModelConfig, name: str, width: int, seed: int
+) -> NDArray[np.float32] | None:
     """Return a factor per input channel, for embeddings and norms.
 
     q_norm and k_norm get 1.5 everywhere: attention is then not flat.
     """
     if name.endswith(("q_norm.weight", "k_norm.weight")):
-        return np.full(config.head_dim, 1.5, np.float32)
+        return np.full(width, 1.5, np.float32)
     if name.endswith("embed_tokens.weight"):
         return _loud_channels(config, seed, 8.0)
     return _loud_channels(config, seed, 3.0) if name.endswith("norm.weight") else None

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from goldenctl.model.config import ModelConfig
-from goldenctl.model.graph import Op, own_name
+from goldenctl.model.graph import Op, constants, own_name
+from goldenctl.model.rope import rope_of
 from goldenctl.ops.derived import derived
 from goldenctl.ops.faults import Change, Context, Fault
 from goldenctl.ops.few_bits import FEW_BITS
@@ -63,12 +64,66 @@ def _tables(**change: float) -> Change:
 def _theta(theta: float) -> Change:
     tables = _tables(theta=theta)
     return lambda op, context: (
-        None if context.config.rope.rope_theta == theta else tables(op, context)
+        None if rope_of(context.config, op.inputs[2]).rope_theta == theta else tables(op, context)
     )
 
 
+def _other_tables(op: Op, context: Context) -> Op | None:
+    """The tables of other layers, or of longer or shorter inputs."""
+    x, positions, *own = op.inputs
+    names = constants(context.config)
+    others = [name for part in ("sin", "cos") for name in names if name.endswith(part)]
+    others = [name for name in others if name not in own]
+    return replace(op, inputs=(x, positions, *others)) if len(others) == 2 else None
+
+
+def _window(change: int) -> Change:
+    def changed(op: Op, context: Context) -> Op | None:
+        window = op.attrs.get("window", 0)
+        return _attrs(window=window + change)(op, context) if window > 1 else None
+
+    return changed
+
+
+def _no_window(op: Op, _context: Context) -> Op | None:
+    return _without(op, "window")
+
+
+def _no_embedding_scale(op: Op, _context: Context) -> Op | None:
+    return _without(op, "scale")
+
+
+def _exact_embedding_scale(op: Op, context: Context) -> Op | None:
+    emulated = _emulated("embedding_scale_exact")
+    return emulated(op, context) if "scale" in op.attrs else None
+
+
+def _without(op: Op, attr: str) -> Op | None:
+    """The op without one of its parameters; None where it has no such one."""
+    kept = {name: value for name, value in op.attrs.items() if name != attr}
+    return replace(op, attrs=kept) if attr in op.attrs else None
+
+
+def _plain_weight(op: Op, _context: Context) -> Op | None:
+    """The weight itself where 1 + w belongs."""
+    plus_one = op.attrs.get("form") == "plus_one"
+    return replace(op, attrs={**op.attrs, "form": "once"}) if plus_one else None
+
+
+def _norm_before_sum(op: Op, context: Context) -> Op | None:
+    """A norm behind the sublayer is left out of the sum: what it was given is added."""
+    norms = {o.output: o for o in context.sublayer.ops if o.kind == "rms_norm"}
+    norm = norms.get(op.inputs[-1])
+    return None if norm is None else replace(op, inputs=(*op.inputs[:-1], *norm.inputs))
+
+
 def _scale(power: float) -> Change:
-    return lambda op, context: _attrs(scale=context.config.head_dim**power)(op, context)
+    return lambda op, context: _attrs(scale=op.attrs["scale"] ** power)(op, context)
+
+
+def _scale_by_head(op: Op, context: Context) -> Op | None:
+    """Scaled by the size of a head where the config has another number."""
+    return _attrs(scale=context.config.head_dim**-0.5)(op, context)
 
 
 def _scale_by_hidden(op: Op, context: Context) -> Op | None:
@@ -170,6 +225,7 @@ def _few_bits() -> Iterator[Fault]:
 
 _NORM = ("rms_norm",)
 _LINEAR = ("linear",)
+_GATED = ("swiglu", "geglu")
 _OVER_KEYS = ("matmul_qk", "matmul_pv")
 _MATMULS = ("linear", *_OVER_KEYS)
 _ANY = ELEMENTARY
@@ -184,11 +240,14 @@ FAULTS: dict[str, Fault] = {
         Fault("no_norm", "norm missing", _NORM, _copied),
         Fault("norm_swapped", "q_norm and k_norm swapped", _NORM, _other_norm),
         Fault("norm_after_rope", "q/k norm after RoPE", ("rms_norm", "rope"), _norm_after_rope),
+        Fault("norm_weight_plain", "w for 1 + w in the norm", _NORM, _plain_weight),
         Fault("norm_weight_plus_1", "norm weight + 1", _NORM, _emulated("norm_weight_plus_1")),
         Fault("no_rope", "RoPE missing", ("rope",), _copied),
         Fault("theta_1e4", "RoPE theta 1e4", ("rope",), _theta(1e4)),
         Fault("theta_1e6", "RoPE theta 1e6", ("rope",), _theta(1e6)),
         Fault("rope_interleaved", "interleaved RoPE", ("rope",), _attrs(algo="gptj")),
+        Fault("rope_halves", "RoPE of halves", ("rope",), _attrs(algo="neox")),
+        Fault("rope_other_tables", "RoPE tables of other layers", ("rope",), _other_tables),
         Fault("rope_position_plus_1", "RoPE position + 1", ("rope",), _tables(shift=1)),
         Fault("rope_position_minus_1", "RoPE position - 1", ("rope",), _tables(shift=-1)),
         Fault("rope_half", "RoPE on one half only", ("rope",), _tables(half=1)),
@@ -200,8 +259,9 @@ FAULTS: dict[str, Fault] = {
             ("rope",),
             _over_past("rope_restarts"),
         ),
-        Fault("no_scale", "attention scale missing", ("matmul_qk",), _scale(0.0)),
-        Fault("scale_twice", "attention scale applied twice", ("matmul_qk",), _scale(-1.0)),
+        Fault("no_scale", "attention scale missing", ("matmul_qk",), _attrs(scale=1.0)),
+        Fault("scale_twice", "attention scale applied twice", ("matmul_qk",), _scale(2.0)),
+        Fault("scale_by_head", "scaled by head size", ("matmul_qk",), _scale_by_head),
         Fault("scale_by_hidden", "scaled by hidden size", ("matmul_qk",), _scale_by_hidden),
         Fault(
             "mask_plus_1",
@@ -223,6 +283,9 @@ FAULTS: dict[str, Fault] = {
             _over_past("mask_without_past"),
         ),
         Fault("no_padding_mask", "padding not masked", ("causal_softmax",), _unmasked_padding),
+        Fault("no_window", "sliding window missing", ("causal_softmax",), _no_window),
+        Fault("window_plus_1", "window shows one token more", ("causal_softmax",), _window(1)),
+        Fault("window_minus_1", "window hides one token more", ("causal_softmax",), _window(-1)),
         Fault(
             "kv_modulo",
             "kv heads by modulo instead of repeated",
@@ -253,10 +316,13 @@ FAULTS: dict[str, Fault] = {
         Fault("stale_last_token", "last token stale", _FLOAT, _emulated("stale_last_token")),
         Fault("zero_row", "one token's row zero", _FLOAT, _emulated("zero_row")),
         Fault("duplicate_row", "one token's row duplicated", _FLOAT, _emulated("duplicate_row")),
-        Fault("gate_up_swapped", "gate and up swapped", ("swiglu",), _swapped_inputs),
+        Fault("gate_up_swapped", "gate and up swapped", _GATED, _swapped_inputs),
         Fault("gelu", "GELU for SiLU", ("swiglu",), _emulated("gelu")),
-        Fault("quick_gelu", "quick-GELU for SiLU", ("swiglu",), _emulated("quick_gelu")),
-        Fault("no_activation", "activation missing", ("swiglu",), _emulated("no_activation")),
+        Fault("gelu_erf", "exact GELU for its tanh form", ("geglu",), _emulated("gelu")),
+        Fault("silu", "SiLU for GELU", ("geglu",), _emulated("silu")),
+        Fault("quick_gelu", "quick-GELU", _GATED, _emulated("quick_gelu")),
+        Fault("no_activation", "activation missing", _GATED, _emulated("no_activation")),
+        Fault("no_norm_behind", "norm behind the sublayer missing", ("add",), _norm_before_sum),
         Fault("no_residual", "residual missing", ("add",), _no_residual),
         Fault("residual_doubled", "residual added twice", ("add",), _emulated("residual_doubled")),
         Fault("no_bias", "bias dropped", _LINEAR, _no_bias),
@@ -270,6 +336,18 @@ FAULTS: dict[str, Fault] = {
             "embedding row shifted by one",
             ("embedding",),
             _emulated("embedding_shifted"),
+        ),
+        Fault(
+            "no_embedding_scale",
+            "embedding scale missing",
+            ("embedding",),
+            _no_embedding_scale,
+        ),
+        Fault(
+            "embedding_scale_exact",
+            "embedding scale not rounded",
+            ("embedding",),
+            _exact_embedding_scale,
         ),
         Fault("untied_head", "tied head not tied", _LINEAR, _untied),
         Fault("scale_1.02", "output scaled by 1.02", _FLOAT, _emulated("scale_1.02")),

@@ -6,14 +6,13 @@ tables have equal names: ``rope_cos#theta=10000#shift=1#half=1``.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from goldenctl.model.config import ModelConfig
-from goldenctl.model.rope import exact_rope_tables, rope_tables
+from goldenctl.model.rope import exact_rope_tables, rope_tables, with_theta
 
 _EXACT_TABLES = 1.0
 _CHANGES = ("theta", "shift", "half", "exact")
@@ -42,25 +41,26 @@ def _split(name: str) -> tuple[str, dict[str, float]]:
 
 
 def derived_table(name: str, config: ModelConfig, positions: int) -> NDArray[np.floating[Any]]:
-    """Return ``[position, rotary]`` of ``rope_cos`` or ``rope_sin`` with its changes applied.
+    """Return ``[position, rotary]`` of ``rope_cos`` or its like with its changes applied.
 
     ``theta=X`` is another base, ``shift=N`` the table of position p + N at row p, ``half=1``
     leaves the upper half of the frequencies unrotated. ``exact=1`` computes it in float64
     throughout, ``exact=2`` only its angles, from float32 frequencies; these tables are float64.
     """
     base, changes = _split(name)
-    theta = changes.get("theta", config.rope.rope_theta)
-    config = replace(config, rope=replace(config.rope, rope_theta=theta))
+    if "theta" in changes:
+        config = with_theta(config, base, changes["theta"])
     index = np.arange(positions) + int(changes.get("shift", 0))
     exact, count = changes.get("exact", 0.0), int(np.abs(index).max()) + 1
     tables: tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]] = (
-        exact_rope_tables(config, count, exact_frequencies=exact == _EXACT_TABLES)
+        exact_rope_tables(config, count, base, exact_frequencies=exact == _EXACT_TABLES)
         if exact
-        else rope_tables(config, count)
+        else rope_tables(config, count, base)
     )
-    table = tables[0 if base == "rope_cos" else 1][np.abs(index)]
-    if base == "rope_sin":  # sin(-x) = -sin x, cos(-x) = cos x
+    cosine = base.endswith("_cos")
+    table = tables[0 if cosine else 1][np.abs(index)]
+    if not cosine:  # sin(-x) = -sin x, cos(-x) = cos x
         table[index < 0] *= -1
     if "half" in changes:
-        table[:, table.shape[1] // 2 :] = 1.0 if base == "rope_cos" else 0.0
+        table[:, table.shape[1] // 2 :] = 1.0 if cosine else 0.0
     return table

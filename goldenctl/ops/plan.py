@@ -106,6 +106,11 @@ class View(msgspec.Struct, frozen=True):
             (*self.strides[:axis], *self.strides[axis + 1 :]),
         )
 
+    def head(self, axis: int, size: int) -> View:
+        """Return the view of the first ``size`` indices of an axis."""
+        shape = (*self.shape[:axis], size, *self.shape[axis + 1 :])
+        return View(self.tensor, self.offset, shape, self.strides)
+
     def tail(self, axis: int, size: int) -> View:
         """Return the view of the last ``size`` indices of an axis."""
         before = self.shape[axis] - size

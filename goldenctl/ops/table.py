@@ -21,16 +21,25 @@ Views = tuple[View, ...]
 Attrs = Mapping[str, Any]
 
 
-def _embedding(tap: str, out: View, inputs: Views, weights: Views, _attrs: Attrs) -> list[PlanOp]:
+def _embedding(tap: str, out: View, inputs: Views, weights: Views, attrs: Attrs) -> list[PlanOp]:
     (ids,), (table,) = inputs, weights
-    count = math.prod(ids.shape)
-    return [PlanOp("gather", tap, _rows(out), (table, ids.reshape(count)))]
+    count, rows = math.prod(ids.shape), _rows(out)
+    gather = PlanOp("gather", tap, rows, (table, ids.reshape(count)))
+    if "scale" not in attrs:
+        return [gather]
+    return [gather, PlanOp("scale", tap, rows, (rows,), alpha=attrs["scale"])]
+
+
+# What a plan calls the norms that round once, or multiply by 1 + w.
+_NORM_FORMS = {None: "rms_norm", "once": "rms_norm_once", "plus_one": "rms_norm_plus_one"}
 
 
 def _rms_norm(tap: str, out: View, inputs: Views, weights: Views, attrs: Attrs) -> list[PlanOp]:
     (x,), (weight,) = inputs, weights
-    flat = _tokens if len(x.shape) == 4 else _rows
-    return [PlanOp("rms_norm", tap, flat(out), (flat(x), weight), epsilon=attrs["epsilon"])]
+    heads = len(x.shape) == 4
+    flat = (_linear_rows if attrs.get("merged") else _tokens) if heads else _rows
+    kind = _NORM_FORMS[attrs.get("form")]
+    return [PlanOp(kind, tap, flat(out), (flat(x), weight), epsilon=attrs["epsilon"])]
 
 
 def _linear(tap: str, out: View, inputs: Views, weights: Views, attrs: Attrs) -> list[PlanOp]:
@@ -45,8 +54,14 @@ def _linear(tap: str, out: View, inputs: Views, weights: Views, attrs: Attrs) ->
 
 def _rope(tap: str, out: View, inputs: Views, _weights: Views, attrs: Attrs) -> list[PlanOp]:
     x, positions, sin, cos = inputs
-    args = (_tokens(x), positions.reshape(math.prod(positions.shape)), sin, cos)
-    return [PlanOp("rope", tap, _tokens(out), args, algo=attrs["algo"])]
+    x, out, rotary = _tokens(x), _tokens(out), 2 * sin.shape[1]
+    tables = (positions.reshape(math.prod(positions.shape)), sin, cos)
+    turned = (x.head(2, rotary), *tables)
+    rope = PlanOp("rope", tap, out.head(2, rotary), turned, algo=attrs["algo"])
+    kept = x.shape[2] - rotary
+    if not kept:
+        return [rope]
+    return [PlanOp("rearrange", tap, out.tail(2, kept), (x.tail(2, kept),)), rope]
 
 
 def _matmul_qk(tap: str, out: View, inputs: Views, _weights: Views, attrs: Attrs) -> list[PlanOp]:
@@ -59,17 +74,21 @@ def _matmul_qk(tap: str, out: View, inputs: Views, _weights: Views, attrs: Attrs
 
 
 def _causal_softmax(
-    tap: str, out: View, inputs: Views, _weights: Views, _attrs: Attrs
+    tap: str, out: View, inputs: Views, _weights: Views, attrs: Attrs
 ) -> list[PlanOp]:
-    scores, *padding = inputs  # [B, H, S, T]
+    scores, *masks = inputs  # [B, H, S, T]
     batch, heads, token, key_token = scores.shape
+    added = []  # what is added to hide keys, [B, H, S, T]
+    if attrs.get("window"):  # the mask of the window, [S, T], comes last
+        added.append(masks.pop().expand(0, heads).expand(0, batch))
+    added += [padding.expand(1, token).expand(1, heads) for padding in masks]  # [B, T]
+    adds = []
+    for mask in added:
+        adds.append(PlanOp("add", tap, out, (scores, mask)))
+        scores = out
     shape = (batch * heads, token, key_token)
-    if not padding:
-        return [PlanOp("causal_softmax", tap, out.reshape(*shape), (scores.reshape(*shape),))]
-    # What is added to hide padding, [B, T]; then the softmax in place.
-    added = padding[0].expand(1, token).expand(1, heads)
-    softmax = PlanOp("causal_softmax", tap, out.reshape(*shape), (out.reshape(*shape),))
-    return [PlanOp("add", tap, out, (scores, added)), softmax]
+    softmax = PlanOp("causal_softmax", tap, out.reshape(*shape), (scores.reshape(*shape),))
+    return [*adds, softmax]
 
 
 def _matmul_pv(tap: str, out: View, inputs: Views, _weights: Views, _attrs: Attrs) -> list[PlanOp]:
@@ -113,25 +132,31 @@ class Launch:
     """An op of a plan: so many ``args``, the last ``weights`` of which are weights.
 
     ``parameters`` are the numbers and choices that it takes. ``test`` is what infiniop-test
-    calls the arguments and the output, where it tests this op.
+    calls the arguments and the output, where it tests this op. ``infinicore`` is whether
+    InfiniCore has it.
     """
 
     args: int
     parameters: tuple[str, ...] = ()
     weights: int = 0
     test: tuple[tuple[str, ...], str] | None = None
+    infinicore: bool = True
 
 
 LAUNCHES: dict[str, Launch] = {
     "gather": Launch(2),
     "rms_norm": Launch(2, ("epsilon",), weights=1, test=(("x", "w"), "y")),
+    "rms_norm_once": Launch(2, ("epsilon",), weights=1),
+    "rms_norm_plus_one": Launch(2, ("epsilon",), weights=1, infinicore=False),
+    "scale": Launch(1, ("alpha",), infinicore=False),
     "gemm": Launch(2, ("alpha", "beta"), test=(("a", "b"), "c")),
     "rope": Launch(4, ("algo",), test=(("x", "pos_ids", "sin_table", "cos_table"), "y")),
     "causal_softmax": Launch(1, test=(("x",), "y")),
     "swiglu": Launch(2, test=(("a", "b"), "c")),
+    "geglu": Launch(2, infinicore=False),
     "add": Launch(2, test=(("a", "b"), "c")),
     "rearrange": Launch(1),
-    "sdpa": Launch(3, ("alpha",)),
+    "sdpa": Launch(3, ("alpha",), infinicore=False),
 }
 
 
@@ -164,6 +189,7 @@ OPS: dict[str, Kind] = {
     "matmul_pv": Kind(_matmul_pv, 4.0),
     "sdpa": Kind(_sdpa, 4.0),
     "swiglu": Kind(_elementwise("swiglu"), 3.0, roundings=2),  # the activation, and the product
+    "geglu": Kind(_elementwise("geglu"), 3.0, roundings=2),  # as swiglu
     "add": Kind(_elementwise("add"), 4.0),
     "copy": Kind(_elementwise("rearrange"), 0.0),  # what is left where an op is missing
 }

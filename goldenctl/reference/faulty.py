@@ -14,7 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from goldenctl.reference.kernels import KERNELS, rms_norm, rope, wide
+from goldenctl.reference.kernels import (
+    KERNELS,
+    norm_rows,
+    norm_weight,
+    rms_norm,
+    rope,
+    wide,
+)
 from goldenctl.reference.quantized import SCHEMES, Scheme
 
 Tensors = tuple[Tensor, ...]
@@ -55,9 +62,13 @@ def _after(change: Callable[[Tensor], Tensor]) -> Emulation:
 
 def _eps_outside(call: Call) -> Tensor:
     (x,), (weight,) = call.inputs, call.weights
-    xw = x.to(wide(x.dtype))
+    xw = norm_rows(call.attrs, x).to(wide(x.dtype))
     root = xw.pow(2).mean(-1, keepdim=True).sqrt()
-    return torch.mul(weight, (xw / (root + call.attrs["epsilon"])).to(x.dtype))
+    normed = xw / (root + call.attrs["epsilon"])
+    if call.attrs.get("form") is None:
+        return torch.mul(weight, normed.to(x.dtype)).view(x.shape)
+    factor = norm_weight(call.attrs, weight).to(xw.dtype)
+    return torch.mul(normed, factor).to(x.dtype).view(x.shape)
 
 
 def _norm_after_rope(call: Call) -> Tensor:
@@ -72,7 +83,9 @@ def _masked(shown: int) -> Emulation:
         token, key_token = scores.shape[-2:]
         visible = torch.ones(token, key_token, dtype=torch.bool, device=scores.device)
         visible = visible.tril(key_token - token + shown)
-        visible[:, 0] = True
+        if window := call.attrs.get("window"):
+            visible = visible.triu(key_token - token + 1 - window)
+        visible[:, 0] |= ~visible.any(-1)
         if padding:
             visible = visible & padding[0][:, None, None, :].bool()
         lowest = torch.finfo(scores.dtype).min
@@ -211,7 +224,14 @@ def _norm_weight_plus_1(call: Call) -> Tensor:
 
 def _embedding_shifted(call: Call) -> Tensor:
     (ids,), (table,) = call.inputs, call.weights
-    return F.embedding((ids + 1) % table.shape[0], table)
+    return call.run((ids + 1) % table.shape[0])
+
+
+def _embedding_scale_exact(call: Call) -> Tensor:
+    """The scale is not rounded to the type of the table before it multiplies."""
+    (ids,), (table,) = call.inputs, call.weights
+    rows = F.embedding(ids, table).to(wide(table.dtype))
+    return torch.mul(rows, call.attrs["scale"]).to(table.dtype)
 
 
 def _untied(call: Call) -> Tensor:
@@ -305,6 +325,7 @@ EMULATIONS: dict[str, Emulation] = {
     "duplicate_row": _row(_duplicate),
     "nan_row": _row(_nan_row),
     "gelu": _activation(F.gelu),
+    "silu": _activation(F.silu),
     "quick_gelu": _activation(lambda gate: gate * torch.sigmoid(1.702 * gate)),
     "no_activation": _activation(lambda gate: gate),
     "residual_doubled": _residual_doubled,
@@ -312,6 +333,7 @@ EMULATIONS: dict[str, Emulation] = {
     "k_tail_32": _k_tail(32),
     "k_tail_64": _k_tail(64),
     "embedding_shifted": _embedding_shifted,
+    "embedding_scale_exact": _embedding_scale_exact,
     "untied": _untied,
     "scale_1.02": _after(lambda value: value * 1.02),
     "scale_2": _after(lambda value: value * 2),

@@ -1,7 +1,7 @@
 """Fused attention as real kernels make it: correct alternatives to three ops in a row.
 
 Each computes ``context`` [B, S, H, D] from queries [B, S, H, D] and keys and values
-[B, T, K, D]; row i sees columns 0 .. T - S + i.
+[B, T, K, D]; row i sees the columns that ``kernels.visible`` says.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from goldenctl.reference.faulty import Call
-from goldenctl.reference.kernels import repeat_kv, wide
+from goldenctl.reference.kernels import repeat_kv, visible, wide
 
 _BLOCK = 8  # keys at a time: small, so that short inputs have several
 Fused = Callable[[Call], Tensor]
@@ -28,10 +28,10 @@ def only_fused(fused: Fused) -> Callable[[Call], Tensor | None]:
 def _scores(call: Call) -> tuple[Tensor, Tensor]:
     """Return masked scores [B, H, S, T] and values [B, H, T, D] in the wide type."""
     q, k, v = (x.to(wide(x.dtype)).transpose(1, 2) for x in call.inputs)
-    heads, token, key_token = q.shape[1], q.shape[2], k.shape[2]
+    heads = q.shape[1]
     scores = q @ repeat_kv(k, heads).transpose(2, 3) * call.attrs["scale"]
-    hidden = torch.ones(token, key_token, dtype=torch.bool).triu(key_token - token + 1)
-    return scores.masked_fill(hidden, -torch.inf), repeat_kv(v, heads)
+    seen = visible(call.attrs, scores, ())
+    return scores.masked_fill(~seen, -torch.inf), repeat_kv(v, heads)
 
 
 def _done(call: Call, context: Tensor) -> Tensor:
@@ -84,12 +84,11 @@ def _rounded_between(call: Call) -> Tensor:
 def _sdpa(call: Call) -> Tensor:
     """PyTorch's own kernel in the recorded type."""
     q, k, v = (x.transpose(1, 2) for x in call.inputs)
-    token, key_token = q.shape[2], k.shape[2]
-    visible = torch.ones(token, key_token, dtype=torch.bool).tril(key_token - token)
+    seen = visible(call.attrs, q.new_empty(q.shape[2], k.shape[2]), ())
     scale = call.attrs["scale"]
     grouped = q.shape[1] != k.shape[1]
     return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=visible, scale=scale, enable_gqa=grouped
+        q, k, v, attn_mask=seen, scale=scale, enable_gqa=grouped
     ).transpose(1, 2)
 
 

@@ -137,15 +137,12 @@ def run_sublayer(
         loader.drop(name)
 
 
-def apply(
-    sublayer: Sublayer, op: Op, tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor]
-) -> Tensor:
-    """Compute one op of a sublayer from its named tensors and weights."""
+def apply(op: Op, tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Tensor:
+    """Compute one op from the named tensors and weights of its sublayer."""
     inputs = tuple(heads_merged(op, tensors[name]) for name in op.inputs)
     value = compute(op.kind, op.attrs, inputs, tuple(weights[name] for name in op.weights))
-    if op.kind == "linear" and "head_dim" in sublayer.dims(op.output):
-        return torch.unflatten(value, -1, (-1, tensors["rope_cos"].shape[-1] * 2))
-    return value
+    head_dim = op.attrs.get("head_dim")
+    return torch.unflatten(value, -1, (-1, head_dim)) if head_dim else value
 
 
 def _run_ops(
@@ -162,7 +159,7 @@ def _run_ops(
         tensors = {**state.constants, "input": state.hidden}
         sink(f"{path}/input", state.hidden, 0)
         for op in sublayer.ops:
-            compute = partial(apply, sublayer, op, tensors, weights)
+            compute = partial(apply, op, tensors, weights)
             value = state.clock.run(f"{path}/{op.output}", compute)
             tensors[op.output] = value
             links = [link for link, tap in CACHE_LINKS.items() if tap == op.output]

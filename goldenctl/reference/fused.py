@@ -41,7 +41,7 @@ def fused_budget(
         return drawn.to(like.device, like.dtype)
 
     for op in fused_ops(sublayer):
-        exact = apply(sublayer, op, stacked, {})
+        exact = apply(op, stacked, {})
         passes = torch.unflatten(exact, 0, (1, 1 + TWINS, -1))
         first = {name: value.chunk(1 + TWINS)[0] for name, value in stacked.items()}
         noise = noise_of(op, unit, first, {}, passes[0, 0])

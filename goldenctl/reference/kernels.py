@@ -9,7 +9,7 @@ query heads, K key/value heads, D head_dim, M hidden.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,12 +21,14 @@ from goldenctl.dtypes import DTYPES
 from goldenctl.model.graph import Op
 from goldenctl.ops.table import OPS
 
-Kernel = Callable[[Mapping[str, Any], tuple[Tensor, ...], tuple[Tensor, ...]], Tensor]
-# What comes before the last rounding: standard deviations of each element, [..., n].
-Before = Callable[["Unit", tuple[Tensor, ...], tuple[Tensor, ...], Tensor], Tensor]
+Attrs = Mapping[str, Any]
+Kernel = Callable[[Attrs, tuple[Tensor, ...], tuple[Tensor, ...]], Tensor]
+# What comes before the last rounding: standard deviations of each element, [..., n], from the
+# op's parameters, inputs, weights and exact result.
+Before = Callable[["Unit", Attrs, tuple[Tensor, ...], tuple[Tensor, ...], Tensor], Tensor]
 # The same as one factor on the whole row, from the sum that it is divided by: it comes through
 # a linear layer whole, where independent errors would average out. Of the row's norm, [..., 1].
-Shared = Callable[["Unit", tuple[Tensor, ...], Tensor], Tensor]
+Shared = Callable[["Unit", Attrs, tuple[Tensor, ...], Tensor], Tensor]
 
 # A uniform rounding error of one unit roundoff u has a standard deviation of u / sqrt(3).
 _UNIFORM = 1 / math.sqrt(3)
@@ -77,52 +79,86 @@ def _norm(x: Tensor) -> Tensor:
 
 
 def _none(
-    _unit: Unit, _inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...], out: Tensor
+    _unit: Unit,
+    _attrs: Attrs,
+    _inputs: tuple[Tensor, ...],
+    _weights: tuple[Tensor, ...],
+    out: Tensor,
 ) -> Tensor:
     return torch.zeros_like(out)
 
 
-def embedding(
-    _attrs: Mapping[str, Any], inputs: tuple[Tensor, ...], weights: tuple[Tensor, ...]
-) -> Tensor:
+def embedding(attrs: Attrs, inputs: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> Tensor:
     (ids,), (table,) = inputs, weights
-    return F.embedding(ids, table)  # [B, S] -> [B, S, M]
+    rows = F.embedding(ids, table)  # [B, S] -> [B, S, M]
+    return scaled(rows, attrs["scale"]) if "scale" in attrs else rows
 
 
-def rms_norm(
-    attrs: Mapping[str, Any], inputs: tuple[Tensor, ...], weights: tuple[Tensor, ...]
-) -> Tensor:
+def scaled(x: Tensor, scale: float) -> Tensor:
+    """Multiply by a number that is first rounded to the tensor's own type."""
+    return x * torch.tensor(scale, dtype=torch.float32, device=x.device).to(x.dtype)
+
+
+def rms_norm(attrs: Attrs, inputs: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> Tensor:
     (x,), (weight,) = inputs, weights
-    xw = x.to(wide(x.dtype))
+    xw = norm_rows(attrs, x).to(wide(x.dtype))
     mean_square = xw.pow(2).mean(-1, keepdim=True)
     normed = xw * torch.rsqrt(mean_square + attrs["epsilon"])
-    return weight * normed.to(x.dtype)  # rounds to x.dtype before the weight and after
+    form = attrs.get("form")
+    if form is None:
+        return (weight * normed.to(x.dtype)).view(x.shape)  # rounds before the weight and after
+    factor = 1.0 + weight.to(xw.dtype) if form == "plus_one" else weight
+    return (normed * factor).to(x.dtype).view(x.shape)
 
 
-def _rms_norm_noise(unit: Unit, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
+def norm_rows(attrs: Attrs, x: Tensor) -> Tensor:
+    """[B, S, H, D] -> [B, S, H * D] where a norm takes all heads as one row."""
+    return x.flatten(2) if attrs.get("merged") else x
+
+
+def norm_weight(attrs: Attrs, weight: Tensor) -> Tensor:
+    """What the normed row is multiplied by, in the wide type."""
+    factor = weight.to(wide(weight.dtype))
+    return 1.0 + factor if attrs.get("form") == "plus_one" else factor
+
+
+def _rms_norm_noise(unit: Unit, attrs: Attrs, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
     # The mean square of n terms; its root halves the relative error.
-    return 0.5 * _of_sum(unit, inputs[0].shape[-1], _norm(out))
+    return 0.5 * _of_sum(unit, norm_rows(attrs, inputs[0]).shape[-1], _norm(out))
 
 
 def _one_rounding_norm(
-    attrs: Mapping[str, Any], inputs: tuple[Tensor, ...], weights: tuple[Tensor, ...]
+    attrs: Attrs, inputs: tuple[Tensor, ...], weights: tuple[Tensor, ...]
 ) -> Tensor:
     """Multiplies by the weight before it rounds."""
     (x,), (weight,) = inputs, weights
-    xw = x.to(wide(x.dtype))
+    xw = norm_rows(attrs, x).to(wide(x.dtype))
     scale = torch.rsqrt(xw.pow(2).mean(-1, keepdim=True) + attrs["epsilon"])
-    return (xw * weight.to(xw.dtype) * scale).to(x.dtype)
+    return (xw * norm_weight(attrs, weight).to(xw.dtype) * scale).to(x.dtype).view(x.shape)
 
 
-def linear(
-    _attrs: Mapping[str, Any], inputs: tuple[Tensor, ...], weights: tuple[Tensor, ...]
+def _two_roundings_norm(
+    attrs: Attrs, inputs: tuple[Tensor, ...], weights: tuple[Tensor, ...]
 ) -> Tensor:
+    """Rounds before it multiplies by the weight, and after."""
+    (x,), (weight,) = inputs, weights
+    xw = norm_rows(attrs, x).to(wide(x.dtype))
+    scale = torch.rsqrt(xw.pow(2).mean(-1, keepdim=True) + attrs["epsilon"])
+    rounded = (xw * scale).to(x.dtype).to(xw.dtype)
+    return (rounded * norm_weight(attrs, weight).to(xw.dtype)).to(x.dtype).view(x.shape)
+
+
+def linear(_attrs: Attrs, inputs: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> Tensor:
     (x,) = inputs
     return F.linear(x, *weights)  # rounds once, after the bias
 
 
 def _linear_noise(
-    unit: Unit, inputs: tuple[Tensor, ...], weights: tuple[Tensor, ...], out: Tensor
+    unit: Unit,
+    _attrs: Attrs,
+    inputs: tuple[Tensor, ...],
+    weights: tuple[Tensor, ...],
+    out: Tensor,
 ) -> Tensor:
     # Partial sums are of the size of the result, or of a random walk over the terms.
     x, weight = inputs[0].flatten(2)[:, -out.shape[1] :], weights[0]  # [B, S, K], [N, K]
@@ -130,9 +166,7 @@ def _linear_noise(
     return _of_sum(unit, x.shape[-1], torch.hypot(out, walk.reshape(out.shape)))
 
 
-def _split_k(
-    _attrs: Mapping[str, Any], inputs: tuple[Tensor, ...], weights: tuple[Tensor, ...]
-) -> Tensor:
+def _split_k(_attrs: Attrs, inputs: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> Tensor:
     """The sum over K in four parts, added in float32."""
     (x,), (weight, *bias) = inputs, weights
     kind = wide(x.dtype)
@@ -142,34 +176,42 @@ def _split_k(
     return (total + bias[0].to(kind) if bias else total).to(x.dtype)
 
 
-def rope(
-    attrs: Mapping[str, Any], inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]
-) -> Tensor:
-    x, positions, sin, cos = inputs  # [B, S, H, D], [B, S], [P, D/2], [P, D/2]
+def rope(attrs: Attrs, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]) -> Tensor:
+    x, positions, sin, cos = inputs  # [B, S, H, D], [B, S], [P, R/2], [P, R/2]
     index = positions.long()
-    sin, cos = sin[index].unsqueeze(2), cos[index].unsqueeze(2)  # [B, S, 1, D/2]
+    sin, cos = sin[index].unsqueeze(2), cos[index].unsqueeze(2)  # [B, S, 1, R/2]
+    rotary = 2 * sin.shape[-1]
+    turned, kept = x[..., :rotary], x[..., rotary:]
     if attrs["algo"] == "neox":
-        first, second = x.chunk(2, dim=-1)
+        first, second = turned.chunk(2, dim=-1)
         rotated = (first * cos + -second * sin, second * cos + first * sin)
-        return torch.cat(rotated, dim=-1)  # each product and the sum round to x.dtype
-    first, second = x[..., 0::2], x[..., 1::2]
+        # each product and the sum round to the type of x, or of wider tables
+        return torch.cat([*rotated, kept], dim=-1).to(x.dtype)
+    first, second = turned[..., 0::2], turned[..., 1::2]
     rotated = (first * cos + -second * sin, second * cos + first * sin)
-    return torch.stack(rotated, dim=-1).flatten(-2)
+    return torch.cat([torch.stack(rotated, dim=-1).flatten(-2), kept], dim=-1).to(x.dtype)
 
 
 def _rope_noise(
-    unit: Unit, _inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...], out: Tensor
+    unit: Unit,
+    attrs: Attrs,
+    inputs: tuple[Tensor, ...],
+    _weights: tuple[Tensor, ...],
+    out: Tensor,
 ) -> Tensor:
     # Two products may be rounded to the stored type before they are added: together they are
-    # of the size of the pair, not of their sum.
-    first, second = out.chunk(2, dim=-1)
-    pair = torch.hypot(first, second) / math.sqrt(2)
-    return torch.cat([pair, pair], dim=-1) * (unit.store * _UNIFORM)
+    # of the size of the pair, not of their sum. What is not rotated is copied.
+    half = inputs[2].shape[-1]
+    turned, kept = out[..., : 2 * half], torch.zeros_like(out[..., 2 * half :])
+    if attrs["algo"] == "neox":
+        pair = torch.hypot(*turned.chunk(2, dim=-1))
+        pairs = torch.cat([pair, pair], dim=-1)
+    else:
+        pairs = torch.hypot(turned[..., 0::2], turned[..., 1::2]).repeat_interleave(2, dim=-1)
+    return torch.cat([pairs, kept], dim=-1) * (unit.store * _UNIFORM / math.sqrt(2))
 
 
-def matmul_qk(
-    attrs: Mapping[str, Any], inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]
-) -> Tensor:
+def matmul_qk(attrs: Attrs, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]) -> Tensor:
     q, k = inputs  # [B, S, H, D], [B, T, K, D]
     k = repeat_kv(k.transpose(1, 2).contiguous(), q.shape[2])
     scores = torch.matmul(q.transpose(1, 2), k.transpose(2, 3))
@@ -177,7 +219,11 @@ def matmul_qk(
 
 
 def _matmul_qk_noise(
-    unit: Unit, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...], out: Tensor
+    unit: Unit,
+    _attrs: Attrs,
+    inputs: tuple[Tensor, ...],
+    _weights: tuple[Tensor, ...],
+    out: Tensor,
 ) -> Tensor:
     q, k = inputs  # [B, S, H, D], [B, T, K, D]; out [B, H, S, T]
     squares = k.pow(2).repeat_interleave(q.shape[2] // k.shape[2], dim=2)
@@ -186,7 +232,7 @@ def _matmul_qk_noise(
 
 
 def _scale_in_product(
-    attrs: Mapping[str, Any], inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]
+    attrs: Attrs, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]
 ) -> Tensor:
     """The scale inside the product: one rounding instead of two."""
     q, k = inputs
@@ -196,20 +242,29 @@ def _scale_in_product(
 
 
 def causal_softmax(
-    _attrs: Mapping[str, Any], inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]
+    attrs: Attrs, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]
 ) -> Tensor:
-    scores, *padding = inputs  # [B, H, S, T]: row i sees columns 0 .. T - S + i
-    token, key_token = scores.shape[-2:]
-    lowest = torch.finfo(scores.dtype).min
-    mask = torch.full((token, key_token), lowest, dtype=scores.dtype, device=scores.device)
-    mask = mask.triu(diagonal=key_token - token + 1)
-    if padding:
-        (visible,) = padding  # [B, T], 0 hides a column from every row
-        mask = torch.where(visible[:, None, None, :].bool(), mask, lowest)  # [B, 1, S, T]
+    scores, *padding = inputs  # [B, H, S, T]
+    mask = torch.zeros((), dtype=scores.dtype, device=scores.device)
+    mask = torch.where(visible(attrs, scores, padding), mask, torch.finfo(scores.dtype).min)
     return torch.softmax(scores + mask, dim=-1, dtype=wide(scores.dtype)).to(scores.dtype)
 
 
-def _softmax_noise(unit: Unit, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
+def visible(attrs: Attrs, scores: Tensor, padding: Sequence[Tensor]) -> Tensor:
+    """Return which of T keys each of S rows sees, ``[S, T]`` or ``[B, 1, S, T]``.
+
+    Row i sees the columns up to T - S + i, the last ``window`` of them where there is one;
+    padding, [B, T], hides a column from every row with its 0.
+    """
+    token, key_token = scores.shape[-2:]
+    seen = torch.ones(token, key_token, dtype=torch.bool, device=scores.device)
+    seen = seen.tril(key_token - token)
+    if window := attrs.get("window"):
+        seen = seen.triu(key_token - token + 1 - window)
+    return seen & padding[0][:, None, None, :].bool() if padding else seen
+
+
+def _softmax_noise(unit: Unit, _attrs: Attrs, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
     # exp(s - max) errs by u |s - max|, where that matters: weighted by the probability.
     scores = inputs[0]
     largest = scores.masked_fill(out == 0, -torch.inf).amax(-1, keepdim=True)
@@ -225,31 +280,28 @@ def _lost(unit: Unit, probs: Tensor) -> Tensor:
     return torch.where(probs < unit.sum, probs, 0.0).sum(-1, keepdim=True)
 
 
-def _exp2_softmax(
-    _attrs: Mapping[str, Any], inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]
-) -> Tensor:
+def _exp2_softmax(attrs: Attrs, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]) -> Tensor:
     """By powers of two, as fused attention kernels make it."""
     scores, *padding = inputs
     scores = scores.to(wide(scores.dtype))
-    token, key_token = scores.shape[-2:]
-    hidden = torch.ones(token, key_token, dtype=torch.bool).triu(key_token - token + 1)
-    if padding:
-        hidden = hidden | ~padding[0][:, None, None, :].bool()
+    hidden = ~visible(attrs, scores, padding)
     log2 = (scores * 1.4426950408889634).masked_fill(hidden, torch.finfo(scores.dtype).min)
     powers = torch.exp2(log2 - log2.amax(-1, keepdim=True))
     return (powers / powers.sum(-1, keepdim=True)).to(inputs[0].dtype)
 
 
-def matmul_pv(
-    _attrs: Mapping[str, Any], inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]
-) -> Tensor:
+def matmul_pv(_attrs: Attrs, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]) -> Tensor:
     probs, v = inputs  # [B, H, S, T], [B, T, K, D]
     context = torch.matmul(probs, repeat_kv(v.transpose(1, 2), probs.shape[1]))
     return context.transpose(1, 2).contiguous()  # [B, S, H, D]
 
 
 def _matmul_pv_noise(
-    unit: Unit, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...], out: Tensor
+    unit: Unit,
+    _attrs: Attrs,
+    inputs: tuple[Tensor, ...],
+    _weights: tuple[Tensor, ...],
+    out: Tensor,
 ) -> Tensor:
     probs, v = inputs  # [B, H, S, T], [B, T, K, D]; out [B, S, H, D]
     squares = v.pow(2).repeat_interleave(probs.shape[1] // v.shape[2], dim=2)
@@ -257,31 +309,58 @@ def _matmul_pv_noise(
     return _of_sum(unit, probs.shape[-1], torch.hypot(out, walk))
 
 
-def swiglu(
-    _attrs: Mapping[str, Any], inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]
-) -> Tensor:
+def swiglu(_attrs: Attrs, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]) -> Tensor:
     up, gate = inputs
     return F.silu(gate) * up  # rounds after silu and after the product
 
 
+def geglu(_attrs: Attrs, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]) -> Tensor:
+    up, gate = inputs
+    return F.gelu(gate, approximate="tanh") * up  # rounds after the activation and the product
+
+
 def _swiglu_noise(
-    unit: Unit, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...], out: Tensor
+    unit: Unit,
+    _attrs: Attrs,
+    inputs: tuple[Tensor, ...],
+    _weights: tuple[Tensor, ...],
+    out: Tensor,
 ) -> Tensor:
     # exp(-g) errs by u |g|; a fast exp and the division add a few u.
     return out.abs() * (inputs[1].abs() + 4.0) * (_UNIFORM * unit.sum)
 
 
-def _fast_silu(
-    _attrs: Mapping[str, Any], inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]
+def _geglu_noise(
+    unit: Unit,
+    _attrs: Attrs,
+    inputs: tuple[Tensor, ...],
+    _weights: tuple[Tensor, ...],
+    out: Tensor,
 ) -> Tensor:
+    # 1 + tanh(t) is 2 / (1 + exp(-2 t)) at best, and where t is far below zero loses what 1 has
+    # more than tanh(t): it errs by u of 1.
+    up, gate = inputs
+    inner = math.sqrt(2 / math.pi) * (gate + 0.044715 * gate.pow(3))
+    lost = 0.5 * (gate * up).abs() * torch.where(inner < 0, 1.0, 0.0)
+    return (out.abs() * (2 * inner.abs() + 4.0) + lost) * (_UNIFORM * unit.sum)
+
+
+def _logistic_gelu(
+    _attrs: Attrs, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]
+) -> Tensor:
+    """GELU's tanh form by way of the logistic function, which is the same number."""
+    up, gate = (x.to(wide(x.dtype)) for x in inputs)
+    inner = math.sqrt(2 / math.pi) * (gate + 0.044715 * gate.pow(3))
+    return (gate * torch.sigmoid(2 * inner) * up).to(inputs[0].dtype)
+
+
+def _fast_silu(_attrs: Attrs, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]) -> Tensor:
     """SiLU by way of tanh, which agrees with the logistic function up to rounding."""
     up, gate = (x.to(wide(x.dtype)) for x in inputs)
     return (gate * (0.5 * torch.tanh(0.5 * gate) + 0.5) * up).to(inputs[0].dtype)
 
 
-def add(
-    _attrs: Mapping[str, Any], inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]
-) -> Tensor:
+def add(_attrs: Attrs, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]) -> Tensor:
     a, b = inputs
     return a + b
 
@@ -318,7 +397,10 @@ ARITHMETIC: dict[str, Arithmetic] = {
     "rms_norm": Arithmetic(
         rms_norm,
         shared=_rms_norm_noise,
-        alternatives={"one-rounding RMSNorm": _one_rounding_norm},
+        alternatives={
+            "one-rounding RMSNorm": _one_rounding_norm,
+            "two-roundings RMSNorm": _two_roundings_norm,
+        },
     ),
     "linear": Arithmetic(linear, _linear_noise, alternatives={"split-K, fp32 sums": _split_k}),
     "rope": Arithmetic(rope, _rope_noise),
@@ -332,6 +414,7 @@ ARITHMETIC: dict[str, Arithmetic] = {
     ),
     "matmul_pv": Arithmetic(matmul_pv, _matmul_pv_noise),
     "swiglu": Arithmetic(swiglu, _swiglu_noise, alternatives={"SiLU by tanh": _fast_silu}),
+    "geglu": Arithmetic(geglu, _geglu_noise, alternatives={"GELU by sigmoid": _logistic_gelu}),
     "add": Arithmetic(add, _none),
 }
 KERNELS: dict[str, Kernel] = {name: each.kernel for name, each in ARITHMETIC.items()}
@@ -345,8 +428,9 @@ def noise_of(
     last = exact.abs() * (unit.store * math.sqrt(OPS[op.kind].roundings) * _UNIFORM)
     noise = ARITHMETIC[op.kind]
     if noise.shared is not None:
-        row = noise.shared(unit, args, exact)
+        row = noise.shared(unit, op.attrs, args, exact)
         return Noise(last, exact * (row / _norm(exact).clamp_min(torch.finfo(exact.dtype).tiny)))
     assert noise.before is not None, op.kind
-    before = noise.before(unit, args, tuple(weights[name] for name in op.weights), exact)
+    operands = tuple(weights[name] for name in op.weights)
+    before = noise.before(unit, op.attrs, args, operands, exact)
     return Noise(torch.hypot(last, before), None)

@@ -16,7 +16,7 @@ from goldenctl.golden.layout import oracle_dtype
 from goldenctl.golden.steps import Step, attention_mask, position_ids, visible_tokens
 from goldenctl.model import graph
 from goldenctl.model.checkpoint import Checkpoint
-from goldenctl.model.graph import CACHE_LINKS, CONSTANTS, Op, Sublayer, own_name
+from goldenctl.model.graph import CACHE_LINKS, Op, Sublayer, is_table, own_name
 from goldenctl.places import sublayer_path
 from goldenctl.records.policy import verdict
 from goldenctl.records.structure import Local
@@ -30,7 +30,7 @@ from goldenctl.trace.tracing import Tracing
 from goldenctl.trace.values import Place
 
 _BLOCK_ROWS = VOCAB_SLICE_ROWS
-_GIVEN = ("position_ids", "attention_mask", *CONSTANTS)
+_GIVEN = ("position_ids", "attention_mask")
 
 
 @torch.inference_mode()
@@ -60,9 +60,7 @@ class _Judge:
         self._pictures = tracing.canvas.pictures
 
     def step(self, step: Step) -> Iterator[tuple[str, Local]]:
-        past, masked = step.start > 0, attention_mask(step) is not None
-        config = self._tracing.golden.config
-        for sublayer in graph.decoder(config, logits="all", past=past, masked=masked):
+        for sublayer in step.sublayers(self._tracing.golden.config, logits="all"):
             for op in sublayer.ops:
                 judged = self._op(step, sublayer, op)
                 if judged is not None:
@@ -124,7 +122,7 @@ class _Judge:
                 for name in op.weights
             }
             weights = {name: value.clone() for name, value in weights.items()}
-            truth = apply(sublayer, op, inputs, weights)
+            truth = apply(op, inputs, weights)
             noise = noise_of(op, Unit.of(dtype), inputs, weights, truth)
             errors.add(actual[..., first:last] - truth, truth, noise.sigma)
         return errors.judged(rows)
@@ -139,9 +137,9 @@ class _Judge:
         made = {op.output for op in ops}
         for op in ops:
             place = Place(step.case.name, sublayer.name, op.output)
-            read = [name for name in op.inputs if name not in _GIVEN]
-            for name in (*op.inputs, *CONSTANTS):
-                if name in _GIVEN:
+            read = [name for name in op.inputs if not _is_given(name)]
+            for name in op.inputs:
+                if _is_given(name):
                     found[name] = self._given(step, name, dtype)
                 elif name not in made:
                     source = self._source(step, sublayer, place, read.index(name), name)
@@ -194,6 +192,10 @@ def _visible(step: Step, dims: tuple[str, ...]) -> np.ndarray:
     sizes = dict(zip(("batch", token), shown.shape, strict=True))
     order = shown if dims.index("batch") < dims.index(token) else shown.T
     return order.reshape([sizes.get(dim, 1) for dim in dims[:-1]])
+
+
+def _is_given(name: str) -> bool:
+    return name in _GIVEN or is_table(name)
 
 
 def _name(step: Step) -> str:

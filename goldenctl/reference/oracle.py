@@ -73,7 +73,10 @@ class Oracle:
         path = state.path(sublayer)
         truth = self._rounded(state.hidden)
         off = l2_max(self._widened(state.hidden) - truth)
-        exact = torch.stack([*off, *(torch.zeros_like(part) for part in off)], dim=-1)
+        scaled = "scale" in sublayer.ops[0].attrs and state.hidden.dtype != self._narrow
+        # A scale is rounded to that type too, and so is its product.
+        own = truth.abs() * (self._unit.store if scaled else 0.0)
+        exact = torch.stack([*off, own.norm(dim=-1), own.amax(-1)], dim=-1)
         budget = torch.stack([exact] * SCOPE_COUNT).float()
         self._sink(f"{path}/{self._folder}budget/output", budget, 0)
         self._chains[state.step.path] = torch.cat([truth] * (1 + TWINS))
@@ -88,9 +91,9 @@ class Oracle:
         stacked = {name: _stacked(name, value) for name, value in mine.items()}
         stacked["input"] = self._inputs(mine["input"], self._chains[state.step.path])
         for op in sublayer.ops:
-            truth = apply(sublayer, op, mine, weights)
+            truth = apply(op, mine, weights)
             noise = noise_of(op, self._unit, mine, weights, truth)
-            noisy = self._with_noise(apply(sublayer, op, stacked, weights), noise)
+            noisy = self._with_noise(apply(op, stacked, weights), noise)
             stacked[op.output] = noisy
             if with_past(op.output) in mine:
                 key = f"{sublayer.name}/{op.output}"
@@ -116,9 +119,9 @@ class Oracle:
         chain = chain[:, -hidden.shape[1] :]
         mine = {"input": self._rounded(hidden)}
         stacked = {"input": self._inputs(mine["input"], chain)}
-        truth = apply(sublayer, op, mine, weights)
+        truth = apply(op, mine, weights)
         noise = noise_of(op, self._unit, mine, weights, truth)
-        noisy = self._with_noise(apply(sublayer, op, stacked, weights), noise)
+        noisy = self._with_noise(apply(op, stacked, weights), noise)
         part = self._budget(self._widened(value), truth, noise.sigma, noisy)
         before = self._slices.get(name)
         self._slices[name] = part if before is None else _joined(before, part)

@@ -80,13 +80,13 @@ class Emulator:
     ) -> Tensor | None:
         """Return the same as a tensor; ``given`` are inputs in place of recorded ones."""
         self._go_to(path, op)
-        names, given = (*op.inputs, "rope_cos"), given or {}
-        tensors = {n: given[n] if n in given else self._tensor(path, n) for n in names}
+        given = given or {}
+        tensors = {n: given[n] if n in given else self._tensor(path, n) for n in op.inputs}
         weights = {name: self._weight(name) for name in op.weights}
         if op.attrs.get("last_token"):
             tensors["input"] = tensors["input"][:, -1:]
         if compute is None:
-            return apply(sublayer, op, tensors, weights)
+            return apply(op, tensors, weights)
         inputs = tuple(heads_merged(op, tensors[name]) for name in op.inputs)
         return compute(Call(op.kind, op.attrs, inputs, tuple(weights[n] for n in op.weights)))
 

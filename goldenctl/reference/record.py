@@ -28,7 +28,7 @@ from goldenctl.golden.writer import GoldenWriter
 from goldenctl.model.case import Case
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import ModelConfig
-from goldenctl.model.graph import Sublayer
+from goldenctl.model.graph import Sublayer, constants, table_dtype
 from goldenctl.model.quantised import scheme_in
 from goldenctl.model.rope import inv_freq
 from goldenctl.places import place
@@ -304,14 +304,15 @@ def recipe(recording: Recording) -> dict[str, Any]:
 
 
 def _constants(recording: Recording) -> dict[str, torch.Tensor]:
-    """The rotary tables [P, D/2], by torch's own cosine and sine, as the model has them."""
-    count = position_count(recording.cases)
-    frequencies, scaling = inv_freq(recording.config)
-    positions = torch.arange(count, dtype=torch.float32)
-    angles = positions[:, None] * torch.from_numpy(frequencies)  # rounds to float32
-    tables = {"rope_cos": angles.cos() * scaling, "rope_sin": angles.sin() * scaling}
-    dtype = TORCH_DTYPES[recording.dtype]
-    return {name: table.to(recording.device, dtype) for name, table in tables.items()}
+    """The rotary tables [P, R/2], by torch's own cosine and sine, as the model has them."""
+    dtype, tables = TORCH_DTYPES[table_dtype(recording.config, recording.dtype)], {}
+    positions = torch.arange(position_count(recording.cases), dtype=torch.float32)
+    for name in constants(recording.config):
+        frequencies, scaling = inv_freq(recording.config, name)
+        angles = positions[:, None] * torch.from_numpy(frequencies)  # rounds to float32
+        table = (angles.cos() if name.endswith("_cos") else angles.sin()) * scaling
+        tables[name] = table.to(recording.device, dtype)
+    return tables
 
 
 def _sink_inputs(state: State, sink: Sink) -> None:

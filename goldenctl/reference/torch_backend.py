@@ -28,7 +28,7 @@ from goldenctl.ops.plan import Plan, PlanOp, PlanSublayer, View, read_plan
 from goldenctl.ops.plan import Tensor as Buffer
 from goldenctl.ops.table import LAUNCHES
 from goldenctl.reference.device import check_device
-from goldenctl.reference.kernels import KERNELS
+from goldenctl.reference.kernels import KERNELS, scaled
 
 _TYPES = {
     "bfloat16": torch.bfloat16,
@@ -40,6 +40,8 @@ _TYPES = {
 }
 # What memory holds before an op writes it.
 _POISONS = {"0": float("nan"), "1": 3.0, "2": -5.0}
+# Ops of a plan that are a form of one op of the reference.
+_NORMS = {f"rms_norm_{form}": ("rms_norm", form) for form in ("once", "plus_one")}
 Compute = Callable[[PlanOp, Tensor, tuple[Tensor, ...]], Tensor]
 
 
@@ -90,6 +92,7 @@ _COMPUTE: dict[str, Compute] = {
     "gather": lambda _op, _out, args: F.embedding(args[1].long(), args[0]),
     "gemm": _gemm,
     "rope": _rope,
+    "scale": lambda op, _out, args: scaled(args[0], op.alpha or 0.0),
     "rearrange": lambda _op, _out, args: args[0],
     "sdpa": _sdpa,
 }
@@ -101,7 +104,8 @@ def _compute(op: PlanOp, out: Tensor, args: tuple[Tensor, ...]) -> Tensor:
     launch = LAUNCHES[op.op]
     inputs = launch.args - launch.weights
     attrs = {name: getattr(op, name) for name in launch.parameters}
-    return KERNELS[op.op](attrs, args[:inputs], args[inputs:])
+    kind, attrs["form"] = _NORMS.get(op.op, (op.op, None))
+    return KERNELS[kind](attrs, args[:inputs], args[inputs:])
 
 
 class Executor:

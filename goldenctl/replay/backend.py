@@ -13,6 +13,9 @@ from typing import Any
 
 from goldenctl.digests import of_file
 from goldenctl.errors import MissingError, UsageError, require_torch
+from goldenctl.ops.plan import Plan
+from goldenctl.ops.table import LAUNCHES
+from goldenctl.places import short_name
 
 EXEC_PREFIX = "exec:"
 DEVICES = (
@@ -85,6 +88,21 @@ def check_attention(backend: Backend, attention: str) -> None:
     if backend.name == "infinicore" and attention == "sdpa":
         msg = "backend infinicore has no fused attention op"
         raise UsageError(msg, hint="leave --attention at eager, or use --backend torch")
+
+
+def check_ops(backend: Backend, plan: Plan) -> None:
+    """Raise UsageError, naming them, for ops of a plan that InfiniCore does not have."""
+    if backend.name != "infinicore":
+        return
+    lacking: dict[str, str] = {}
+    for sublayer in plan.sublayers:
+        for op in sublayer.ops:
+            if not LAUNCHES[op.op].infinicore:
+                lacking.setdefault(op.op, f"{short_name(sublayer.name)}.{op.tap}")
+    if lacking:
+        named = ", ".join(f"{op} (first for {where})" for op, where in lacking.items())
+        msg = f"backend infinicore has no op {named}"
+        raise UsageError(msg, hint="--backend torch has them all")
 
 
 def check_device(backend: Backend, device: str) -> None:

@@ -67,9 +67,8 @@ def choose_sublayers(
             if step not in by_step:
                 by_step[step] = {s.name: s for s in _decoder(golden, config, step)}
             sublayer = by_step[step][name]
-            if fused and f"{step}/attention_mask" in golden.tensors:
-                msg = f"{golden.path}: {step} has padding, which fused attention has no mask for"
-                raise UsageError(msg, hint="replay it with --attention eager")
+            if fused:
+                _refuse_hidden(golden, step, sublayer)
             chosen[path] = graph.with_fused_attention(sublayer) if fused else sublayer
     if not chosen:
         wanted = ", ".join(map(str, sorted(layers or ())))
@@ -87,7 +86,20 @@ def _decoder(golden: GoldenFile, config: ModelConfig, step: str) -> Iterable[Sub
         logits="all" if whole else "last",
         past=step_number(step) > 0,
         masked=f"{step}/attention_mask" in golden.tensors,
+        positions=int(golden.map(f"{step}/position_ids").max(initial=0)) + 1,
     )
+
+
+def _refuse_hidden(golden: GoldenFile, step: str, sublayer: Sublayer) -> None:
+    """Raise UsageError where attention hides more than the tokens to come."""
+    hidden = "padding" if f"{step}/attention_mask" in golden.tensors else ""
+    for op in sublayer.ops:
+        tokens = int(golden.map(f"{step}/position_ids").max(initial=0)) + 1
+        if 0 < op.attrs.get("window", 0) < tokens:
+            hidden = f"more than {op.attrs['window']} tokens, which {sublayer.name} does not see"
+    if hidden:
+        msg = f"{golden.path}: {step} has {hidden}, which fused attention has no mask for"
+        raise UsageError(msg, hint="replay it with --attention eager")
 
 
 class Patches:
@@ -141,6 +153,7 @@ class Binder:
             for path, write in ((source.golden.path.resolve(), False), (run_path.resolve(), True))
         ]
         self._file_numbers: dict[Path, int] = {}
+        self._windows: dict[tuple[str, str], tuple[tuple[int, ...], Load]] = {}
         self._given: list[str] = []  # tensors of the golden that the plan loads
 
     @property
@@ -169,7 +182,7 @@ class Binder:
     def _walk(self, walk: Walk) -> None:
         """Bind every op of a sublayer, in one walk over it."""
         for op in walk.sublayer.ops:
-            inputs = tuple(self._resolve(walk, op, name) for name in op.inputs)
+            inputs = tuple(self._resolve(walk, op, name) for name in graph.plan_inputs(op))
             walk.given[op.output] = inputs
             known = walk.known(op, replaced=self._is_replaced(walk.path, op))
             walk.yielded[op.output] = (
@@ -245,6 +258,8 @@ class Binder:
         return Load(number, self._patches.append(array), self._dtype)
 
     def _load_activation(self, builder: SublayerBuilder, path: str, name: str) -> View:
+        if name.startswith(graph.WINDOW):
+            return self._load_window(builder, path, name)
         found = operand(self._source.golden, path, name)
         if found.table is not None:
             rounded = found.table.astype(DTYPES[self._dtype].numpy)
@@ -256,6 +271,15 @@ class Binder:
         load = self._source_of(info)
         dtype = info.dtype if info.dtype.startswith("int") else self._dtype
         return builder.tensor(name, info.shape, dtype=dtype, load=load)
+
+    def _load_window(self, builder: SublayerBuilder, path: str, name: str) -> View:
+        """What is added to scores to hide the tokens before a window, once for all layers."""
+        key = (place_of(path).step_path, name)
+        if key not in self._windows:
+            added = added_mask(operand(self._source.golden, path, name).array(), self._dtype)
+            self._windows[key] = (added.shape, self._patch(added))
+        shape, load = self._windows[key]
+        return builder.tensor(name, shape, load=load)
 
     def _source_of(self, info: TensorInfo) -> Load:
         """Where an activation comes from: in a chain, what the run itself has written."""

@@ -10,7 +10,7 @@ and is laid out by its strides when it is read. An output holds no data, only a 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.operands import added_mask, operand
 from goldenctl.golden.schema import BUDGET_SCOPES, TensorInfo
 from goldenctl.model.checkpoint import Checkpoint
-from goldenctl.model.graph import Op, Sublayer
+from goldenctl.model.graph import WINDOW, Op, Sublayer, plan_inputs
 from goldenctl.ops.plan import PlanOp, View, contiguous
 from goldenctl.ops.table import LAUNCHES, OPS
 from goldenctl.places import short_name
@@ -137,7 +137,8 @@ class _Bound:
     def activation(self, name: str) -> View:
         """Add what the golden holds of an input; UsageError when it was not recorded."""
         array = operand(self.golden, self.folder, name).array()
-        return self._add(added_mask(array, self.dtype) if name == "attention_mask" else array)
+        hides = name == "attention_mask" or name.startswith(WINDOW)
+        return self._add(added_mask(array, self.dtype) if hides else array)
 
     def weight(self, name: str) -> View:
         return self._add(self._checkpoint.map(name))
@@ -164,7 +165,7 @@ class _Bound:
 
 
 def _case(bound: _Bound, sublayer: Sublayer, op: Op, info: TensorInfo) -> Case:
-    inputs = tuple(bound.activation(name) for name in op.inputs)
+    inputs = tuple(bound.activation(name) for name in plan_inputs(op))
     weights = tuple(bound.weight(name) for name in op.weights)
     out = bound.output(info.shape)
     launches = OPS[op.kind].lower(op.output, out, inputs, weights, op.attrs)
@@ -177,9 +178,10 @@ def _case(bound: _Bound, sublayer: Sublayer, op: Op, info: TensorInfo) -> Case:
     kept = truth in bound.golden.tensors
     answer = bound.golden.verify(truth)[0] if kept else bound.golden.verify(info.name)
     bound.fill(out, answer)
-    before = _before(bound, launches[0]) if len(launches) > 1 else None
+    before = _before(bound, launches[:-1]) if len(launches) > 1 else None
     if before is not None and launch.op == "causal_softmax":
-        _replace_padding(before, bound.array(out), bound.array(launches[0].args[1]) != 0)
+        masks = [bound.array(add.args[1]) != 0 for add in launches[:-1]]
+        _replace_padding(before, bound.array(out), np.logical_or.reduce(masks))
     case = Case("", _atol(bound.golden, info, bound.dtype, kept))
     parts = list(_parts(launch))
     for number, part in enumerate(parts):
@@ -191,10 +193,11 @@ def _case(bound: _Bound, sublayer: Sublayer, op: Op, info: TensorInfo) -> Case:
     return case
 
 
-def _before(bound: _Bound, first: PlanOp) -> Array:
-    """Return what a launch before the op puts into its output: a bias for every row, or scores
-    with padding hidden."""
-    arrays = [np.asarray(bound.array(view), np.float64) for view in first.args]
+def _before(bound: _Bound, launches: Sequence[PlanOp]) -> Array:
+    """Return what launches before the op put into its output: a bias for every row, or scores
+    with keys hidden."""
+    views = [*launches[0].args, *(add.args[1] for add in launches[1:])]
+    arrays = [np.asarray(bound.array(view), np.float64) for view in views]
     total: Array = np.sum(arrays, axis=0)
     return total.astype(DTYPES[bound.dtype].numpy)
 

@@ -28,7 +28,7 @@ from goldenctl.ops.inject import inject
 from goldenctl.ops.plan import File, Plan, write_plan
 from goldenctl.places import plain_tap, short_name
 from goldenctl.records.determinism import Determinism
-from goldenctl.replay.backend import Backend, parse_device
+from goldenctl.replay.backend import Backend, check_ops, parse_device
 from goldenctl.replay.bind import Binder, Patches, Source, choose_sublayers, without_stores
 from goldenctl.replay.launch import Launcher
 from goldenctl.replay.options import Options
@@ -87,6 +87,7 @@ def replay(
     ):
         resumed = len(journal.finished) if journal is not None else 0
         plan = _plan(source, writer, folder, options)
+        check_ops(backend, plan)
         launcher = Launcher(backend, plan, writer, options.timeout_s, progress)
         execution, digests, determinism = _execute(launcher, options, journal)
         debugged = _debugged(execution, layout.groups, frozenset(options.debug))

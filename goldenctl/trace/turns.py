@@ -93,11 +93,13 @@ def _spread(given: Ints, token: Ints, known: NDArray[np.bool_]) -> Ints | None:
 
 
 def _check_tables(tracing: Tracing, call: Call, place: Place) -> None:
-    for name in ("sin", "cos"):
+    for name, table_name in zip(
+        ("sin", "cos"), tracing.flow.nodes[place].op.inputs[2:], strict=True
+    ):
         arg = named(call, name)
         if arg is None or not tracing.calls.holds(arg.before):
             continue
-        expected = np.asarray(tracing.golden.map(f"constants/rope_{name}"))
+        expected = np.asarray(tracing.golden.map(f"constants/{table_name}"))
         table = tracing.calls.before(arg).reshape(-1, arg.shape[-1])
         count, width = min(len(table), len(expected)), min(table.shape[1], expected.shape[1])
         difference = np.abs(

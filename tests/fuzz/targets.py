@@ -17,7 +17,7 @@ from goldenctl.golden.file import open_golden
 from goldenctl.golden.journal import Journal
 from goldenctl.golden.times import read_times
 from goldenctl.golden.untrusted_recipe import read_recipe
-from goldenctl.model.config import ModelConfig
+from goldenctl.model.recipe_config import config_from_recipe
 from goldenctl.model.safetensors_header import parse_header
 from goldenctl.report.json import load_report, render
 from goldenctl.sets.manifest import dump_manifest, parse_manifest
@@ -60,7 +60,7 @@ def recipe(data: bytes) -> None:
     try:
         text = data.decode()
         read = read_recipe(text, Path("fuzz"))
-        ModelConfig.from_dict(read["model"]["config"], where="fuzz")
+        config_from_recipe(read["model"]["config"], where="fuzz")
     except UnicodeDecodeError:
         return
     except GoldenctlError as error:

@@ -12,8 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from goldenctl.errors import DamagedError, GoldenctlError, MissingError, UsageError
-from goldenctl.families import PRESETS
-from goldenctl.model.config import ModelConfig, load_config, parse_config, preset_config
+from goldenctl.families import FAMILIES, PRESETS
+from goldenctl.model.config import (
+    ModelConfig,
+    load_config,
+    parse_config,
+    preset_config,
+    to_hf_dict,
+)
+from goldenctl.model.recipe_config import config_from_recipe
 
 QWEN3_06B: dict[str, Any] = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -45,6 +52,8 @@ QWEN3_06B: dict[str, Any] = {
 }
 LLAMA: dict[str, Any] = {"model_type": "llama"}
 MISTRAL: dict[str, Any] = {"model_type": "mistral", "sliding_window": None}
+GEMMA3: dict[str, Any] = {"model_type": "gemma3_text"}
+PHI3: dict[str, Any] = {"model_type": "phi3"}
 
 
 def test_published_config_equals_preset() -> None:
@@ -54,23 +63,24 @@ def test_published_config_equals_preset() -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_round_trips(preset: str) -> None:
     config = preset_config(preset)
-    assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-    assert parse_config(json.loads(json.dumps(config.to_hf_dict())), where="c") == config
+    assert config_from_recipe(json.loads(json.dumps(config.to_dict()))) == config
+    assert parse_config(json.loads(json.dumps(to_hf_dict(config))), where="c") == config
 
 
-@pytest.mark.parametrize("family", ["qwen3", "qwen2", "llama", "mistral"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_defaults_are_those_of_transformers(family: str) -> None:
     transformers = pytest.importorskip("transformers")
-    overrides = {"sliding_window": None} if family == "mistral" else {}
-    theirs = transformers.AutoConfig.for_model(family, **overrides)
-    ours = parse_config({"model_type": family, **overrides}, where="c")
+    theirs = transformers.AutoConfig.for_model(family)
+    ours = parse_config({"model_type": family}, where="c")
     for key in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"):
         assert getattr(ours, key) == getattr(theirs, key), key
     for key in ("num_attention_heads", "num_key_value_heads", "max_position_embeddings"):
         assert getattr(ours, key) == getattr(theirs, key), key
     assert ours.rms_norm_eps == theirs.rms_norm_eps
     assert ours.tie_word_embeddings == theirs.tie_word_embeddings
-    assert ours.rope.rope_theta == theirs.rope_parameters["rope_theta"]
+    rope = theirs.rope_parameters
+    assert ours.rope.rope_theta == rope.get("full_attention", rope)["rope_theta"]
+    assert ours.sliding_window == (theirs.sliding_window if ours.sliding_layers else 0)
     head_dim = getattr(theirs, "head_dim", theirs.hidden_size // theirs.num_attention_heads)
     assert ours.head_dim == head_dim
     full = json.loads(theirs.to_json_string(use_diff=False))
@@ -102,7 +112,7 @@ class Expect(NamedTuple):
 
 POSITIVE = "expected a number above 0 and up to 1e+12, got"
 REFUSED = [
-    Expect({}, {}, "model_type null is not supported; supported are llama, mistral, qwen2, qwen3"),
+    Expect({}, {}, "model_type null is not supported; supported are gemma3_text, glm4, llama, mi"),
     Expect({"model_type": "gemma3"}, {}, 'model_type "gemma3" is not supported; supported are'),
     Expect({"model_type": ["qwen3"]}, {}, "model_type ['qwen3'] is not supported", True),
     Expect(QWEN3_06B, {"hidden_act": "gelu"}, 'hidden_act "gelu" is not supported'),
@@ -131,8 +141,12 @@ REFUSED = [
     Expect(QWEN3_06B, {"rms_norm_eps": "1e-6"}, f'rms_norm_eps: {POSITIVE} "1e-6"', True),
     Expect(QWEN3_06B, {"torch_dtype": "int8"}, "torch_dtype: expected one of bfloat16, float16, f"),
     Expect(
-        QWEN3_06B, {"rope_scaling": {"type": "longrope"}}, "rope_scaling.rope_type: expected on"
+        QWEN3_06B,
+        {"rope_scaling": {"type": "longrope"}},
+        "rope_scaling.long_factor: expected an array of numbers above 0, got null",
+        True,
     ),
+    Expect(QWEN3_06B, {"rope_scaling": {"type": "axial"}}, "rope_scaling.rope_type: expected one"),
     Expect(
         QWEN3_06B,
         {"rope_scaling": {"type": "linear"}},
@@ -153,12 +167,16 @@ REFUSED = [
         "rope_scaling.beta_fast 3 is not supported; rope_type linear has no such key",
     ),
     Expect(
-        QWEN3_06B,
-        {"use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 20},
-        "sliding_window 4096 is not supported; if your inputs stay within 4096 tokens",
+        {"model_type": "llama"},
+        {"sliding_window": 512},
+        "sliding_window 512 is not supported; if your inputs stay within 512 tokens",
     ),
+    Expect(MISTRAL, {"layer_types": ["sliding_attention"]}, 'layer_types has "sliding_attention"'),
     Expect(
-        QWEN3_06B, {"layer_types": ["sliding_attention"]}, 'layer_types has "sliding_attention"'
+        QWEN3_06B,
+        {"layer_types": ["sliding_attention"] * 28},
+        "sliding_window: expected a size, as layer_types has sliding_attention, got null",
+        True,
     ),
     Expect(
         QWEN3_06B,
@@ -166,7 +184,30 @@ REFUSED = [
         "layer_types: expected 28 entries, one for each layer, got 27",
         True,
     ),
-    Expect({"model_type": "mistral"}, {}, "sliding_window 4096 is not supported"),
+    Expect({"model_type": "mistral", "sliding_window": "4"}, {}, "sliding_window: expected", True),
+    Expect(GEMMA3, {"query_pre_attn_scalar": 0}, "query_pre_attn_scalar: expected an inte", True),
+    Expect(GEMMA3, {"final_logit_softcapping": 30.0}, "final_logit_softcapping 30.0 is not"),
+    Expect(GEMMA3, {"hidden_activation": "silu"}, 'hidden_activation "silu" is not supported'),
+    Expect(GEMMA3, {"use_bidirectional_attention": True}, "use_bidirectional_attention true is"),
+    Expect(
+        GEMMA3,
+        {"rope_parameters": {"chunked_attention": {}}},
+        "rope_parameters.chunked_attention {} is not supported",
+    ),
+    Expect(
+        GEMMA3,
+        {"rope_parameters": {"sliding_attention": {"rope_theta": -1}}},
+        f"rope_parameters.sliding_attention.rope_theta: {POSITIVE} -1",
+        True,
+    ),
+    Expect(
+        PHI3,
+        {"rope_scaling": {"type": "su", "short_factor": [1.0], "long_factor": [1.0]}},
+        "rope_parameters.short_factor: expected 48 numbers, one for each rotated pair, got 1",
+        True,
+    ),
+    Expect(PHI3, {"partial_rotary_factor": 1.5}, "partial_rotary_factor: expected at most 1", True),
+    Expect(PHI3, {"partial_rotary_factor": 0.01}, "partial_rotary_factor of head_dim: expec", True),
     Expect(MISTRAL, {"attention_bias": True}, "attention_bias true is not supported; mistral"),
     Expect({"model_type": "qwen2"}, {"attention_bias": False}, "attention_bias false is not"),
     Expect(
@@ -244,31 +285,31 @@ def test_bad_recipes_are_damage(change: dict[str, Any]) -> None:
     if change == {"dtype": None}:
         del data["dtype"]
     with pytest.raises(DamagedError, match="recipe: "):
-        ModelConfig.from_dict(data)
+        config_from_recipe(data)
 
 
 @dataclass(frozen=True)
 class Later(ModelConfig):
     """The config of a later version, with one field more."""
 
-    sliding_window: int = 0
+    later_size: int = 0
 
 
 def test_a_later_field_changes_nothing_for_models_without_it() -> None:
     config = preset_config("tiny")
     later = Later(**{f.name: getattr(config, f.name) for f in fields(config)})
     assert later.to_dict() == config.to_dict()
-    assert Later.from_dict(config.to_dict()) == later
-    assert {"sliding_window": 0}.items() <= vars(later).items()
+    assert config_from_recipe(config.to_dict(), kind=Later) == later
+    assert {"later_size": 0}.items() <= vars(later).items()
 
 
 def test_a_key_of_a_later_version_is_refused_by_name_and_version() -> None:
     config = preset_config("tiny")
-    used = Later(**{f.name: getattr(config, f.name) for f in fields(config)}, sliding_window=7)
-    assert Later.from_dict(used.to_dict()) == used
-    said = r'config key "sliding_window" is not known here; it was written by goldenctl 9\.1'
+    used = Later(**{f.name: getattr(config, f.name) for f in fields(config)}, later_size=7)
+    assert config_from_recipe(used.to_dict(), kind=Later) == used
+    said = r'config key "later_size" is not known here; it was written by goldenctl 9\.1'
     with pytest.raises(DamagedError, match=said):
-        ModelConfig.from_dict(used.to_dict(), written_by="9.1")
+        config_from_recipe(used.to_dict(), written_by="9.1")
 
 
 JSON = st.recursive(
@@ -283,7 +324,7 @@ def test_any_value_is_read_or_refused(key: str, value: Any) -> None:
     message = ""
     try:
         config = parse_config({**QWEN3_06B, key: value}, where="c")
-        assert ModelConfig.from_dict(config.to_dict()) == config
+        assert config_from_recipe(config.to_dict()) == config
     except GoldenctlError as error:
         message = str(error)
     assert "\n" not in message
@@ -292,7 +333,7 @@ def test_any_value_is_read_or_refused(key: str, value: Any) -> None:
 
 def test_all_problems_are_said_at_once() -> None:
     data = {
-        **preset_config("tiny").to_hf_dict(),
+        **to_hf_dict(preset_config("tiny")),
         "foo_bar": 3,
         "hidden_size": "big",
         "rms_norm_eps": -1,

@@ -150,7 +150,7 @@ def test_failure_leaves_nothing_behind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"preset": "huge"}, "preset 'huge': there is none of that name; there are llama-tiny, "),
+        ({"preset": "huge"}, "preset 'huge': there is none of that name; there are gemma3-tiny, "),
         ({"dtype": "int8"}, "dtype 'int8': expected one of bfloat16, float16, float32"),
         ({"seed": -1}, "seed -1: expected 0 or more"),
     ],

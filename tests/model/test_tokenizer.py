@@ -13,7 +13,7 @@ from tokenizers_of import KINDS, PROMPTS, SETTINGS, byte_level, clipped, with_ad
 from transformers import AutoTokenizer
 
 from goldenctl.errors import DamagedError, GoldenctlError, UsageError
-from goldenctl.model.config import preset_config
+from goldenctl.model.config import preset_config, to_hf_dict
 from goldenctl.model.tokenizer import PromptTokenizer
 from goldenctl.model.tokens import Inputs, make_cases
 
@@ -27,7 +27,7 @@ def model(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str]:
 
 
 def _folder(folder: Path, model_type: str) -> Path:
-    config = preset_config(MODELS[model_type]).to_hf_dict()
+    config = to_hf_dict(preset_config(MODELS[model_type]))
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 

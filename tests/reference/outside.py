@@ -23,16 +23,26 @@ from goldenctl.reference.weights import from_numpy
 
 # One unit more or less in the cosines grows to 4e-6 in four layers; a wrong epsilon is more.
 FLOAT32_RELATIVE_L2 = 4e-6
-TABLES = ("cos", "sin")
 
-PLAIN = {"self_attn.o_proj": "attention/o_proj", "input_layernorm": "attention/input_layernorm"}
-HEADS = ("q_proj", "k_proj", "v_proj", "q_norm", "k_norm")
-MLP = {
-    "post_attention_layernorm": "mlp/post_attention_layernorm",
+PLAIN = {
+    "self_attn.o_proj": "attention/o_proj",
     "mlp.gate_proj": "mlp/gate_proj",
     "mlp.up_proj": "mlp/up_proj",
     "mlp.down_proj": "mlp/down_proj",
 }
+HEADS = ("q_proj", "k_proj", "v_proj", "q_norm", "k_norm")
+# By model_type: a layer's norms that belong to its attention, and the first module of its mlp.
+NORMS = {
+    "gemma3_text": (
+        ("input_layernorm", "post_attention_layernorm"),
+        "pre_feedforward_layernorm",
+    ),
+    "olmo2": (("post_attention_layernorm",), "mlp"),
+    "glm4": (("input_layernorm", "post_self_attn_layernorm"), "post_attention_layernorm"),
+}
+OTHER_NORMS = (("input_layernorm",), "post_attention_layernorm")
+GELU = ("gemma3_text",)
+HEADS_FIRST = ("gemma3_text",)  # its norms see [batch, head, token, head_dim]
 
 
 class _FirstProduct(TorchFunctionMode):
@@ -73,6 +83,7 @@ def outside_truth(model: Any, ids: Sequence[Sequence[int]], **options: Any) -> d
     modeling.eager_attention_forward = _wrapped_attention(originals[1], seen, layers)
     try:
         with torch.inference_mode():
+            options = {"cache": DynamicCache(), **options}  # one that forgets nothing
             result = model(input_ids=torch.tensor(ids), use_cache=True, **options)
     finally:
         modeling.apply_rotary_pos_emb, modeling.eager_attention_forward = originals
@@ -87,12 +98,14 @@ def outside_truth(model: Any, ids: Sequence[Sequence[int]], **options: Any) -> d
 
 def _hook(model: Any, seen: dict[str, Tensor]) -> list[Any]:
     hooks: list[Any] = []
+    transposed = ("q_norm", "k_norm") if model.config.model_type in HEADS_FIRST else ()
 
     def output(module: Any, name: str, head_dim: int = 0) -> None:
         def keep(_module: Any, _inputs: Any, value: Any) -> None:
             value = value[0] if isinstance(value, tuple) else value
-            split = head_dim and value.dim() == 3
-            seen[name] = value.unflatten(-1, (-1, head_dim)) if split else value
+            if head_dim and value.dim() == 3:
+                value = value.unflatten(-1, (-1, head_dim))
+            seen[name] = value.transpose(1, 2) if name[-6:] in transposed else value
 
         hooks.append(module.register_forward_hook(keep))
 
@@ -107,17 +120,49 @@ def _hook(model: Any, seen: dict[str, Tensor]) -> list[Any]:
     entry(model.model.norm, "final_norm/input")
     output(model.lm_head, "lm_head/output")
     entry(model.lm_head, "lm_head/input")
+
+    def parts(module: Any, root: str, head_dim: int, **widths: int) -> None:
+        """What several taps come out of as one, along the last axis; heads of self_attn."""
+
+        def keep(_module: Any, _inputs: Any, value: Tensor) -> None:
+            for name, part in zip(widths, value.split(list(widths.values()), -1), strict=True):
+                where = f"{root}/{name.replace('__', '/')}"
+                seen[where] = part.unflatten(-1, (-1, head_dim)) if "attention" in name else part
+
+        hooks.append(module.register_forward_hook(keep))
+
+    family = model.config.model_type
+    attention_norms, mlp = NORMS.get(family, OTHER_NORMS)
     for index, layer in enumerate(model.model.layers):
         root = f"layers/{index:02d}"
-        head_dim = layer.self_attn.head_dim
-        for path, name in {**PLAIN, **MLP}.items():
-            output(layer.get_submodule(path), f"{root}/{name}")
+        attention, head_dim = layer.self_attn, layer.self_attn.head_dim
+        names = {name for name, _ in layer.named_modules()}
+        for path, name in PLAIN.items():
+            if path in names:
+                output(layer.get_submodule(path), f"{root}/{name}")
+        for name, child in layer.named_children():
+            if name.endswith("norm"):
+                output(child, f"{root}/{'attention' if name in attention_norms else 'mlp'}/{name}")
         for name in HEADS:
-            if hasattr(layer.self_attn, name):
-                output(getattr(layer.self_attn, name), f"{root}/attention/{name}", head_dim)
-        entry(layer.input_layernorm, f"{root}/attention/input")
-        entry(layer.post_attention_layernorm, f"{root}/attention/output", f"{root}/mlp/input")
-        entry(layer.mlp.down_proj, f"{root}/mlp/swiglu")
+            if hasattr(attention, name):
+                output(getattr(attention, name), f"{root}/attention/{name}", head_dim)
+        if hasattr(attention, "qkv_proj"):
+            config = model.config
+            q, kv = (n * head_dim for n in (config.num_attention_heads, config.num_key_value_heads))
+            parts(
+                attention.qkv_proj,
+                root,
+                head_dim,
+                attention__q_proj=q,
+                attention__k_proj=kv,
+                attention__v_proj=kv,
+            )
+        if hasattr(layer.mlp, "gate_up_proj"):
+            width = layer.mlp.gate_up_proj.out_features // 2
+            parts(layer.mlp.gate_up_proj, root, head_dim, mlp__gate_proj=width, mlp__up_proj=width)
+        entry(layer, f"{root}/attention/input")
+        entry(getattr(layer, mlp), f"{root}/attention/output", f"{root}/mlp/input")
+        entry(layer.mlp.down_proj, f"{root}/mlp/{'geglu' if family in GELU else 'swiglu'}")
         output(layer, f"{root}/mlp/output")
     return hooks
 
@@ -129,7 +174,7 @@ def _wrapped_rotary(rotate: Callable[..., Any], seen: dict[str, Tensor]) -> Call
         q, k = rotate(*args, **kwargs)
         root = f"layers/{next(calls):02d}/attention"
         seen[f"{root}/q_rope"], seen[f"{root}/k_rope"] = q.transpose(1, 2), k.transpose(1, 2)
-        seen["cos"], seen["sin"] = args[2], args[3]
+        seen[f"{root}/cos"], seen[f"{root}/sin"] = args[2], args[3]
         return q, k
 
     return wrapped
@@ -167,13 +212,17 @@ def recorded(
 
 def outside_steps(model: Any, golden: GoldenFile, case: Case) -> dict[str, Tensor]:
     """Feed transformers each step's recorded tokens over its own cache; tensors by path."""
-    cache = DynamicCache(config=model.config)
+    cache = DynamicCache()
     found: dict[str, Tensor] = {}
     for step in steps(case):
         ids = golden.map(f"{step.path}/embedding/input").tolist()
         truth = outside_truth(model, ids, cache=cache, **inputs_of(step))
-        found |= {f"{step.path}/{name}": v for name, v in truth.items() if name not in TABLES}
+        found |= {f"{step.path}/{name}": v for name, v in without_tables(truth).items()}
     return found
+
+
+def without_tables(truth: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in truth.items() if name[-4:] not in ("/cos", "/sin")}
 
 
 def inputs_of(step: Step) -> dict[str, Tensor]:

@@ -39,6 +39,12 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         ("tiny", "bfloat16"),
         ("llama-bias-tiny", "float16"),
         ("mistral-tiny", "bfloat16"),
+        ("mistral-window-tiny", "float32"),
+        ("gemma3-tiny", "float32"),
+        ("gemma3-tiny", "bfloat16"),
+        ("phi3-tiny", "bfloat16"),  # the second decode step has the tables of long inputs
+        ("olmo2-tiny", "bfloat16"),
+        ("glm4-tiny", "bfloat16"),
     ],
 )
 def test_every_tap_of_every_step(

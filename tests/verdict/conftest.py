@@ -13,8 +13,9 @@ from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.layout import Selection, oracle_dtype
 from goldenctl.model.case import Case
 from goldenctl.model.checkpoint import Checkpoint
-from goldenctl.model.config import ModelConfig, load_config
+from goldenctl.model.config import load_config
 from goldenctl.model.graph import Op, Sublayer
+from goldenctl.model.recipe_config import config_from_recipe
 from goldenctl.model.synth import synth
 from goldenctl.ops.catalogue import FAULTS
 from goldenctl.ops.faults import Context, faulty_op
@@ -55,7 +56,7 @@ class Bench:
 
     def __init__(self, golden: GoldenFile, folder: Path) -> None:
         self.golden = golden
-        self.config = ModelConfig.from_dict(golden.recipe["model"]["config"])
+        self.config = config_from_recipe(golden.recipe["model"]["config"])
         self.graph = choose_sublayers(golden, self.config, None, fused=False)
         dtype = golden.recipe["dtype"]
         checkpoint = Checkpoint.open(folder)
