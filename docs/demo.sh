@@ -25,5 +25,5 @@ fi
 step "record every op of the PyTorch reference" \
     "$goldenctl" record "$folder/model" "$folder/golden.h5" --force
 step "replay each op and each sublayer on InfiniCore" \
-    "$goldenctl" replay "$folder/golden.h5" "$folder/run.h5" --backend infinicore
+    "$goldenctl" replay "$folder/golden.h5" "$folder/run.h5" --backend infinicore --force
 step "score it" "$goldenctl" diff "$folder/golden.h5" "$folder/run.h5"

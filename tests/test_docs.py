@@ -78,6 +78,7 @@ def test_options_in_prose_exist(page: Path) -> None:
     known |= {"--atol", "--rtol"}  # of InfiniCore's infiniop-test
     known |= {"--args", "--build"}  # of gdb, of cmake
     known |= {"--constraint", "--no-index", "--find-links"}  # of pip
+    known |= {"--local-dir"}  # of the Hugging Face Hub's hf
     known |= {"--tokens", "--chunk", "--mistake"}  # of the example engine
     known |= {"--golden-update", "--detach-sign", "--all-files"}  # of pytest, gpg, pre-commit
     shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text(encoding="utf-8")))
@@ -159,3 +160,25 @@ def test_the_hook_takes_changed_manifests() -> None:
     assert ids == [hook["id"]]
     assert re.search(hook["files"], "goldens/tiny/manifest.json")
     assert not re.search(hook["files"], "web/manifest.json")
+
+
+def test_the_chinese_readme_says_what_the_english_one_does() -> None:
+    english, chinese = (parts_of(ROOT / name) for name in ("README.md", "README.zh-CN.md"))
+    for part, said in english.items():
+        assert chinese[part] == said, part
+
+
+def parts_of(readme: Path) -> dict[str, object]:
+    """What is the same in every language: headings, commands, first cells of tables, links."""
+    text = readme.read_text(encoding="utf-8")
+    fenced = [
+        line for block in re.findall(r"```\n(.*?)```", text, re.S) for line in block.splitlines()
+    ]
+    quoted = re.compile(r'"[^"]*"| +#.*')
+    cells = re.findall(r"^\| (`[^|]+`) \|", text, re.M)
+    return {
+        "headings": [line.split()[0] for line in text.splitlines() if re.match("#+ ", line)],
+        "commands": [quoted.sub("", line).rstrip() for line in fenced],
+        "cells": [re.findall(r"`([^`]+)`", cell) for cell in cells],
+        "links": {link for link in re.findall(r"\]\(([^)]+)\)", text) if "README" not in link},
+    }

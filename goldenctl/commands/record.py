@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,7 +28,7 @@ from goldenctl.commands.options import (
 )
 from goldenctl.commands.sets import Destination, Tell
 from goldenctl.commands.weights import open_weights
-from goldenctl.errors import UsageError, require_torch
+from goldenctl.errors import MissingError, UsageError, require_torch
 from goldenctl.flags import flag
 from goldenctl.golden.layout import ORACLES, Selection
 from goldenctl.model.tokens import Inputs
@@ -254,7 +255,7 @@ def prepare(
     inputs, selection = inputs or Inputs(), selection or Selection()
     compute = compute or Compute()
     source = canonical(str(checkpoint))
-    checkpoint = model_folder(checkpoint)
+    checkpoint = _existing(checkpoint)
     check_layers(selection.layers, load_config(checkpoint).num_hidden_layers)
     weights = open_weights(checkpoint, selection, verbose=verbose)
     cases = _cases(inputs, checkpoint, weights.config)
@@ -274,6 +275,20 @@ def prepare(
         source=source,
         repeat=compute.repeat,
     )
+
+
+def _existing(checkpoint: Path) -> Path:
+    """Return the checkpoint's folder; MissingError, with the way to get it, without one."""
+    folder = model_folder(checkpoint)
+    if folder.exists():
+        return folder
+    hint = "a checkpoint is a folder with config.json and *.safetensors"
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", str(checkpoint)):
+        name = checkpoint.name
+        hint = f"a model of the Hugging Face Hub? hf download {checkpoint} --local-dir {name}"
+        hint += f", then record {name}"
+    message = f"{checkpoint}: there is no such folder"
+    raise MissingError(message, hint=hint)
 
 
 def _cases(inputs: Inputs, checkpoint: Path, config: ModelConfig) -> tuple[Case, ...]:

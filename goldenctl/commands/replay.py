@@ -19,7 +19,7 @@ from goldenctl.commands.options import (
     plural,
     progress_bar,
 )
-from goldenctl.commands.targets import refuse_other
+from goldenctl.commands.targets import refuse_other, refuse_taken
 from goldenctl.errors import EXIT_BEYOND_TOLERANCE, UsageError
 from goldenctl.replay.options import Options
 
@@ -39,9 +39,10 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Also replay each row of a batch alone, and say where the two differ.",
 )
+@click.option("--force", is_flag=True, help="Replace an existing run.")
 @goldens_option()
 def replay_command(
-    golden: Path, run: Path, engine: Engine, options: Options, alone_vs_batched: bool
+    golden: Path, run: Path, engine: Engine, options: Options, alone_vs_batched: bool, force: bool
 ) -> int:
     """Replay GOLDEN's inputs on a backend and write its outputs to RUN.
 
@@ -51,6 +52,8 @@ def replay_command(
     from goldenctl.golden.file import open_golden
 
     refuse_other(run, "run")
+    if not options.resume and run.exists() and run.stat().st_size:
+        refuse_taken(run, force=force)
     source = open_golden(golden, kind="golden")
     check(source, engine, options)
     if alone_vs_batched:

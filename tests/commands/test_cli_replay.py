@@ -222,7 +222,11 @@ def test_moved_checkpoint(call: Call, checkpoint: Path, golden: Path, tmp_path: 
     moved.rename(there)
     assert call("record", there, recorded, "--random-tokens", "2").code == 0
     there.rename(moved)
-    for command in (("replay", recorded, out), ("blame", recorded), ("selftest", recorded)):
+    for command in (
+        ("replay", recorded, tmp_path / "s.h5"),
+        ("blame", recorded),
+        ("selftest", recorded),
+    ):
         ran = call(*command)
         assert ran.code == 3
         assert ran.line == (
@@ -239,10 +243,20 @@ def test_another_checkpoint_is_refused(call: Call, golden: Path, tmp_path: Path)
     assert not (tmp_path / "r.h5").exists()
 
 
-def test_a_run_is_replaced_but_a_golden_never(call: Call, golden: Path, tmp_path: Path) -> None:
+def test_a_run_is_replaced_when_told_to_and_a_golden_never(
+    call: Call, golden: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "r.h5"
-    for _ in range(2):
-        assert call("replay", golden, out, "--layers", "0").code == 0
+    replay = ("replay", golden, out, "--layers", "0")
+    assert call(*replay).code == 0
+    before = out.read_bytes()
+    ran = call(*replay)
+    assert (ran.code, ran.line) == (
+        2,
+        f"goldenctl: {out}: it exists already; choose another name, or pass --force to replace it",
+    )
+    assert out.read_bytes() == before
+    assert call(*replay, "--force").code == 0
     before = golden.read_bytes()
     ran = call("replay", golden, golden)
     assert ran.code == 2
@@ -260,7 +274,7 @@ def test_infini_root(call: Call, golden: Path, tmp_path: Path) -> None:
     out = tmp_path / "r.h5"
     assert call("replay", golden, out, "--infini-root", root, "--layers", "0").code == 0
     assert open_golden(out).recipe["backend"]["infinicore"]["root"] == str(root)
-    assert call("replay", golden, out, "--infini-root", tmp_path / "no").code == 3
+    assert call("replay", golden, out, "--infini-root", tmp_path / "no", "--force").code == 3
 
 
 def test_debug_gives_a_command_that_runs_one_sublayer_alone(

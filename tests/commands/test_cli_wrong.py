@@ -37,7 +37,8 @@ def place(tmp_path: Path, checkpoint: Path, golden: Path, replayed: Path) -> Pat
 
 # CK, GOLDEN and RUN stand for good ones, @NAME for what is in the folder, NEW for a new file.
 WRONG = [
-    ("record @none NEW", 3, "none/config.json: there is no such file"),
+    ("record @none NEW", 3, "none: there is no such folder; a checkpoint is a folder with"),
+    ("record Qwen/Qwen3-0.6B NEW", 3, "? hf download Qwen/Qwen3-0.6B --local-dir Qwen3-0.6B, then"),
     ("record @text NEW", 3, "text/config.json: "),
     ("record @folder NEW", 3, "folder/config.json: there is no such file"),
     ("record @cut NEW", 4, "cut/model.safetensors: "),
@@ -182,7 +183,7 @@ WRONG = [
     ("synth tiny @text/x", 2, "text"),
     ("synth tiny NEW --seed -1", 2, "seed -1: expected 0 or more"),
     ("verify", 3, "there is no such folder; name the checkpoint with --model-path"),
-    ("verify --model-path @none", 3, "none/config.json: there is no such file"),
+    ("verify --model-path @none", 3, "none: there is no such folder"),
     ("verify --model-path CK --device tpu", 2, "device 'tpu' is not known"),
     ("verify --model-path CK --tolerance @none", 2, "there is no such file; use default"),
     ("verify --model-path CK --output @folder", 2, "is a folder, expected a file name"),

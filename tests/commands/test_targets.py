@@ -18,7 +18,7 @@ def files(checkpoint: Path, golden: Path, tmp_path_factory: pytest.TempPathFacto
     shutil.copytree(checkpoint, place / "model")
     shutil.copy(golden, place / "golden.h5")
     made = [
-        "replay @golden.h5 @run.h5 --backend torch",
+        "replay @golden.h5 @run.h5 --backend torch --force",
         "diff @golden.h5 @run.h5 --json @r.json --html @r.html --junit @r.xml --markdown @r.md "
         "--csv @r.csv",
         "bench @golden.h5 --backend torch --layers 0 --repeat 1 --json @bench.json",
@@ -83,7 +83,7 @@ REPLACED = [
     "diff @golden.h5 @run.h5 @run.h5 --json @r.json",
     "bench @golden.h5 --backend torch --layers 0 --repeat 1 --json @bench.json",
     "plot @r.json --figure map --output @map.svg",
-    "replay @golden.h5 @run.h5 --backend torch",
+    "replay @golden.h5 @run.h5 --backend torch --force",
     "export @golden.h5 @a.h5 --force",
     "export @golden.h5 @a.npz --force",
     "export @golden.h5 @a.safetensors --force",

@@ -64,7 +64,7 @@ def test_every_command_is_one_that_the_program_takes(name: str) -> None:
 def test_a_diff_is_reproduced_debugged_and_accepted() -> None:
     assert lines(diffed(cases=[{"name": "prompt", "text": "it's"}])) == [
         "goldenctl replay g.h5 run.h5 --backend infinicore --device nvidia --mode sublayer "
-        "--inject no_norm@layers.02 --dtype bfloat16",
+        "--inject no_norm@layers.02 --dtype bfloat16 --force",
         "goldenctl diff g.h5 run.h5",
         "goldenctl blame g.h5 --backend infinicore --device nvidia --inject no_norm@layers.02",
         "goldenctl replay g.h5 one.h5 --backend infinicore --device nvidia --mode op --layers 02 "
