@@ -61,6 +61,7 @@ class Shown:
 
     worst: int | None = None
     only: str | None = None
+    times: bool = False
     verbose: bool = False
     quiet: bool = False
 
@@ -85,6 +86,7 @@ _SHOWN = (
         help="Show only tensors whose name matches, such as 'layers.0*.q_proj'. "
         "Files are not filtered.",
     ),
+    click.option("--times", is_flag=True, help="Show how long both sides took."),
     click.option("-v", "--verbose", is_flag=True, help="Show everything."),
     click.option("-q", "--quiet", is_flag=True, help="Print nothing; only set the exit code."),
 )
@@ -96,7 +98,7 @@ def report_outputs(function: Function) -> Function:
 
 
 def report_shown(function: Function) -> Function:
-    """Add --worst, --only, --verbose and --quiet; the command gets them as ``shown``."""
+    """Add --worst, --only, --times, --verbose and --quiet; the command gets them as ``shown``."""
     return _gathered(function, "shown", Shown, _SHOWN)
 
 
@@ -139,13 +141,14 @@ def deliver(report: Report, outputs: Outputs, shown: Shown) -> int:
     write_outputs([report], outputs)
     append_summary([report])
     if not shown.quiet:
-        print_report(report, worst=shown.worst, verbose=shown.verbose, only=shown.only)
+        own = {name: getattr(shown, name) for name in ("worst", "only", "times", "verbose")}
+        print_report(report, **own)
     return report.exit_code
 
 
 def refuse_of_one(shown: Shown, runs: int) -> None:
     """Raise UsageError for an option that only the report of one run has."""
-    for name in ("worst", "only", "verbose"):
+    for name in ("worst", "only", "times", "verbose"):
         if getattr(shown, name):
             message = f"--{name}: is of one run, {runs} are given"
             raise UsageError(message, hint="diff each run by itself")

@@ -30,16 +30,16 @@ def per_second(tokens: float) -> str:
 
 
 def factor(value: float) -> str:
-    """Return how many times one thing is another, two digits and no exponent: ``0.14x``,
-    ``420x``; ``<0.01x`` and ``>9999x`` beyond, ``-`` for what is no number."""
+    """Return how many times one thing is another, two digits and no exponent: ``0.14×``,
+    ``420×``; ``<0.01×`` and ``>9999×`` beyond, ``-`` for what is no number."""
     if math.isnan(value):
         return "-"
     if value >= 9999.5:
-        return ">9999x"
+        return ">9999×"
     if 0 < value < 0.01:
-        return "<0.01x"
+        return "<0.01×"
     rounded = float(f"{value:.2g}")
-    return f"{rounded:.0f}x" if rounded >= 10 else f"{rounded:g}x"
+    return f"{rounded:.0f}×" if rounded >= 10 else f"{rounded:g}×"
 
 
 def plural(count: int, word: str) -> str:

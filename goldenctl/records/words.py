@@ -163,16 +163,16 @@ class Places:
         return f"{self.sublayer(path)}.{tap}" if path else tap
 
     def culprit(self, alike: list[Culprit]) -> str:
-        """Where merged culprits are: ``layers.02-04.attention.q_rope in default/00``."""
-        first = alike[0]
+        """Where merged culprits are: ``layers.02-04.attention.q_rope and k_rope in default/00``."""
+        taps = list(dict.fromkeys(each.tap for each in alike))
         if len(alike) < 2:
-            return self.tensor(first.name)
+            return self.tensor(alike[0].name)
         sublayers = [short_name(each.sublayer) or each.sublayer for each in alike]
         where, others = together(list(dict.fromkeys(sublayers)))
         also = f", also in {some(others)}" if others else ""
         groups = list(dict.fromkeys(self.group(group_of(each.name)) for each in alike))
         seen = f" in {some(groups)}" if self._many or len(groups) > 1 else ""
-        return f"{where}.{first.tap}{also}{seen}"
+        return f"{where}.{' and '.join(taps)}{also}{seen}"
 
     def group(self, group: str) -> str:
         """``default``, or ``default/01`` where there are several steps."""
@@ -181,27 +181,37 @@ class Places:
 
 def merged_culprits(report: Report) -> list[list[Culprit]]:
     """Return the culprits, those of one op and one bug in several layers, cases and steps
-    together."""
+    together, and ops that one known bug is in at the same places."""
     found: dict[tuple[object, ...], list[Culprit]] = {}
     for culprit in report.culprits:
         bug = tuple(cause.title for cause in culprit.named) or without_layer(culprit.summary)
         sublayer = short_name(culprit.sublayer) or culprit.sublayer
         key = (without_layer(f"{sublayer}."), culprit.tap, bug)
         found.setdefault(key, []).append(culprit)
-    return list(found.values())
+    together: dict[tuple[object, ...], list[Culprit]] = {}
+    for own, alike in found.items():
+        places = tuple(each.sublayer for each in alike)
+        shared = (own[2], places) if alike[0].named else own
+        together.setdefault(shared, []).extend(alike)
+    return list(together.values())
+
+
+_IN_PERCENT = 10.0
+"""Shares of a tolerance up to this are written in percent, larger ones as factors."""
 
 
 def percent(share: float) -> str:
     """Return a share of a tolerance for a cell: ``69%``, ``850%``, ``48.9×``, ``1.8 million×``."""
     if not math.isfinite(share):
         return "∞"
-    return f"{amount(share)}×" if share > 10 else f"{share:.0%}"
+    return f"{amount(share)}×" if share > _IN_PERCENT else f"{share:,.0%}"
 
 
 def used(tensor: TensorResult) -> str:
     """Return the part of its tolerance that a tensor uses; of one without scores, why it has
     none."""
-    return _UNSCORED.get(tensor.state) or percent(tensor.share)
+    lost = tensor.metrics is not None and tensor.metrics.mismatches and not tensor.ok
+    return _UNSCORED.get(tensor.state) or ("NaN" if lost else percent(tensor.share))
 
 
 def used_by(sublayer: SublayerResult) -> str:
@@ -211,10 +221,11 @@ def used_by(sublayer: SublayerResult) -> str:
 
 
 def of_tolerance(share: float) -> str:
-    """Return a share in a sentence: ``69% of its tolerance``, ``48.9 times its tolerance``."""
+    """Return a share in a sentence: ``850% of its tolerance``, ``48.9 times its tolerance``."""
     if not math.isfinite(share):
         return "beyond any tolerance"
-    return f"{share:.0%} of its tolerance" if share <= 1 else f"{amount(share)} times its tolerance"
+    many = share > _IN_PERCENT
+    return f"{amount(share)} times its tolerance" if many else f"{percent(share)} of its tolerance"
 
 
 def amount(value: float) -> str:
@@ -226,14 +237,20 @@ def amount(value: float) -> str:
     return f"{rounded:,.0f}" if abs(rounded) >= 1000 else f"{rounded:.3g}"
 
 
+NOISE_NS = 30_000
+"""Times of one launch below this say little: of four replays in a row on two busy cores the
+longest was 1.9 times the shortest below 10 µs (3.7 times for one op in ten), above it 1.2 times."""
+
+
 def duration(ns: int) -> str:
-    """Return a time with its unit, ``-`` when none was taken."""
-    return human_ns(ns) if ns else "-"
+    """Return a time with its unit in two digits, ``-`` when none was taken."""
+    return human_ns(float(f"{ns:.2g}")) if ns else "-"
 
 
 def ratio(actual_ns: int, expected_ns: int) -> str:
-    """Return how many times longer actual took, ``-`` when either was not taken."""
-    return factor(actual_ns / expected_ns) if actual_ns and expected_ns else "-"
+    """Return how many times longer actual took, ``-`` where either is not above the noise."""
+    told = min(actual_ns, expected_ns) >= NOISE_NS
+    return factor(actual_ns / expected_ns) if told else "-"
 
 
 def rules(report: Report) -> str:

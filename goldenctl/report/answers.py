@@ -10,7 +10,6 @@ from goldenctl.records.findings import Culprit
 from goldenctl.records.report import (
     BY_BUDGET,
     CRASHED,
-    WARN_SHARE,
     Report,
     TensorResult,
     worst_share,
@@ -25,7 +24,6 @@ from goldenctl.records.words import (
     of_tolerance,
     percent,
     plural,
-    rules,
     some,
     structure,
 )
@@ -37,6 +35,11 @@ HARDLY = 10.0
 UNTOLD = "only a recorded budget (record --oracle) can tell a bug from rounding"
 
 _UNKNOWN = "unknown: like no pattern that is known here"
+_NOT_RUN = {
+    "damaged": "certain: these are not the bytes that were recorded",
+    "missing": "certain: something that it needs is not there",
+    "error": "certain: it did not run to the end",
+}
 _SKETCHED = {
     "failed": "by sketch, wrong in all but 2 of 10,000 cases; diff with the golden gives numbers",
     "unsure": "a sketch cannot tell; diff with the golden itself",
@@ -52,6 +55,14 @@ class Answers:
     where: str = ""
     kind: str = ""
     sure: str = ""
+    kind_is: str = "What kind of bug"
+
+    @property
+    def told(self) -> list[tuple[str, str]]:
+        """The answers beside the verdict under their questions."""
+        questions = ("Where first", self.kind_is, "How sure")
+        pairs = zip(questions, (self.where, self.kind, self.sure), strict=True)
+        return [(question, answer) for question, answer in pairs if answer]
 
 
 def answers(report: Report) -> Answers:
@@ -92,26 +103,19 @@ def main_group(report: Report) -> str:
 
 
 def _of_structure(report: Report) -> Answers:
-    first = structure(report)[0]
+    found = structure(report)
+    first, things = found[0], plural(len(found), "thing")
+    right = report.compared and all(tensor.ok for tensor in report.compared)
+    numbers = "every number is within tolerance" if right else _failed(report)
     op = first.first.op
     place = first.where if op == "output" else f"{first.where}.{op}"
     return Answers(
         False,
-        f"{_headline(report)}; {_numbers(report)}",
+        f"{things} proved wrong by what the calls read; {numbers}",
         where=", ".join([place, *first.details]),
         kind=first.first.text,
         sure="proved by what the engine's calls read, without any tolerance",
     )
-
-
-def _headline(report: Report) -> str:
-    things = plural(len(structure(report)), "thing")
-    return f"{things} proved wrong by what the calls read"
-
-
-def _numbers(report: Report) -> str:
-    right = report.compared and all(tensor.ok for tensor in report.compared)
-    return "every number is within tolerance" if right else _failed(report)
 
 
 def _passed(report: Report) -> str:
@@ -126,17 +130,24 @@ def _passed(report: Report) -> str:
 def _failed(report: Report) -> str:
     if not report.compared:
         return "nothing was compared"
-    said = wrong_of(report)
-    crashed = sum(sublayer.state == CRASHED for sublayer in report.sublayers)
+    said = [wrong_of(report)]
+    if report.culprits:
+        one = len(report.culprits) == 1
+        own = "is wrong by itself" if one else "are wrong by themselves"
+        said.append(f"{plural(len(report.culprits), 'op')} {own}")
+    crashed = [sublayer for sublayer in report.sublayers if sublayer.state == CRASHED]
     if crashed:
-        said += f", {plural(crashed, 'sublayer')} did not run to the end"
-    return said
+        tensors = sum(len(sublayer.tensors) for sublayer in crashed)
+        lost = f" ({plural(tensors, 'tensor')} not compared)" if tensors else ""
+        said.append(f"{plural(len(crashed), 'sublayer')} crashed{lost}")
+    return "; ".join(said)
 
 
 def wrong_of(report: Report) -> str:
-    """Say how many of the compared tensors are wrong."""
-    bad = sum(not tensor.ok for tensor in report.compared)
-    return f"{bad:,} of {plural(len(report.compared), 'tensor')} are wrong"
+    """Say how many of the compared tensors are wrong; those of a crash are not compared."""
+    compared = [tensor for tensor in report.compared if tensor.state != CRASHED]
+    bad = sum(not tensor.ok for tensor in compared)
+    return f"{bad:,} of {plural(len(compared), 'tensor')} {'is' if bad == 1 else 'are'} wrong"
 
 
 def _where(report: Report, first: TensorResult) -> str:
@@ -202,14 +213,8 @@ def _size(first: TensorResult) -> str:
 
 
 def _sure_of_pass(report: Report) -> str:
-    said = f"judged by {rules(report)}"
-    near = [t for t in report.compared if t.share >= WARN_SHARE]
-    if near:
-        names = some(map(Places(report).tensor, (t.name for t in near)))
-        said += f"; {len(near)} use more than {percent(WARN_SHARE)}: {names}"
-    if all(t.rule not in RULES for t in report.compared):
-        said += "; a recorded budget (record --oracle) sees smaller bugs"
-    return said
+    by_policy = all(t.rule not in RULES for t in report.compared)
+    return "a recorded budget (record --oracle) sees smaller bugs" if by_policy else ""
 
 
 def _of_check(report: Report) -> Answers:
@@ -229,7 +234,8 @@ def _of_check(report: Report) -> Answers:
         f"{bad} of {sets} {'fails' if bad == 1 else 'fail'}",
         where=f"{first.golden}, step {first.step}: {first.state}",
         kind=first.said,
-        sure=_sure(report, tensor, None) if tensor is not None else "certain: it did not run",
+        sure=_sure(report, tensor, None) if tensor is not None else _NOT_RUN.get(first.state, ""),
+        kind_is="What is wrong",
     )
 
 

@@ -105,10 +105,13 @@ class Table:
 def table(
     titles: Sequence[Column | str], rows: Iterable[Sequence[Cell | Words]], caption: str = ""
 ) -> Table:
-    """Return a table; plain titles are of columns of text, plain words are cells without note."""
-    columns = (Column(title) if isinstance(title, str) else title for title in titles)
-    cells = (tuple(c if isinstance(c, Cell) else Cell(c) for c in row) for row in rows)
-    return Table(tuple(columns), tuple(cells), caption)
+    """Return a table; plain titles are of columns of text, plain words are cells without note.
+    A column in which no row has anything is left out."""
+    columns = [Column(title) if isinstance(title, str) else title for title in titles]
+    cells = [[c if isinstance(c, Cell) else Cell(c) for c in row] for row in rows]
+    kept = [i for i in range(len(columns)) if not cells or any(row[i].words for row in cells)]
+    chosen = tuple(tuple(row[i] for i in kept) for row in cells)
+    return Table(tuple(columns[i] for i in kept), chosen, caption)
 
 
 def numbers(*titles: str, spare: int = 0) -> list[Column]:

@@ -52,9 +52,13 @@ def _reproduce(report: Report) -> Iterator[Command]:
             "Run the selftest again", _line("selftest", [golden], *engine, *_layers(recipe))
         )
     elif report.command == "check":
-        names = dict.fromkeys(step.golden for step in report.checks if not step.ok)
-        again = _line("check", list(names), "--keep", "kept")
-        yield Command("Check again and keep what it makes", again)
+        wrong = [step for step in report.checks if not step.ok]
+        names = dict.fromkeys(step.golden for step in wrong)
+        if all(step.step == "integrity" for step in wrong):  # it made nothing
+            yield Command("Check again", _line("check", list(names)))
+        else:
+            again = _line("check", list(names), "--keep", "kept")
+            yield Command("Check again and keep what it makes", again)
     elif report.run.kind == report.golden.kind:
         yield Command("Compare again", _line("diff", [golden, run], *_tolerance(report)))
     else:

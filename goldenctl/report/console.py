@@ -23,13 +23,16 @@ def print_report(
     worst: int | None = None,
     verbose: bool = False,
     only: str | None = None,
+    times: bool = False,
 ) -> None:
     """Print a report; ``worst`` shows that many sublayers, worst first; ``verbose`` adds
-    every tensor of them; ``only`` leaves out what its pattern does not match.
+    every tensor of them; ``only`` leaves out what its pattern does not match; ``times`` adds how
+    long both sides took.
 
     On a terminal what is longer than the screen ends in the verdict once more."""
     console = console or make_console()
-    shown = view(report, worst=worst, verbose=verbose, only=only)
+    choice = Choice(worst, only, brief=not verbose, times=times)
+    shown = view(report, choice)
     console.print(shown, crop=False)
     first = report.first_wrong
     scrolled = console.is_terminal and len(console.render_lines(shown)) >= console.height
@@ -39,12 +42,9 @@ def print_report(
         console.print(*rendered([Lines((Line(said),))]), crop=False)
 
 
-def view(
-    report: Report, *, worst: int | None = None, verbose: bool = False, only: str | None = None
-) -> RenderableType:
+def view(report: Report, choice: Choice) -> RenderableType:
     """Return the report as something rich can print, at 80 columns or more, with ``crop=False``."""
-    choice = Choice(worst, only, brief=not verbose)
-    return Group(*rendered(_parts(report, choice), verbose=verbose))
+    return Group(*rendered(_parts(report, choice), verbose=not choice.brief))
 
 
 def _parts(report: Report, choice: Choice) -> Iterator[Block | Section]:
@@ -66,7 +66,7 @@ def _parts(report: Report, choice: Choice) -> Iterator[Block | Section]:
 
 
 def _head(report: Report) -> Iterator[Line]:
-    if not report.checks and report.findings is None:
+    if not report.checks and (report.findings is None or report.culprits):
         yield verdict(report)
     if report.findings is None:
         yield from (Line(said, indent=2) for said in first_wrong(report))

@@ -52,7 +52,7 @@ def layer_map(report: Report, group: str, links: Mapping[str, str] | None = None
         "map",
         f"Layers and ops of {places.group(group)}" if group else "Layers and ops",
         f"{plural(len(grid.rows), 'row')} and {plural(len(grid.columns), 'column')} of ops; "
-        f"{wrong} of {len(tensors)} tensors are beyond their tolerance.",
+        f"{wrong} of {len(tensors)} tensors are wrong or have no number.",
         width,
         bottom + (84 if links is None else 4),
         "".join(body),

@@ -316,7 +316,8 @@ def op_times(report: Report) -> Figure | None:
         body.append(label(width - 66, y + 4, ratio(actual, expected)))
     body.append(_legend([("ad", "golden (reference)"), ("bd", "run (backend)")], left, 14))
     slow = max(rows, key=lambda row: row[2] / row[1])
-    words = f"Slowest against the reference: {slow[0]}, {ratio(slow[2], slow[1])} its time."
+    told = ratio(slow[2], slow[1])
+    words = "" if told == "-" else f"Slowest against the reference: {slow[0]}, {told} its time."
     return Figure("times", "Time by op", words, width, height, "".join(body))
 
 

@@ -22,8 +22,6 @@ from goldenctl.report.render_html import Landmark, blocks, escape, section
 from goldenctl.report.sections import matrix, sections
 from goldenctl.report.sections.verdict import remarks, warnings
 
-_ANSWERS = (("where", "Where first"), ("kind", "What kind of bug"), ("sure", "How sure"))
-
 
 def render(report: Report) -> str:
     """Return the page. For a 28-layer model with all taps it is below 1 MiB."""
@@ -91,7 +89,8 @@ def _digest(text: str) -> str:
 
 def _foot(report: Report) -> str:
     run = f", run {report.run.path}" if report.run.path else ""
-    return f"goldenctl {__version__} {report.command}; golden {report.golden.path}{run}"
+    golden = f"; golden {report.golden.path}" if report.golden.path else ""
+    return f"goldenctl {__version__} {report.command}{golden}{run}"
 
 
 def _header(report: Report, said: Answers) -> Iterator[str]:
@@ -100,12 +99,9 @@ def _header(report: Report, said: Answers) -> Iterator[str]:
     yield _verdict(said.ok, said.verdict)
     for warning in warnings(report):
         yield _banner(f"{warning[:1].upper()}{warning[1:]}")
-    told = [(label, getattr(said, name)) for name, label in _ANSWERS]
-    if any(text for _, text in told):
+    if said.told:
         yield '<dl class="answers">'
-        for label, text in told:
-            if text:
-                yield f"<dt>{label}</dt><dd>{escape(text)}</dd>"
+        yield from (f"<dt>{escape(asked)}</dt><dd>{escape(text)}</dd>" for asked, text in said.told)
         yield "</dl>\n"
     if report.sublayers:
         yield f'<div class="hint">{blocks([Lines(tuple(map(Line, remarks(report))))])}</div>\n'

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree as ET
 
 from goldenctl.diff.finite import NO_REFERENCE
-from goldenctl.records.checks import CheckStep
-from goldenctl.records.report import NEUTRAL, Report, SublayerResult, TensorResult
+from goldenctl.errors import printable
+from goldenctl.records.report import CRASHED, NEUTRAL, Report, SublayerResult, TensorResult
 from goldenctl.records.trials import Selftest
 from goldenctl.records.uncompared import uncompared
 from goldenctl.records.words import Places, banners, labels_of, of_tolerance, plural
@@ -17,8 +17,6 @@ from goldenctl.report.measures import MEASURES
 from goldenctl.report.sections.verdict import warnings
 from goldenctl.shell import argv_of, quoted
 
-# What XML 1.0 can hold; anything else is written as an escape.
-_FORBIDDEN = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 _ERRORS = ("crashed", "missing", "extra", "shape_mismatch", "dtype_mismatch")
 
@@ -55,10 +53,12 @@ def _suites(report: Report) -> Iterator[ET.Element]:
         return
     places = Places(report)
     if report.checks:
-        yield _finish("check", [_step(step) for step in report.checks])
+        wrongs = (() if step.ok else (step.state, step.said) for step in report.checks)
+        steps = zip(report.checks, wrongs, strict=True)
+        yield _finish("check", [_verdict(s.golden, s.step, *wrong) for s, wrong in steps])
     if report.trace is not None:
-        found = [_failing(f.place, f.op, f.text) for f in report.structure]
-        yield _finish("structure", found or [_element("trace", "structure", 0.0)])
+        found = [_verdict(f.place, f.op, "failed", f.text) for f in report.structure]
+        yield _finish("structure", found or [_verdict("trace", "structure")])
     for sublayer in report.sublayers:
         yield _suite(report, places, sublayer)
     if report.extra:
@@ -66,23 +66,17 @@ def _suites(report: Report) -> Iterator[ET.Element]:
     if silent := uncompared(report):
         yield _finish("not compared", [_skipped("not compared", item) for item in silent])
     if not report.tensors and not report.checks:
-        yield _finish("nothing", [_failing("goldenctl", "compared", answers(report).verdict)])
+        yield _finish(
+            "nothing", [_verdict("goldenctl", "compared", "failed", answers(report).verdict)]
+        )
     if report.culprits:
-        cases = [_failing(c.sublayer, c.tap, c.summary) for c in report.culprits]
+        cases = [_verdict(c.sublayer, c.tap, "failed", c.summary) for c in report.culprits]
         yield _finish("culprits", cases)
 
 
-def _step(step: CheckStep) -> ET.Element:
-    case = _element(step.golden, step.step, 0.0)
-    if not step.ok:
-        _fail(case, step.state, step.said)
-    return case
-
-
 def _suite(report: Report, places: Places, sublayer: SublayerResult) -> ET.Element:
-    suite = _finish(
-        places.sublayer(sublayer.name), [_case(places, tensor) for tensor in sublayer.tensors]
-    )
+    cases = [_case(places, tensor, sublayer.first_wrong) for tensor in sublayer.tensors]
+    suite = _finish(places.sublayer(sublayer.name), cases)
     if _TIME.fullmatch(report.run.created_utc):
         suite.set("timestamp", report.run.created_utc)
     properties = ET.Element("properties")
@@ -106,9 +100,10 @@ def _suite(report: Report, places: Places, sublayer: SublayerResult) -> ET.Eleme
     return suite
 
 
-def _case(places: Places, tensor: TensorResult) -> ET.Element:
+def _case(places: Places, tensor: TensorResult, first: str = "") -> ET.Element:
+    """One tensor; a crash is an error of the ``first`` tensor alone, of others nothing is known."""
     case = _element(places.sublayer(tensor.sublayer), tensor.tap, tensor.actual_ns / 1e9)
-    if tensor.state in NEUTRAL:
+    if tensor.state in NEUTRAL or (tensor.state == CRASHED and tensor.tap != first):
         ET.SubElement(case, "skipped", {"message": clean(tensor.message)})
     elif tensor.ok and tensor.not_judged_rows:
         said = f"{plural(tensor.not_judged_rows, 'row')} not judged: {NO_REFERENCE}"
@@ -137,41 +132,33 @@ def _of_selftest(result: Selftest) -> Iterator[ET.Element]:
     """Suites of caught faults, of located ones, and of what is right."""
     caught = []
     for trial in result.visible:
-        case = _element(trial.place, trial.fault, 0.0)
-        if not trial.caught:
-            _fail(case, "escaped", "the fault was not caught")
-        elif not trial.named:
-            _fail(case, "not named", f"got {', '.join(trial.causes) or 'nothing'}")
-        caught.append(case)
+        got = f"got {', '.join(trial.causes) or 'nothing'}"
+        wrong = () if trial.named else ("not named", got)
+        wrong = wrong if trial.caught else ("escaped", "the fault was not caught")
+        caught.append(_verdict(trial.place, trial.fault, *wrong))
     yield _finish("faults", caught)
     for name, verdicts in (("culprits", result.located), ("correct", result.correct)):
-        cases = []
-        for verdict in verdicts:
-            case = _element(verdict.place, verdict.what, 0.0)
-            if not verdict.ok:
-                _fail(case, "wrong verdict", name)
-            cases.append(case)
-        yield _finish(name, cases)
+        wrongs = (() if verdict.ok else ("wrong verdict", name) for verdict in verdicts)
+        pairs = zip(verdicts, wrongs, strict=True)
+        yield _finish(name, [_verdict(v.place, v.what, *wrong) for v, wrong in pairs])
 
 
-def _failing(classname: str, name: str, message: str) -> ET.Element:
-    case = _element(classname, name, 0.0)
-    _fail(case, "failed", message)
+def _verdict(classname: str, name: str, kind: str = "", message: str = "") -> ET.Element:
+    """A case that passed, or failed in some ``kind`` of way."""
+    case = _element(classname, name)
+    if kind:
+        attributes = {"type": clean(kind), "message": clean(message)}
+        ET.SubElement(case, "failure", attributes).text = clean(message)
     return case
 
 
 def _skipped(classname: str, name: str) -> ET.Element:
-    case = _element(classname, name, 0.0)
+    case = _element(classname, name)
     ET.SubElement(case, "skipped", {"message": "not compared, so not judged"})
     return case
 
 
-def _fail(case: ET.Element, kind: str, message: str) -> None:
-    attributes = {"type": clean(kind), "message": clean(message)}
-    ET.SubElement(case, "failure", attributes).text = clean(message)
-
-
-def _element(classname: str, name: str, seconds: float) -> ET.Element:
+def _element(classname: str, name: str, seconds: float = 0.0) -> ET.Element:
     attributes = {"classname": clean(classname), "name": clean(name), "time": f"{seconds:.6f}"}
     return ET.Element("testcase", attributes)
 
@@ -203,5 +190,5 @@ def _attributes(name: str, suites: list[ET.Element]) -> dict[str, str]:
 
 
 def clean(text: str) -> str:
-    """Return the text with every character that XML 1.0 cannot hold written as an escape."""
-    return _FORBIDDEN.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+    """Return the text with what XML cannot hold, and what turns or hides text, as escapes."""
+    return "\n".join(map(printable, text.split("\n")))

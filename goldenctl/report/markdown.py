@@ -80,9 +80,8 @@ def _head(report: Report, said: Answers) -> Iterator[str]:
     for banner in banners(report):
         name, _, text = banner.partition(": ")
         yield f"> **{name}**: {escape(text)}\n"
-    answered = [("First", said.where), ("Kind", said.kind), ("How sure", said.sure)]
     yield f"- {escape(said.verdict)}"
-    yield from (f"- **{label}:** {escape(text)}" for label, text in answered if text)
+    yield from (f"- **{label}:** {escape(text)}" for label, text in said.told)
     yield from (f"- {escape(line)}" for line in warnings(report))
     if report.sublayers:
         yield from (f"- {escape(line)}" for line in remarks(report))

@@ -17,15 +17,21 @@ class Measure:
     title: str
     number: Callable[[Metrics], float | None]
     write: Callable[[float], str]
+    of_one_element: bool = False
 
     def said(self, metrics: Metrics | None) -> str:
-        """Return the cell of a tensor; a dash where nothing was measured."""
+        """Return the cell of a tensor; a dash where nothing was measured, NaN where the other
+        elements' numbers would look fine beside a NaN or Inf on one side."""
         value = None if metrics is None else self.number(metrics)
-        return "-" if value is None else self.write(value)
+        if metrics is not None and metrics.mismatches and not self.of_one_element:
+            return "NaN"
+        return "-" if value is None else "NaN" if math.isnan(value) else self.write(value)
 
     def sorts_by(self, metrics: Metrics | None) -> float:
         """Return the number that orders cells; -1 where nothing was measured."""
         value = None if metrics is None else self.number(metrics)
+        if metrics is not None and metrics.mismatches and not self.of_one_element:
+            return math.inf
         return -1.0 if value is None else value
 
 
@@ -47,13 +53,14 @@ MEASURES = (
     Measure("SQNR dB", lambda m: m.sqnr_db, _decibels),
     MAX_ULP,
     Measure("max error", lambda m: m.max_abs_error, "{:.2e}".format),
-    Measure("expected", lambda m: m.worst_expected, "{:.6g}".format),  # where the error is largest
-    Measure("actual", lambda m: m.worst_actual, "{:.6g}".format),
+    Measure(
+        "expected", lambda m: m.worst_expected, "{:.6g}".format, True
+    ),  # where the error is largest
+    Measure("actual", lambda m: m.worst_actual, "{:.6g}".format, True),
 )
 
 # What of it a narrow terminal has room for.
 BRIEF = (REL_L2, COSINE, MAX_ULP)
-ROOM = 100
 
 
 def at_worst(metrics: Metrics | None) -> str:

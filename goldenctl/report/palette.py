@@ -85,8 +85,8 @@ LEVELS = (
     (0.5, "l2", "up to 50%"),
     (WARN_SHARE, "l3", f"up to {WARN_SHARE:.0%}"),
     (1.0, "l4", "up to 100%"),
-    (2.0, "f1", "up to 2 times"),
-    (10.0, "f2", "up to 10 times"),
+    (2.0, "f1", "up to 200%"),
+    (10.0, "f2", "up to 1,000%"),
     (math.inf, "f3", "more"),
 )
 WORST_LEVEL = "f4"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from goldenctl.places import short_name
-from goldenctl.records.units import factor
 from goldenctl.records.words import percent, plural
 from goldenctl.report.blocks import Block, Line, Lines, Mark, Table, numbers, table
 from goldenctl.report.sections.verdict import what_differs
@@ -40,7 +39,7 @@ def _table(changes: list[Change], title: str) -> Table:
         (
             _label(change),
             f"{change.rel_l2:.1e}" if math.isfinite(change.rel_l2) else "-",
-            factor(change.share) if math.isfinite(change.share) else "-",
+            percent(change.share) if math.isfinite(change.share) else "-",
             change.message,
         )
         for change in changes

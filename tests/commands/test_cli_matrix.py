@@ -71,7 +71,7 @@ def test_side_by_side_shows_what_each_run_alone_does(
     ran = call("diff", golden, good, bad)
     lines = [line.rstrip() for line in ran.out.splitlines()]
     assert lines[1] == "    SIMULATED: no engine computed these outputs, noise 0"
-    assert f"  INJECTED FAULTS: {fault}" in lines
+    assert f"    INJECTED FAULTS: {fault}" in lines
     alone = call("diff", golden, bad).out.splitlines()
     row = next(line.split() for line in alone if "layers.01.attention (probs)" in line)
     both = next(line.split() for line in lines if line.startswith("✗  layers.01.attention (probs)"))

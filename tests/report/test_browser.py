@@ -245,7 +245,9 @@ def test_controls_have_names(opened: Any) -> None:
 def test_on_a_phone_the_rows_of_a_scrolled_map_and_the_axis_of_depth_are_read(opened: Any) -> None:
     page = opened(blamed(), width=PHONE)
     area = page.locator(".map .scroll").first
-    assert area.evaluate("e => e.scrollLeft") > 0  # to the culprit
+    assert area.evaluate("e => e.scrollLeft") == 0
+    assert "scroll sideways" in page.locator(".map .more").first.inner_text()
+    area.evaluate("e => { e.scrollLeft = 60; }")
     left = area.bounding_box()["x"]
     for text in area.locator(".rows text").all():
         box = text.bounding_box()

@@ -52,26 +52,26 @@ GOOD = """\
   not computed by this backend, so not judged: scores
   rule: tolerance default (4); mode: sublayer
 
-   sublayer             used   rel L2    cosine  golden   run  ratio
-✓  embedding              0%  0.0e+00  1.000000    2 ms  5 ms   2.5x
-✓  layers.00.attention   90%  9.0e-03  1.000000    2 ms  5 ms   2.5x
-✓  lm_head               50%  5.0e-03  1.000000    2 ms  5 ms   2.5x"""
+   sublayer             used   rel L2    cosine
+✓  embedding              0%  0.0e+00  1.000000
+✓  layers.00.attention   90%  9.0e-03  1.000000
+✓  lm_head               50%  5.0e-03  1.000000"""
 
 BAD = """\
 SIMULATED: no engine computed these outputs
 INJECTED FAULTS: rope_interleaved
-✗ FAIL  5 of 6 tensors are wrong, 1 sublayer did not run to the end
+✗ FAIL  4 of 5 tensors are wrong; 1 sublayer crashed (1 tensor not compared)
   first wrong: layers.00.attention.q_proj (op linear)
-  2 times its tolerance: relative L2 2.00e-02, cosine 1.000000
+  200% of its tolerance: relative L2 2.00e-02, cosine 1.000000
   only a recorded budget (record --oracle) can tell a bug from rounding
   worst at batch 0, token 3, hidden 7; largest error: expected -1, got -1.02
   rule: tolerance default (3); mode: sublayer
 
-   sublayer                         used   rel L2    cosine  golden   run  ratio
-✓  embedding                          0%  0.0e+00  1.000000    2 ms  5 ms   2.5x
-✗  layers.00.attention (q_proj)     200%  2.0e-02  1.000000    2 ms  5 ms   2.5x
-✗  layers.00.mlp (output)        crashed        -         -    2 ms  5 ms   2.5x
-✗  lm_head (output)              missing        -         -    2 ms  5 ms   2.5x
+   sublayer                         used   rel L2    cosine
+✓  embedding                          0%  0.0e+00  1.000000
+✗  layers.00.attention (q_proj)     200%  2.0e-02  1.000000
+✗  layers.00.mlp (output)        crashed        -         -
+✗  lm_head (output)              missing        -         -
 
 ✗ layers.00.mlp did not run to the end
     signal at gate_proj: SIGSEGV
@@ -141,7 +141,7 @@ def narrow() -> Report:
 
 def test_a_narrow_console_loses_times_before_scores_and_breaks_no_name() -> None:
     def table(width: int) -> list[str]:
-        lines = shown(narrow(), width=width).splitlines()
+        lines = shown(narrow(), width=width, times=True).splitlines()
         return lines[next(i for i, line in enumerate(lines) if "sublayer  " in line) :]
 
     titles = {width: table(width)[0].split() for width in (100, 80, 60, 53, 44)}
@@ -154,7 +154,7 @@ def test_a_narrow_console_loses_times_before_scores_and_breaks_no_name() -> None
         narrow(), width=100
     )
     for width in (80, 60, 53, 44):
-        assert table(width)[-1] == "     (post_attention_layernorm)"
+        assert "     (post_attention_layernorm)" in table(width)
         assert len({line.index(" 900%") for line in table(width) if "900%" in line}) == 1
 
 
@@ -168,7 +168,7 @@ def test_a_report_longer_than_the_screen_ends_in_its_verdict() -> None:
         return file.getvalue().splitlines()
 
     whole = len(lines(height=100))
-    last = "✗ FAIL  5 of 6 tensors are wrong, first layers.00.attention.q_proj"
+    last = "✗ FAIL  4 of 5 tensors are wrong, first layers.00.attention.q_proj"
     assert lines(height=whole)[-1] == last
     assert not lines(height=whole + 1)[-1].startswith("✗ FAIL")
     assert not lines(height=whole, terminal=False)[-1].startswith("✗ FAIL")
@@ -176,7 +176,7 @@ def test_a_report_longer_than_the_screen_ends_in_its_verdict() -> None:
 
 def test_of_two_goldens_the_sides_are_old_and_new_everywhere() -> None:
     made = replace(EVERY["timed"](), run=provenance("golden"))
-    text = shown(made, width=120)
+    text = shown(made, width=120, times=True)
     assert "3 ms" in text
     assert ": old " in text
     assert ", new " in text
@@ -245,9 +245,9 @@ def test_a_tensor_that_was_not_computed_is_not_marked_wrong() -> None:
 
 
 SEVERAL = """\
-✗ FAIL  1 of 5 tensors are wrong
+✗ FAIL  1 of 5 tensors is wrong
   first wrong: long/01: layers.00.mlp.up_proj (op linear)
-  9 times its tolerance: relative L2 9.00e-02, cosine 1.000000
+  900% of its tolerance: relative L2 9.00e-02, cosine 1.000000
   only a recorded budget (record --oracle) can tell a bug from rounding
   worst at batch 0, token 3, hidden 7; largest error: expected -1, got -1.09
   rule: tolerance default (5); mode: sublayer
@@ -257,9 +257,9 @@ SEVERAL = """\
 ✓  long/00           1      0   25%
 ✗  long/01           3      1  900%  layers.00.mlp.up_proj
 
-   sublayer                          used   rel L2    cosine  golden   run  ratio
-✓  long/01: embedding                 25%  2.5e-03  1.000000    2 ms  5 ms   2.5x
-✗  long/01: layers.00.mlp (up_proj)  900%  9.0e-02  1.000000    2 ms  5 ms   2.5x"""
+   sublayer                          used   rel L2    cosine
+✓  long/01: embedding                 25%  2.5e-03  1.000000
+✗  long/01: layers.00.mlp (up_proj)  900%  9.0e-02  1.000000"""
 
 
 def moved(made: SublayerResult, step: str) -> SublayerResult:
@@ -288,28 +288,36 @@ def test_cases_and_steps_have_a_line_each_and_the_wrong_one_its_sublayers() -> N
 @pytest.mark.parametrize("only", ["up_proj", "layers.*.up_*", "mlp/up_proj", "layers.00.mlp.up"])
 def test_only_shows_what_matches_and_judges_everything(only: str) -> None:
     text = shown(several(), width=100, only=only, verbose=True)
-    assert text.startswith("✗ FAIL  1 of 5 tensors are wrong")
+    assert text.startswith("✗ FAIL  1 of 5 tensors is wrong")
     rows = [line for line in text.splitlines() if line.startswith(("✓", "✗"))][4:]
     assert [row.split()[1] for row in rows] == ["long/01:", "up_proj"]
 
 
 def test_only_without_a_match_shows_no_sublayer() -> None:
-    assert shown(several(), width=100, only="nothing").endswith("golden  run  ratio")
+    assert shown(several(), width=100, only="nothing").endswith("sublayer  used  rel L2  cosine")
 
 
 BLAMED = """\
+✗ FAIL  2 of 5 tensors are wrong; 2 ops are wrong by themselves
 ✗ culprit layers.00.attention.q_rope (rope)
     99.9% of the error is explained by 'interleaved RoPE'
 ✗ culprit layers.00.attention.output (add)
     not explained by a known fault; the error looks like: only head 3
 
-sublayer             isolated  inherited  chained  times  part
-embedding             0.0e+00    0.0e+00  0.0e+00      -
-layers.00.attention   5.0e-01    0.0e+00  5.0e-01      -  culprit
-layers.00.mlp         1.0e-07    5.0e-01  4.0e-01   0.8x  victim
+sublayer             isolated  inherited  chained  growth  part
+embedding             0.0e+00    0.0e+00  0.0e+00       -
+layers.00.attention   5.0e-01    0.0e+00  5.0e-01       -  culprit
+layers.00.mlp         1.0e-07    5.0e-01  4.0e-01    0.8×  victim
 
-graft: with the golden's tensor in place of 2 culprits, the chain has 0 wrong
-sublayers instead of 2; top-1 token 7 → 5, golden 5: healed"""
+isolated    relative L2 error of the output, from the golden's input
+inherited   of what came in along the chain
+chained     of what went out along the chain
+growth      chained over inherited
+culprit     wrong though its input is right
+victim      right by itself, only its input is wrong
+
+graft: the chain once more, with the golden's tensor in place of 2 culprits: 0
+wrong sublayers instead of 2; top-1 token 7 → 5, golden 5: healed"""
 
 
 def test_what_blame_found() -> None:
@@ -329,7 +337,7 @@ def test_one_bug_in_several_steps_is_one_culprit() -> None:
     made = replace(one, sublayers=sublayers, findings=findings)
     lines = shown(made, width=100).splitlines()
     where = "layers.00.attention.q_rope in default/00, default/01"
-    assert lines[0] == f"✗ culprit {where} (rope)"
+    assert lines[1] == f"✗ culprit {where} (rope)"
     assert [line for line in lines if "default/01: " in line] == []
     assert [line for line in shown(made, verbose=True).splitlines() if "default/01: " in line]
 
@@ -381,17 +389,17 @@ def test_a_check_shows_its_steps_and_with_verbose_the_tensors_of_the_wrong_one()
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (5.4e-05, "<0.01x"),
-        (0.0, "0x"),
-        (0.018, "0.018x"),
-        (0.138, "0.14x"),
-        (1.0, "1x"),
-        (2.53, "2.5x"),
-        (99.6, "100x"),
-        (423.0, "420x"),
-        (1012.0, "1000x"),
-        (3.3e5, ">9999x"),
-        (float("inf"), ">9999x"),
+        (5.4e-05, "<0.01×"),
+        (0.0, "0×"),
+        (0.018, "0.018×"),
+        (0.138, "0.14×"),
+        (1.0, "1×"),
+        (2.53, "2.5×"),
+        (99.6, "100×"),
+        (423.0, "420×"),
+        (1012.0, "1000×"),
+        (3.3e5, ">9999×"),
+        (float("inf"), ">9999×"),
         (float("nan"), "-"),
     ],
 )
@@ -410,12 +418,12 @@ def test_one_has_no_plural() -> None:
         (
             "default",
             9.9,
-            "9.9 times its tolerance; only a recorded budget (record --oracle) can",
+            "990% of its tolerance; only a recorded budget (record --oracle) can",
             True,
         ),
-        ("default", 10.0, "10 times its tolerance: rounding hardly does that", False),
+        ("default", 10.0, "1,000% of its tolerance: rounding hardly does that", False),
         ("budget", 3.9, "beyond what rounding does, but near", False),
-        ("truth", 4.0, "4 times its tolerance: rounding does not do that", False),
+        ("truth", 4.0, "400% of its tolerance: rounding does not do that", False),
         ("default", float("inf"), "certain: NaN is not rounding", False),
     ],
 )
@@ -430,7 +438,7 @@ def test_how_sure(rule: str, share: float, sure: str, printed: bool) -> None:
     ("share", "cell", "sentence"),
     [
         (0.69, "69%", "69% of its tolerance"),
-        (8.5, "850%", "8.5 times its tolerance"),
+        (8.5, "850%", "850% of its tolerance"),
         (1_210, "1,210×", "1,210 times its tolerance"),
         (1.77e6, "1.77 million×", "1.77 million times its tolerance"),
         (3e15, "3,000 trillion×", "3,000 trillion times its tolerance"),

@@ -20,6 +20,7 @@ from goldenctl.report import csv, html, junit, markdown, plot
 from goldenctl.report import json as json_report
 from goldenctl.report.console import view
 from goldenctl.report.json import load_report, to_json
+from goldenctl.report.sections.choice import ALL
 
 VALUES = (
     None, 0, -1, 1, 1e308, -1e308, 5e-324, 1 << 62, "", "NaN", "Inf", "-Inf", "x",
@@ -60,7 +61,7 @@ def render_all(made: Report) -> None:
         module.render(made).encode()
     for each in plot.drawn(made):
         plot.svg(each.figure).encode()
-    Console(file=io.StringIO(), width=80).print(view(made, verbose=True))
+    Console(file=io.StringIO(), width=80).print(view(made, ALL))
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -110,7 +110,6 @@
     if (first) enter(first);
     if (first && first.dataset.first) {
       describe(first);
-      map.querySelector(".scroll").scrollLeft = place(first)[0] - map.clientWidth / 2;
     }
   }
 
@@ -152,6 +151,18 @@
       });
     });
   }
+
+  // What is wider than the screen says so, also when it is opened or the window turned.
+  const wider = $$(".scroll").map((area) => {
+    const hint = make("p", "wider than the screen: scroll sideways →");
+    hint.className = "more";
+    area.before(hint);
+    return () => { hint.hidden = area.scrollWidth <= area.clientWidth + 1; };
+  });
+  const measure = () => { for (const each of wider) each(); };
+  addEventListener("resize", measure);
+  for (const each of $$("details")) each.addEventListener("toggle", measure);
+  measure();
 
   // A link into something closed opens it; paper shows the figures opened.
   const open = () => {

@@ -10,15 +10,21 @@ from goldenctl.records.words import Matcher, matcher
 @dataclass(frozen=True)
 class Choice:
     """All of a report, unless a person asked for less: ``worst`` sublayers, those with tensors
-    that match ``only``; ``brief`` is the terminal without --verbose."""
+    that match ``only``; ``brief`` is the terminal without --verbose, where ``times`` are
+    shown only when asked for."""
 
     worst: int | None = None
     only: str | None = None
     brief: bool = False
+    times: bool = False
 
     @property
     def matches(self) -> Matcher:
         return matcher(self.only)
+
+    @property
+    def timed(self) -> bool:
+        return self.times or not self.brief
 
     @property
     def every(self) -> bool:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from goldenctl.diff.localize import AMPLIFIES
 from goldenctl.places import short_name
 from goldenctl.records.determinism import Determinism
 from goldenctl.records.findings import Depth, Graft
 from goldenctl.records.report import Report, StepTime
 from goldenctl.records.units import factor, per_second
 from goldenctl.records.words import (
+    NOISE_NS,
     Places,
     duration,
     group_of,
@@ -24,6 +26,7 @@ from goldenctl.report.answers import main_group
 from goldenctl.report.blocks import (
     Block,
     Drawing,
+    Facts,
     Fold,
     Line,
     Lines,
@@ -38,6 +41,18 @@ from goldenctl.report.blocks import (
 from goldenctl.report.sections.choice import Choice
 
 _MOST_STEPS = 100
+_COLUMNS = {
+    "isolated": "relative L2 error of the output, from the golden's input",
+    "inherited": "of what came in along the chain",
+    "chained": "of what went out along the chain",
+    "growth": "chained over inherited",
+}
+_WORDS = {
+    "culprit": "wrong though its input is right",
+    "victim": "right by itself, only its input is wrong",
+    "amplifier": f"made an inherited error at least {AMPLIFIES:g} times as large",
+    "healed": "right again, though its input was wrong",
+}
 _STYLES: dict[str, Style] = {
     "culprit": "bad", "amplifier": "warn", "victim": "soft", "healed": "good",
 }  # fmt: skip
@@ -51,10 +66,13 @@ def depth(report: Report, choice: Choice) -> Section:
         for each in (findings.depths if findings is not None else ())
         if choice.matches(each.name) and (choice.every or group_of(each.name) == main)
     ]
-    errors = numbers("isolated", "inherited", "chained", "times")
+    errors = numbers("isolated", "inherited", "chained", "growth")
     made = table(("sublayer", *errors, "part"), (_depth(each, places) for each in found))
     blocks: list[Block] = [Drawing(figures.depth(report, main), (made,) if found else ())]
-    if findings is not None and findings.graft is not None:
+    if found:
+        words = {word: said for word, said in _WORDS.items() if word in {d.word for d in found}}
+        blocks.append(Facts(tuple((_COLUMNS | words).items())))
+    if findings is not None and findings.graft is not None and findings.graft.wrong_before:
         blocks.append(Lines((Line(_graft(findings.graft, len(findings.culprits))),)))
     hint = "How wrong each sublayer's output is, fed with the golden's input (isolated)"
     hint += " or with what came before (chained)."
@@ -70,24 +88,26 @@ def _depth(found: Depth, places: Places) -> tuple[Words, ...]:
 
 def _graft(graft: Graft, culprits: int) -> str:
     line = (
-        f"graft: with the golden's tensor in place of {plural(culprits, 'culprit')}, "
-        f"the chain has {plural(graft.wrong_after, 'wrong sublayer')} "
+        f"graft: the chain once more, with the golden's tensor in place of "
+        f"{plural(culprits, 'culprit')}: {plural(graft.wrong_after, 'wrong sublayer')} "
         f"instead of {graft.wrong_before}"
     )
-    if graft.top1 is not None:
+    if graft.top1 is not None and graft.top1[0] != graft.top1[1]:
         golden, before, after = graft.top1
         line += f"; top-1 token {before} → {after}, golden {golden}: {graft.top1_state}"
     return line
 
 
-def times(report: Report, _choice: Choice) -> Section:
+def times(report: Report, choice: Choice) -> Section:
     """Return the times of both sides: of all prefills and decode steps, by op, by step."""
     sides = sides_of(report)
     expected = sum(s.expected_ns for s in report.sublayers)
     actual = sum(s.actual_ns for s in report.sublayers)
+    if not choice.timed:
+        return Section("times", "Times", ())
     total = (
         f"All sublayers: {sides[0]} {duration(expected)}, {sides[1]} {duration(actual)}, "
-        f"{ratio(actual, expected)}. Times of one run on two programs, perhaps two machines."
+        f"{ratio(actual, expected)}. {times_of(sides)}"
     )
     blocks: list[Block] = [Lines(lines)] if (lines := tuple(_kinds(report.steps, sides))) else []
     drawn = figures.op_times(report)
@@ -99,6 +119,15 @@ def times(report: Report, _choice: Choice) -> Section:
         more = (Lines((Line(f"and {left:,} more steps"),)),) if left > 0 else ()
         blocks.append(Fold("Each step", (made, *more)))
     return Section("times", "Times", tuple(blocks), total)
+
+
+def times_of(sides: tuple[str, str]) -> str:
+    """Say what times are and what their ratio is worth."""
+    return (
+        f"Times were taken once, of the {sides[0]} when it was recorded, perhaps elsewhere; "
+        f"ratio is {sides[1]} over {sides[0]}, where both took {duration(NOISE_NS)} or more. "
+        "goldenctl bench compares backends."
+    )
 
 
 def _kinds(steps: Sequence[StepTime], names: tuple[str, str]) -> list[Line]:

@@ -43,12 +43,16 @@ def culprits(report: Report, choice: Choice) -> Section:
         if (shown := [culprit for culprit in alike if choice.matches(culprit.name)])
     ]
     for alike in merged[:_MOST_CULPRITS]:
-        blocks += _culprit(places.culprit(alike), alike[0], choice)
+        blocks += _culprit(places.culprit(alike), min(alike, key=_explained), choice)
     left = len(merged) - _MOST_CULPRITS
     last = [f"and {left} more"] if left > 0 else []
     last += [findings.note] if findings.note else []
     blocks += [Lines(tuple(map(Line, last)))] if last else []
     return Section("culprits", "Culprits", tuple(blocks))
+
+
+def _explained(culprit: Culprit) -> float:
+    return culprit.named[0].explained if culprit.named else 0.0
 
 
 def _culprit(where: str, culprit: Culprit, choice: Choice) -> list[Block]:

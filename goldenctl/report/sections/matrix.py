@@ -20,8 +20,9 @@ from goldenctl.records.words import (
     used_by,
 )
 from goldenctl.report.blocks import Cell, Column, Line, Lines, Mark, Section, Span, Words, table
+from goldenctl.report.commands import compare_all
 from goldenctl.report.measures import REL_L2
-from goldenctl.report.sections.source import commands_of_all, provenance_of_all
+from goldenctl.report.sections.source import beside, listed
 
 _HINT = "The part of its tolerance that each sublayer uses."
 _CAPTION = "numbers are of the tensor in parentheses, the first wrong, else of the worst one"
@@ -52,11 +53,13 @@ def side_by_side(reports: Sequence[Report]) -> list[Section]:
         for column in (Column(label, right=True), Column(REL_L2.title, right=True, spare=1))
     ]
     made = table(("", "sublayer", *columns), _rows(reports), _CAPTION)
+    pairs = zip(labels_of(reports), reports, strict=True)
+    named = {f"Run {label}": report.run for label, report in pairs}
     return [
         Section("runs", "Runs", (Lines(tuple(lines)),)),
         Section("sublayers", "All sublayers", (made,), _HINT, folded=True),
-        provenance_of_all(reports),
-        commands_of_all(reports),
+        beside({"Golden": reports[0].golden} | named),
+        listed(compare_all(reports)),
     ]
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from goldenctl.records.report import Provenance, Report
-from goldenctl.records.words import dtypes, labels_of, left_out, rules
 from goldenctl.report.blocks import IN_FILES, Command, Section, Span, Table, Words, table
 from goldenctl.report.commands import commands as of_report
-from goldenctl.report.commands import compare_all
 from goldenctl.report.sections.choice import Choice
 
 Pairs = list[tuple[str, str]]
@@ -25,38 +23,27 @@ _OF_CONFIG = (
 
 
 def provenance(report: Report, _choice: Choice) -> Section:
-    """Return what is known of both files, and by what the run was judged."""
+    """Return what is known of both files."""
     second = "Engine" if report.run.kind == "selftest" else "Run"
-    judged = [f"Judged by {rules(report)}", f"mode {report.mode}", dtypes(report), left_out(report)]
-    hint = f"{'; '.join(filter(None, judged))}." if report.selftest is None else ""
-    return _provenance({"Golden": report.golden, second: report.run}, hint)
-
-
-def provenance_of_all(reports: Sequence[Report]) -> Section:
-    """Return the same of several runs of one golden."""
-    runs = zip(labels_of(reports), reports, strict=True)
-    return _provenance(
-        {"Golden": reports[0].golden, **{f"Run {label}": report.run for label, report in runs}}
-    )
+    return beside({"Golden": report.golden, second: report.run})
 
 
 def commands(report: Report, _choice: Choice) -> Section:
     """Return the commands that fit the report, in the order of their use."""
-    return _commands(of_report(report))
+    return listed(of_report(report))
 
 
-def commands_of_all(reports: Sequence[Report]) -> Section:
-    """Return the commands that compare several runs again."""
-    return _commands(compare_all(reports))
-
-
-def _commands(found: Sequence[Command]) -> Section:
+def listed(found: Sequence[Command]) -> Section:
+    """Return commands as the section that they have."""
     return Section("commands", "Commands", tuple(found), folded=True, outputs=IN_FILES)
 
 
-def _provenance(sides: dict[str, Provenance], hint: str = "") -> Section:
+def beside(sides: Mapping[str, Provenance]) -> Section:
+    """Return what is known of each file, side by side."""
     made = _beside({title: list(_facts(side)) for title, side in sides.items()})
-    return Section("provenance", "Provenance", (made,), hint, folded=True, outputs=IN_FILES)
+    return Section(
+        "provenance", "Provenance", (made,) if made.rows else (), folded=True, outputs=IN_FILES
+    )
 
 
 def _beside(sides: dict[str, Pairs]) -> Table:

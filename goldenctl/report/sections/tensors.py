@@ -44,6 +44,7 @@ from goldenctl.report.blocks import (
 )
 from goldenctl.report.measures import BRIEF, COSINE, MEASURES, REL_L2, of_logits
 from goldenctl.report.sections.choice import Choice
+from goldenctl.report.sections.course import times_of
 
 _MOST_WRONG = 50
 
@@ -110,25 +111,27 @@ def sublayers(report: Report, choice: Choice) -> Section:
     unasked = report.findings is not None or (report.ok and len(groups) > 1 and not asked)
     if not report.sublayers or (choice.brief and unasked):
         return Section("sublayers", title, ())
-    sides, places = sides_of(report), Places(report)
+    sides, places, found = sides_of(report), Places(report), _chosen(report, choice)
     rows: list[tuple[Cell | Words, ...]] = [
         (
             _mark_of(sublayer),
             Cell(Span(places.sublayer(sublayer.name), "code"), sublayer.first_wrong),
             used_by(sublayer),
             *_scores(stands_for(sublayer)),
-            duration(sublayer.expected_ns),
-            duration(sublayer.actual_ns),
-            ratio(sublayer.actual_ns, sublayer.expected_ns),
+            *(_times(sublayer) if choice.timed else ()),
         )
-        for sublayer in _chosen(report, choice)
+        for sublayer in found
     ]
-    columns = [
-        *numbers("used", REL_L2.title), *numbers(COSINE.title, spare=3),
-        *numbers(*sides, spare=1), *numbers("ratio", spare=2),
-    ]  # fmt: skip
-    made = (table(("", "sublayer", *columns), rows),)
+    columns = [*numbers("used", REL_L2.title), *numbers(COSINE.title, spare=3)]
+    columns += [*numbers(*sides, spare=1), *numbers("ratio", spare=2)] if choice.timed else []
+    caption = times_of(sides) if choice.timed and any(s.actual_ns for s in found) else ""
+    made = (table(("", "sublayer", *columns), rows, caption),)
     return Section("sublayers", title, made, folded=True, outputs=("console", "markdown"))
+
+
+def _times(sublayer: SublayerResult) -> tuple[str, ...]:
+    expected, actual = sublayer.expected_ns, sublayer.actual_ns
+    return duration(expected), duration(actual), ratio(actual, expected)
 
 
 def _scores(shown: TensorResult | None) -> Iterator[str]:

@@ -71,9 +71,12 @@ def first_wrong(report: Report) -> Iterator[Words]:
 def _numbers(first: TensorResult) -> Iterator[str]:
     if first.message:
         yield first.message
-    elif first.metrics is not None:
-        rel_l2, cosine = first.metrics.rel_l2, first.metrics.cosine
-        yield f"{of_tolerance(first.share)}: relative L2 {rel_l2:.2e}, cosine {cosine:.6f}"
+    if first.metrics is not None and first.state == "failed":
+        metrics = first.metrics
+        said = f"relative L2 {metrics.rel_l2:.2e}, cosine {metrics.cosine:.6f}"
+        if lost := metrics.mismatches:
+            said = f"NaN or Inf on one side alone in {lost:,} of {metrics.count:,} elements"
+        yield f"{of_tolerance(first.share)}: {said}"
         if first.rule not in (*BY_BUDGET, "sketch") and first.share < HARDLY:
             yield UNTOLD
 
