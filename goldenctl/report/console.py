@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rich.console import Console, Group, RenderableType
 
 from goldenctl.records.report import Report
-from goldenctl.records.words import Places, banners
+from goldenctl.records.words import Places, banners, not_judged
 from goldenctl.report.answers import wrong_of
 from goldenctl.report.blocks import Block, Heading, Line, Lines, Mark, Section, Span
 from goldenctl.report.render_console import make_console, rendered
@@ -61,7 +61,10 @@ def _parts(report: Report, choice: Choice) -> Iterator[Block | Section]:
             return
         yield Heading(checked.hint)
     yield Lines(tuple(Line(Span(banner, "warn")) for banner in banners(report)))
-    yield from (structure, Lines(tuple(_head(report))))
+    yield structure
+    if report.findings is not None and not report.culprits:  # that is the verdict
+        yield rest.pop(0)
+    yield Lines(tuple(_head(report)))
     yield from rest
 
 
@@ -70,6 +73,7 @@ def _head(report: Report) -> Iterator[Line]:
         yield verdict(report)
     if report.findings is None:
         yield from (Line(said, indent=2) for said in first_wrong(report))
-    yield from (Line(Span(said, "warn"), indent=2) for said in warnings(report))
+    told = warnings(report) if report.findings is None else [not_judged(report)]
+    yield from (Line(Span(said, "warn"), indent=2) for said in told if said)
     if report.findings is None:
         yield from (Line(said, indent=2) for said in remarks(report))

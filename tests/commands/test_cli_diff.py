@@ -65,7 +65,7 @@ def test_only_that_matches_nothing_is_said_before_anything_is_written(
 
 
 def test_worst(call: Call, golden: Path, wrong: Path) -> None:
-    rows = call("diff", golden, wrong, "--worst", "1").out.rpartition("ratio\n")[2].splitlines()
+    rows = call("diff", golden, wrong, "--worst", "1").out.rpartition("cosine\n")[2].splitlines()
     assert len(rows) == 1
     assert rows[0].startswith("✗  layers.01.mlp (swiglu)")
 

@@ -138,7 +138,7 @@ def test_the_time_of_a_step_is_shown(
     call: Call, golden: Path, replayed: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "r.json"
-    ran = call("diff", golden, replayed, "--json", out)
+    ran = call("diff", golden, replayed, "--times", "--json", out)
     assert "  time of prefill, 5 tokens: golden " in ran.out
     (step,) = json.loads(out.read_text())["steps"]
     files = open_golden(golden), open_golden(replayed)
@@ -158,7 +158,7 @@ def test_chunks_of_a_prompt_are_prefill_and_padding_is_no_token(
     steps = ("--prefill-chunk", "3", "--force-tokens", "5,6;7,8")
     assert call("record", checkpoint, golden, *rows, *steps).code == 0
     assert call("replay", golden, run).code == 0
-    said = call("diff", golden, run).out
+    said = call("diff", golden, run, "--times").out
     assert "  time of prefill, 10 tokens: " in said
     assert "  time of decode, 4 tokens: " in said
     assert call("bench", golden, "--backend", "torch", "--repeat", "1", "--json", times).code == 0
@@ -169,7 +169,7 @@ def test_chunks_of_a_prompt_are_prefill_and_padding_is_no_token(
 def test_no_time_of_a_part(call: Call, golden: Path, replayed: Path, tmp_path: Path) -> None:
     part = tmp_path / "part.h5"
     assert call("replay", golden, part, "--layers", "0-1").code == 0
-    assert "tok/s" not in call("diff", golden, part).out
+    assert "tok/s" not in call("diff", golden, part, "--times").out
 
 
 def test_what_shuffling_showed_is_in_the_report(
