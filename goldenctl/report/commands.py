@@ -68,8 +68,8 @@ def _reproduce(report: Report) -> Iterator[Command]:
         if report.command == "blame":
             yield Command("Blame again", blame)
         elif report.run.kind == "run":
-            again = [*_replay_options(report), "--force"]
-            yield Command("Replay again", _line("replay", [golden, run], *again))
+            options = [*_replay_options(report), "--force"]
+            yield Command("Replay again", _line("replay", [golden, run], *options))
             yield Command("Compare again", _line("diff", [golden, run], *_tolerance(report)))
             if not report.ok and not report.simulated:
                 yield Command("Find every culprit and name its bug", blame)
