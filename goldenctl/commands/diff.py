@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from goldenctl.commands.options import GOLDEN, goldens_option, progress_bar, strict_option
+from goldenctl.commands.options import GOLDEN_OR_FOLDER, goldens_option, progress_bar, strict_option
 from goldenctl.commands.reporting import (
     EVERYTHING,
     NOWHERE,
@@ -34,8 +34,8 @@ _DESCRIBED = 4 << 20
 
 
 @click.command("diff", short_help="Score runs and say which op goes wrong first")
-@click.argument("golden", type=GOLDEN)
-@click.argument("runs", type=GOLDEN, nargs=-1, metavar="[RUN]...")
+@click.argument("golden", type=GOLDEN_OR_FOLDER)
+@click.argument("runs", type=GOLDEN_OR_FOLDER, nargs=-1, metavar="[RUN]...")
 @click.option(
     "--tolerance",
     default="default",
@@ -53,9 +53,12 @@ def diff_command(golden: Path, runs: tuple[Path, ...], **options: object) -> int
     Several RUNs, such as the same replay in several dtypes, are shown side by side; a RUN may also
     be a second golden, such as NAME@v2 beside NAME@v1 or one in another dtype; it is judged as a
     chain. With a report (diff --json) in place of GOLDEN and no RUN, judge it again, under another
-    --tolerance if given, without the tensors; a report of check or selftest is shown as it is. Ends
-    with exit code 1 beyond tolerance.
+    --tolerance if given, without the tensors; a report of check or selftest is shown as it is.
+    GOLDEN and RUN may be two folders: each golden is held against the run of its name. Ends with
+    exit code 1 beyond tolerance.
     """
+    if golden.is_dir() and len(runs) == 1 and runs[0].is_dir():
+        return run_folders(golden, runs[0], **options)  # type: ignore[arg-type]
     if not runs:
         if options.pop("strict"):
             message = "--strict: a stored report stands as it was judged"
@@ -66,6 +69,40 @@ def diff_command(golden: Path, runs: tuple[Path, ...], **options: object) -> int
     if len(runs) > 1:
         return run_matrix(golden, runs, **options)  # type: ignore[arg-type]
     return run_diff(golden, runs[0], **options)  # type: ignore[arg-type]
+
+
+def run_folders(
+    goldens: Path,
+    runs: Path,
+    *,
+    outputs: Outputs = NOWHERE,
+    shown: Shown = EVERYTHING,
+    **how: Any,
+) -> int:
+    """Compare every golden of a folder with the run of the same name; the worst exit code.
+
+    Raises UsageError for a golden without a run, and for a report's file, which is of one pair.
+    """
+    names = sorted(path.name for path in goldens.glob("*.h5"))
+    if not names:
+        message = f"{goldens}: has no *.h5 file"
+        raise UsageError(message)
+    if lacking := [name for name in names if not (runs / name).is_file()]:
+        message = f"{runs}: has no {lacking[0]}, which {goldens} has"
+        raise UsageError(message, hint=f"replay {goldens / lacking[0]} to it")
+    if outputs.paths:
+        option = next(iter(outputs.paths))
+        message = f"--{option}: a file holds the report of one golden, {goldens} has {len(names)}"
+        raise UsageError(message, hint="diff them one by one")
+    codes = []
+    for name in names:
+        if not shown.quiet:
+            click.echo(f"{name}:")
+        codes.append(run_diff(goldens / name, runs / name, shown=shown, **how))
+    if not shown.quiet:
+        good = codes.count(0)
+        click.echo(f"{'✓ PASS' if good == len(codes) else '✗ FAIL'}  {good} of {len(codes)} runs")
+    return max(codes)
 
 
 def run_again(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,6 +65,26 @@ class _Golden(_Path):
         return resolve(value, goldens) if isinstance(value, str) else path
 
 
+class _GoldenOrFolder(_Golden):
+    """A golden, or a folder of them."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except UsageError:
+            if Path(value).is_dir():
+                return Path(value)
+            raise
+
+
+class _Out(_Path):
+    """A file to write; - is standard output."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return STANDARD_OUTPUT if value == "-" else super().convert(value, param, ctx)
+
+
+STANDARD_OUTPUT = Path("-")
 _GOLDENS = "goldenctl.goldens"
 
 
@@ -132,11 +153,14 @@ PATH = _Path(path_type=Path)
 BYTES = _Bytes()
 DTYPES = _Dtypes()
 GOLDEN = _Golden(path_type=Path)
+GOLDEN_OR_FOLDER = _GoldenOrFolder(path_type=Path)
+OUT = _Out(path_type=Path)
 TEXT = _Text()
 LAYERS = _Layers()
 FAULT = _Fault()
 DTYPE = click.Choice(["float32", "bfloat16", "float16", "float64"])
 Progress = Callable[[int, int, str], None]
+_TELL_EVERY_S = 10.0
 
 
 def check_layers(layers: frozenset[int] | None, count: int) -> frozenset[int] | None:
@@ -204,7 +228,7 @@ def recorded_folder(golden: GoldenFile, model_path: Path | None) -> Path:
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Progress]:
-    """Show a progress bar on standard error when that is a terminal; else stay silent."""
+    """Show a progress bar on standard error when that is a terminal; else a line now and then."""
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -222,8 +246,14 @@ def progress_bar(title: str) -> Iterator[Progress]:
     ) as bar:
         task = bar.add_task(title, total=None, item="")
 
+        told = time.monotonic()
+
         def update(done: int, total: int, item: str) -> None:
+            nonlocal told
             bar.update(task, completed=done, total=total, item=escape(item))
+            if not console.is_terminal and time.monotonic() - told > _TELL_EVERY_S:
+                told = time.monotonic()
+                notify(f"{title}: {done:,} of {total:,}{f', {item}' if item else ''}")
 
         yield update
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from goldenctl.commands.options import PATH, TEXT
+from goldenctl.commands.options import OUT, STANDARD_OUTPUT, TEXT
 from goldenctl.commands.targets import refuse_other
 from goldenctl.errors import UsageError
 from goldenctl.places import place
@@ -24,7 +24,8 @@ Function = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Outputs:
-    """The files that a report is written to, one for each format; None is not wanted."""
+    """The files that a report is written to, one for each format; None is not wanted, and
+    ``-`` is standard output, which then holds nothing else."""
 
     json: Path | None = None
     junit: Path | None = None
@@ -39,6 +40,11 @@ class Outputs:
         return {name: path for name, path in every.items() if path is not None}
 
     @property
+    def takes_over(self) -> bool:
+        """Whether standard output is one of the files."""
+        return STANDARD_OUTPUT in self.paths.values()
+
+    @property
     def pictures(self) -> bool:
         """Whether figures are needed: they are read from the tensors."""
         return self.json is not None or self.html is not None
@@ -48,7 +54,8 @@ class Outputs:
         where a file is that is no report of that format."""
         paths = list(self.paths.values())
         for name, path in self.paths.items():
-            refuse_other(path, name)
+            if path != STANDARD_OUTPUT:
+                refuse_other(path, name)
         twice = [path for path in paths if paths.count(path) > 1]
         if twice:
             message = f"{twice[0]}: is given for two formats"
@@ -69,11 +76,16 @@ class Shown:
 NOWHERE = Outputs()
 EVERYTHING = Shown()
 _OUTPUTS = (
-    click.option("--json", type=PATH, metavar="FILE", help="Write the report as JSON."),
-    click.option("--html", type=PATH, metavar="FILE", help="Write the report as one HTML page."),
-    click.option("--junit", type=PATH, metavar="FILE", help="Write the report as JUnit XML."),
-    click.option("--markdown", type=PATH, metavar="FILE", help="Write the report as Markdown."),
-    click.option("--csv", type=PATH, metavar="FILE", help="Write all scores as CSV."),
+    click.option(
+        "--json",
+        type=OUT,
+        metavar="FILE",
+        help="Write the report as JSON; - is standard output, here and below.",
+    ),
+    click.option("--html", type=OUT, metavar="FILE", help="Write the report as one HTML page."),
+    click.option("--junit", type=OUT, metavar="FILE", help="Write the report as JUnit XML."),
+    click.option("--markdown", type=OUT, metavar="FILE", help="Write the report as Markdown."),
+    click.option("--csv", type=OUT, metavar="FILE", help="Write all scores as CSV."),
 )
 _SHOWN = (
     click.option(
@@ -140,7 +152,7 @@ def deliver(report: Report, outputs: Outputs, shown: Shown) -> int:
     refuse_unmatched(shown.only, (tensor.name for tensor in report.tensors))
     write_outputs([report], outputs)
     append_summary([report])
-    if not shown.quiet:
+    if not shown.quiet and not outputs.takes_over:
         own = {name: getattr(shown, name) for name in ("worst", "only", "times", "verbose")}
         print_report(report, **own)
     return report.exit_code
@@ -170,7 +182,7 @@ def deliver_matrix(reports: Sequence[Report], outputs: Outputs, shown: Shown) ->
 
     write_outputs(reports, outputs)
     append_summary(reports)
-    if not shown.quiet:
+    if not shown.quiet and not outputs.takes_over:
         show(side_by_side(reports))
     return max(report.exit_code for report in reports)
 
@@ -184,4 +196,8 @@ def write_outputs(reports: Sequence[Report], outputs: Outputs) -> None:
     for name, path in outputs.paths.items():
         renderer = import_module(f"goldenctl.report.{name}")
         one = len(reports) == 1
-        write_out(path, renderer.render(reports[0]) if one else renderer.render_matrix(reports))
+        text = renderer.render(reports[0]) if one else renderer.render_matrix(reports)
+        if path == STANDARD_OUTPUT:
+            click.echo(text, nl=not text.endswith("\n"))
+        else:
+            write_out(path, text)

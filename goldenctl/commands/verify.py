@@ -95,7 +95,7 @@ def verify_command(
     folder = keep or Path(tempfile.mkdtemp(prefix="goldenctl-"))
     code = 0
     try:
-        with redirect_stdout(io.StringIO()) if shown.quiet else nullcontext():
+        with redirect_stdout(io.StringIO()) if shown.quiet or outputs.takes_over else nullcontext():
             run_recording(recording, folder / "golden.h5")()
             golden = open_golden(folder / "golden.h5")
             run_replay(golden, folder / "run.h5", engine, Options(device=device))

@@ -19,6 +19,7 @@ from goldenctl.infini.build import (
     Task,
     cmake_build,
     cmake_install,
+    compiler,
     run_logged,
     silent,
 )
@@ -99,6 +100,7 @@ def _data(name: str) -> str:
 def _build(place: Path, sdist: Path | None, progress: Progress) -> None:
     if (place / STAMP).is_file() and (wrong := what_is_wrong(place, digests=True)):
         progress(f"building the install in {place} again: {wrong}")
+    compiler()  # before anything is fetched for it
     with log_beside(place) as log, scratch_beside(place) as work:
         archive = sdist or fetch(work, log, progress)
         _check_digest(archive)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 
 from goldenctl.errors import UsageError
 from goldenctl.model.config import ModelConfig
@@ -40,7 +41,9 @@ def parse_injection(text: str) -> Injection:
     name, _, where = text.partition("@")
     if name not in FAULTS:
         msg = f"--inject {text}: there is no fault {name}"
-        raise UsageError(msg, hint="goldenctl faults lists them")
+        close = get_close_matches(name, FAULTS, 1)
+        hint = f"did you mean {close[0]}?" if close else "goldenctl faults lists them"
+        raise UsageError(msg, hint=hint)
     if "@" in text and not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", where):
         msg = f"--inject {text}: {where!r} is not a place"
         raise UsageError(msg, hint="try @layers.03.attention or @cases/default/steps/01")
