@@ -148,13 +148,13 @@ def deliver(report: Report, outputs: Outputs, shown: Shown) -> int:
     """Write the report's files and GitHub's step summary, print it; return its exit code."""
     from goldenctl.report.console import print_report
     from goldenctl.report.markdown import append_summary
+    from goldenctl.report.sections.choice import Choice
 
     refuse_unmatched(shown.only, (tensor.name for tensor in report.tensors))
     write_outputs([report], outputs)
     append_summary([report])
     if not shown.quiet and not outputs.takes_over:
-        own = {name: getattr(shown, name) for name in ("worst", "only", "times", "verbose")}
-        print_report(report, **own)
+        print_report(report, Choice(shown.worst, shown.only, not shown.verbose, shown.times))
     return report.exit_code
 
 

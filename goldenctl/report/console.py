@@ -12,26 +12,14 @@ from goldenctl.report.answers import wrong_of
 from goldenctl.report.blocks import Block, Heading, Line, Lines, Mark, Section, Span
 from goldenctl.report.render_console import make_console, rendered
 from goldenctl.report.sections import sections
-from goldenctl.report.sections.choice import Choice
+from goldenctl.report.sections.choice import BRIEF, Choice
 from goldenctl.report.sections.verdict import first_wrong, remarks, verdict, warnings
 
 
-def print_report(
-    report: Report,
-    console: Console | None = None,
-    *,
-    worst: int | None = None,
-    verbose: bool = False,
-    only: str | None = None,
-    times: bool = False,
-) -> None:
-    """Print a report; ``worst`` shows that many sublayers, worst first; ``verbose`` adds
-    every tensor of them; ``only`` leaves out what its pattern does not match; ``times`` adds how
-    long both sides took.
-
-    On a terminal what is longer than the screen ends in the verdict once more."""
+def print_report(report: Report, choice: Choice = BRIEF, console: Console | None = None) -> None:
+    """Print what is chosen of a report. On a terminal what is longer than the screen ends in the
+    verdict once more."""
     console = console or make_console()
-    choice = Choice(worst, only, brief=not verbose, times=times)
     shown = view(report, choice)
     console.print(shown, crop=False)
     first = report.first_wrong

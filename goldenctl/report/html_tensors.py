@@ -24,8 +24,6 @@ from goldenctl.report.svg import tag
 
 MOST_TENSORS = 1000
 MOST_MAPS = 8
-MOST_CULPRITS = 50
-_MOST_STDERR = 4000
 
 
 def listed(report: Report) -> list[TensorResult]:
@@ -104,11 +102,7 @@ def pictures(report: Report) -> Landmark:
 def _picture(places: Places, i: int, picture: Picture, tensor: TensorResult) -> str:
     name = f"{text(Mark.of(tensor.ok))} {escape(places.tensor(tensor.name))}"
     used = f'<span class="soft">{escape(of_tolerance(tensor.share))}</span>'
-    drawn = [
-        figures.histogram(picture),
-        figures.quantiles(picture),
-        figures.scatter(picture),
-    ]
+    drawn = [draw(picture) for draw in (figures.histogram, figures.quantiles, figures.scatter)]
     where = figures.strips(picture)
     parts = [figure(where, wide=True)] if where is not None else []
     parts.append(f'<div class="three">{"".join(figure(d) for d in drawn if d is not None)}</div>')

@@ -22,17 +22,17 @@ class Measure:
     def said(self, metrics: Metrics | None) -> str:
         """Return the cell of a tensor; a dash where nothing was measured, NaN where the other
         elements' numbers would look fine beside a NaN or Inf on one side."""
-        value = None if metrics is None else self.number(metrics)
-        if metrics is not None and metrics.mismatches and not self.of_one_element:
-            return "NaN"
+        value = self._value(metrics)
         return "-" if value is None else "NaN" if math.isnan(value) else self.write(value)
 
     def sorts_by(self, metrics: Metrics | None) -> float:
         """Return the number that orders cells; -1 where nothing was measured."""
-        value = None if metrics is None else self.number(metrics)
-        if metrics is not None and metrics.mismatches and not self.of_one_element:
-            return math.inf
-        return -1.0 if value is None else value
+        value = self._value(metrics)
+        return -1.0 if value is None else math.inf if math.isnan(value) else value
+
+    def _value(self, metrics: Metrics | None) -> float | None:
+        lost = metrics is not None and metrics.mismatches and not self.of_one_element
+        return math.nan if lost else None if metrics is None else self.number(metrics)
 
 
 def _ulp(value: float) -> str:

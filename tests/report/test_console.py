@@ -30,6 +30,7 @@ from goldenctl.report import html, markdown
 from goldenctl.report.answers import UNTOLD, answers
 from goldenctl.report.console import print_report
 from goldenctl.report.render_console import make_console
+from goldenctl.report.sections.choice import Choice
 
 
 def shown(made: Report, *, width: int = 80, color: bool = False, **options: Any) -> str:
@@ -42,7 +43,8 @@ def shown(made: Report, *, width: int = 80, color: bool = False, **options: Any)
         force_terminal=color,
         color_system="standard" if color else None,
     )
-    print_report(made, console, **options)
+    options["brief"] = not options.pop("verbose", False)
+    print_report(made, Choice(**options), console)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 
@@ -164,7 +166,7 @@ def test_a_report_longer_than_the_screen_ends_in_its_verdict() -> None:
         console = Console(
             file=file, width=100, height=height, force_terminal=terminal, color_system=None
         )
-        print_report(bad(), console)
+        print_report(bad(), console=console)
         return file.getvalue().splitlines()
 
     whole = len(lines(height=100))

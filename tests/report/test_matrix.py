@@ -14,34 +14,47 @@ import xmlschema
 from msgspec.structs import replace
 from pages import Page
 from reports import HOSTILE, bad, good, matrix, provenance
+from rich.console import Console
 
 from goldenctl.commands.reporting import Outputs, write_outputs
 from goldenctl.errors import DamagedError, UsageError, printable
+from goldenctl.records.report import Report
 from goldenctl.report import csv as csv_report
 from goldenctl.report import html, junit, markdown
 from goldenctl.report.commands import compare_all
 from goldenctl.report.json import load_report, load_reports, render_matrix
-from goldenctl.report.sections.matrix import runs, verdict
+from goldenctl.report.render_console import show
+from goldenctl.report.sections.matrix import side_by_side, verdict
 
 XSD = xmlschema.XMLSchema(Path(__file__).with_name("junit.xsd"))
 SCHEMA = Path(__file__).parents[2] / "docs/report.schema.json"
 LABELS = ["cpu", "npu", "part", Path(HOSTILE).stem]
 
 
-def test_a_line_for_each_run() -> None:
-    found = runs(matrix())
-    assert [(line.label, line.ok) for line in found] == list(
-        zip(LABELS, (True, False, True, False), strict=True)
-    )
-    assert found[0].said.startswith("4 tensors, at most ")
-    assert "first layers.00.attention.q_proj" in found[1].said
-    assert found[3].banners == [f"INJECTED FAULTS: {printable(HOSTILE)}"]
+def lines(reports: list[Report]) -> list[str]:
+    """The lines on the runs, as they are printed."""
+    file = io.StringIO()
+    show(side_by_side(reports)[:1], Console(file=file, width=4000, highlight=False))
+    return file.getvalue().splitlines()
+
+
+def test_a_line_for_each_run_with_its_banners() -> None:
+    first, second, *banners, third, fourth, fault = lines(matrix())
+    assert first.startswith("✓ cpu: 4 tensors, at most ")
+    assert second.startswith("✗ npu: ")
+    assert "first layers.00.attention.q_proj" in second
+    assert [banner.strip() for banner in banners] == [
+        "SIMULATED: no engine computed these outputs", "INJECTED FAULTS: rope_interleaved",
+    ]  # fmt: skip
+    assert third.startswith("✓ part: ")
+    assert fourth.startswith(f"✗ {printable(LABELS[3])}: ")
+    assert fault.strip() == f"INJECTED FAULTS: {printable(HOSTILE)}"
     assert verdict(matrix()) == "2 of 4 runs within tolerance"
 
 
 def test_a_line_says_what_its_run_does_not_have() -> None:
     made = [good(), replace(good(), left_out=2, run=replace(good().run, path="part.h5"))]
-    said = [line.said for line in runs(made)]
+    said = lines(made)
     assert said[1].endswith("by default, without 2 sublayers of the golden)")
     assert "without" not in said[0]
 
@@ -156,4 +169,7 @@ def test_the_page_is_whole_and_escapes_what_files_say() -> None:
 
 
 def test_runs_that_nothing_tells_apart_go_by_their_paths() -> None:
-    assert [line.label for line in runs([good(), bad()])] == [provenance("run").path] * 2
+    path = provenance("run").path
+    assert [line for line in lines([good(), bad()]) if f" {path}: " in line] == [
+        line for line in lines([good(), bad()]) if line.startswith(("✓", "✗"))
+    ]

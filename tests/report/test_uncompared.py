@@ -27,7 +27,7 @@ LACKING = "not compared: the logits (lm_head.output), layers.00.attention.output
 
 def shown(made: Report) -> list[str]:
     file = io.StringIO()
-    print_report(made, Console(file=file, width=400, highlight=False))
+    print_report(made, console=Console(file=file, width=400, highlight=False))
     return file.getvalue().splitlines()
 
 

@@ -32,4 +32,4 @@ class Choice:
         return self.only is not None or not self.brief
 
 
-ALL = Choice()
+ALL, BRIEF = Choice(), Choice(brief=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from goldenctl.records.report import PASSED, Report, SublayerResult, worst_share
 from goldenctl.records.uncompared import not_compared
@@ -28,46 +27,28 @@ _HINT = "The part of its tolerance that each sublayer uses."
 _CAPTION = "numbers are of the tensor in parentheses, the first wrong, else of the worst one"
 
 
-@dataclass(frozen=True)
-class Run:
-    """One run: its label, what is said of it, and what must be known before any number."""
-
-    label: str
-    ok: bool
-    said: str
-    banners: Sequence[str]
-
-
 def side_by_side(reports: Sequence[Report]) -> list[Section]:
     """Return one line on each run, then every sublayer with columns for each run."""
+    named = list(zip(labels_of(reports), reports, strict=True))
     lines = [
         Line(
-            (Mark.of(run.ok), " ", Span(run.label, "strong"), f": {run.said}"),
-            tuple(Span(banner, "warn") for banner in run.banners),
+            (Mark.of(report.ok), " ", Span(label, "strong"), f": {_said(report)}"),
+            tuple(Span(banner, "warn") for banner in banners(report)),
         )
-        for run in runs(reports)
+        for label, report in named
     ]
     columns = [
         column
-        for label in labels_of(reports)
+        for label, _ in named
         for column in (Column(label, right=True), Column(REL_L2.title, right=True, spare=1))
     ]
     made = table(("", "sublayer", *columns), _rows(reports), _CAPTION)
-    pairs = zip(labels_of(reports), reports, strict=True)
-    named = {f"Run {label}": report.run for label, report in pairs}
+    files = [(f"Run {label}", report.run) for label, report in named]
     return [
         Section("runs", "Runs", (Lines(tuple(lines)),)),
         Section("sublayers", "All sublayers", (made,), _HINT, folded=True),
-        beside({"Golden": reports[0].golden} | named),
+        beside([("Golden", reports[0].golden), *files]),
         listed(compare_all(reports)),
-    ]
-
-
-def runs(reports: Sequence[Report]) -> list[Run]:
-    """Return what is said of each run."""
-    return [
-        Run(label, report.ok, _said(report), banners(report))
-        for label, report in zip(labels_of(reports), reports, strict=True)
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from goldenctl.records.report import Provenance, Report
@@ -10,7 +10,6 @@ from goldenctl.report.blocks import IN_FILES, Command, Section, Span, Table, Wor
 from goldenctl.report.commands import commands as of_report
 from goldenctl.report.sections.choice import Choice
 
-Pairs = list[tuple[str, str]]
 _MOST_TEXT = 300
 _OF_RECIPE = (
     "dtype", "reference", "backend", "device", "mode", "attention", "oracle", "taps", "logits",
@@ -25,7 +24,7 @@ _OF_CONFIG = (
 def provenance(report: Report, _choice: Choice) -> Section:
     """Return what is known of both files."""
     second = "Engine" if report.run.kind == "selftest" else "Run"
-    return beside({"Golden": report.golden, second: report.run})
+    return beside([("Golden", report.golden), (second, report.run)])
 
 
 def commands(report: Report, _choice: Choice) -> Section:
@@ -38,25 +37,25 @@ def listed(found: Sequence[Command]) -> Section:
     return Section("commands", "Commands", tuple(found), folded=True, outputs=IN_FILES)
 
 
-def beside(sides: Mapping[str, Provenance]) -> Section:
+def beside(sides: Sequence[tuple[str, Provenance]]) -> Section:
     """Return what is known of each file, side by side."""
-    made = _beside({title: list(_facts(side)) for title, side in sides.items()})
+    made = _beside([(title, _facts(side)) for title, side in sides])
     return Section(
         "provenance", "Provenance", (made,) if made.rows else (), folded=True, outputs=IN_FILES
     )
 
 
-def _beside(sides: dict[str, Pairs]) -> Table:
+def _beside(sides: Sequence[tuple[str, Iterator[tuple[str, str]]]]) -> Table:
     """Return the facts of each side in a column, what has one name in one row."""
     rows: dict[str, list[str]] = {}
-    for number, pairs in enumerate(sides.values()):
+    for number, (_, pairs) in enumerate(sides):
         for key, value in pairs:
             row = rows.setdefault(key, [""] * len(sides))
             row[number] = "; ".join(filter(None, [row[number], value]))
     cells: list[tuple[Words, ...]] = [
         (Span(key, "soft"), *(Span(value, "code") for value in row)) for key, row in rows.items()
     ]
-    return table(("", *sides), cells)
+    return table(("", *(title for title, _ in sides)), cells)
 
 
 def _facts(side: Provenance) -> Iterator[tuple[str, str]]:
