@@ -14,6 +14,7 @@ import numpy as np
 from goldenctl.diff.sums import RowErrors
 from goldenctl.ops.table import OPS
 from goldenctl.records.policy import Check
+from goldenctl.records.words import amount
 
 LEAST_ROWS = 8
 LEAST_UNITS = 0.28  # correct alternatives show at most 0.24, truncated results at least 0.31
@@ -42,7 +43,8 @@ class Bias:
         z = f"{min(self.z, 99.0):.0f} standard deviations"
         if _TRUNCATED[0] <= self.units <= _TRUNCATED[1]:
             return f"rounds toward zero: {self.units:+.2f} units on average, {z}"
-        return f"biased by {self.units:+.2g} units on average, {z}"
+        sign = "+" if self.units > 0 else "-"
+        return f"biased by {sign}{amount(abs(self.units))} units on average, {z}"
 
     def check(self, op: str) -> Check | None:
         """Return the failure of a bias of more than one unit; None where it is none."""

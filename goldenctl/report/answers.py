@@ -85,6 +85,7 @@ def answers(report: Report) -> Answers:
         where=_where(report, first),
         kind=_kind(report, first, culprit),
         sure=_sure(report, first, culprit),
+        kind_is="What is wrong" if first.metrics is None else Answers.kind_is,
     )
 
 
@@ -131,15 +132,14 @@ def _failed(report: Report) -> str:
     if not report.compared:
         return "nothing was compared"
     said = [wrong_of(report)]
-    if report.culprits:
-        one = len(report.culprits) == 1
-        own = "is wrong by itself" if one else "are wrong by themselves"
-        said.append(f"{plural(len(report.culprits), 'op')} {own}")
     crashed = [sublayer for sublayer in report.sublayers if sublayer.state == CRASHED]
+    lost = {tensor.name for sublayer in crashed for tensor in sublayer.tensors}
+    if count := sum(culprit.name not in lost for culprit in report.culprits):
+        own = "is wrong by itself" if count == 1 else "are wrong by themselves"
+        said.append(f"{plural(count, 'op')} {own}")
     if crashed:
-        tensors = sum(len(sublayer.tensors) for sublayer in crashed)
-        lost = f" ({plural(tensors, 'tensor')} not compared)" if tensors else ""
-        said.append(f"{plural(len(crashed), 'sublayer')} crashed{lost}")
+        tensors = f" ({plural(len(lost), 'tensor')} not compared)" if lost else ""
+        said.append(f"{plural(len(crashed), 'sublayer')} crashed{tensors}")
     return "; ".join(said)
 
 

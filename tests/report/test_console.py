@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import numpy as np
 import pytest
 from msgspec.structs import replace
 from reports import (
@@ -23,9 +24,11 @@ from reports import (
 )
 from rich.console import Console
 
+from goldenctl.diff.metrics import score
+from goldenctl.records.checks import CheckStep
 from goldenctl.records.report import Report, SublayerResult
 from goldenctl.records.units import factor, plural
-from goldenctl.records.words import of_tolerance, percent
+from goldenctl.records.words import duration, of_tolerance, percent, ratio
 from goldenctl.report import html, markdown
 from goldenctl.report.answers import UNTOLD, answers
 from goldenctl.report.console import print_report
@@ -451,3 +454,82 @@ def test_shares_of_a_tolerance_are_numbers_for_people(
     share: float, cell: str, sentence: str
 ) -> None:
     assert (percent(share), of_tolerance(share)) == (cell, sentence)
+
+
+def test_one_bug_in_two_ops_of_several_layers_is_one_culprit() -> None:
+    one = blamed()
+    assert one.findings is not None
+    first = one.findings.culprits[0]
+    alike = [
+        replace(first, name=f"{STEP}/layers/{layer:02d}/attention/{tap}", tap=tap,
+                sublayer=f"{STEP}/layers/{layer:02d}/attention")
+        for layer in range(3)
+        for tap in ("q_rope", "k_rope")
+    ]  # fmt: skip
+    made = replace(one, findings=replace(one.findings, culprits=tuple(alike)))
+    assert shown(made).splitlines()[:2] == [
+        "✗ FAIL  2 of 5 tensors are wrong; 6 ops are wrong by themselves",
+        "✗ culprit layers.00-02.attention.q_rope and k_rope (rope)",
+    ]
+
+
+def test_equal_crashes_are_one_finding_and_their_ops_are_not_wrong() -> None:
+    failure = {"reason": "signal", "tap": "up_proj", "message": "SIGSEGV", "stderr": "bad pointer"}
+    names = [f"layers/{layer:02d}/mlp" for layer in range(3)]
+    crashed = [
+        sublayer(
+            name,
+            *(unscored(name, tap, "crashed", "signal") for tap in ("gate_proj", "up_proj")),
+            state="crashed",
+            failure=failure,
+        )
+        for name in names
+    ]
+    made = report(*good().sublayers, *crashed)
+    text = shown(made)
+    assert text.startswith(
+        "✗ FAIL  0 of 4 tensors are wrong; 3 sublayers crashed (6 tensors not compared)"
+    )
+    assert "✗ layers.00-02.mlp did not run to the end\n    signal at up_proj: SIGSEGV" in text
+    assert "bad pointer" not in text
+    assert "bad pointer" in shown(made, verbose=True)
+    page = html.render(made)
+    assert page.count("did not run to the end") == 1
+    assert "What is wrong" in page
+    assert markdown.render(made).count("did not run to the end") == 1
+
+
+def test_a_nan_is_not_told_as_the_fine_numbers_of_the_rest() -> None:
+    expected = np.ones((1, 4, 8), np.float32)
+    actual = expected.copy()
+    actual[0, 2, 3] = np.nan
+    metrics = score(actual, expected, atol=0.0, rtol=1e-6)
+    assert metrics.cosine == 1.0
+    lost = tensor("mlp", "output", float("inf"), state="failed", metrics=metrics)
+    text = shown(report(sublayer("mlp", lost)))
+    row = next(line.split() for line in text.splitlines() if line.startswith("✗  mlp"))
+    assert row[-3:] == ["NaN", "NaN", "NaN"]
+    assert "beyond any tolerance: NaN or Inf on one side alone in 1 of 32 elements" in text
+
+
+def test_a_ratio_stands_where_both_times_are_above_the_noise() -> None:
+    assert (ratio(90_000, 30_000), ratio(90_000, 29_999), ratio(0, 90_000)) == ("3×", "-", "-")
+    assert [duration(ns) for ns in (0, 999, 23_456, 236_500_000)] == [
+        "-",
+        "1 µs",
+        "23 µs",
+        "240 ms",
+    ]
+    assert "ratio is run over golden, where both took 30 µs or more" in " ".join(
+        shown(good(), times=True).split()
+    )
+
+
+def test_a_damaged_golden_set_is_told_in_its_own_words() -> None:
+    step = CheckStep("tiny", "integrity", "damaged", said="does not match its digest")
+    made = report(command="check", checks=(step,), golden=provenance(""), run=provenance(""))
+    page = html.render(made)
+    for words in ("What kind of bug", "judged by", "<th>used", "--keep"):
+        assert words not in page
+    assert "certain: these are not the bytes that were recorded" in page
+    assert shown(made).splitlines()[0].split() == ["golden", "step"]

@@ -25,6 +25,7 @@ from reports import (
     selftested,
     sublayer,
     tensor,
+    unscored,
 )
 
 from goldenctl.commands.reporting import Outputs, write_outputs
@@ -96,6 +97,17 @@ def test_junit_has_one_case_for_each_tensor() -> None:
         ("lm_head", "output", ["Error"]),
         ("lm_head", "surplus", ["Error"]),
     ]
+
+
+def test_junit_escapes_what_turns_text_and_counts_a_crash_once() -> None:
+    turned = "safe\u202egnp.exe\u200f"
+    text = junit.render(report(sublayer("mlp", tensor("mlp", turned, 9.0, worst=turned))))
+    assert turned not in text
+    assert "\\u202e" in text
+    gone = [unscored("mlp", tap, "crashed", "signal at up") for tap in ("gate", "up", "output")]
+    made = report(sublayer("mlp", *gone, state="crashed", first_wrong="up"))
+    parsed = junitparser.JUnitXml.fromstring(junit.render(made).encode())
+    assert (parsed.tests, parsed.errors, parsed.skipped) == (3, 1, 2)
 
 
 def test_junit_gives_the_reason_and_the_debuggers_command() -> None:

@@ -81,7 +81,8 @@ def depth(report: Report, choice: Choice) -> Section:
 
 def _depth(found: Depth, places: Places) -> tuple[Words, ...]:
     grew = factor(found.amplification) if math.isfinite(found.amplification) else "-"
-    errors = (f"{x:.1e}" for x in (found.local, found.inherited, found.chained))
+    every = (found.local, found.inherited, found.chained)
+    errors = (f"{x:.1e}" if math.isfinite(x) else "-" for x in every)
     word = Span(found.word, _STYLES.get(found.word, ""))
     return Span(places.sublayer(found.name), "code"), *errors, grew, word
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from typing import Any
 
+from goldenctl.places import short_name
 from goldenctl.records.findings import Culprit
 from goldenctl.records.report import CRASHED, Report, SublayerResult
+from goldenctl.records.structure import together, without_layer
 from goldenctl.records.uncompared import not_compared
-from goldenctl.records.words import Places, merged_culprits, plural
+from goldenctl.records.words import Places, merged_culprits, plural, some
 from goldenctl.report.blocks import (
     Block,
     Fold,
@@ -69,27 +72,38 @@ def _culprit(where: str, culprit: Culprit, choice: Choice) -> list[Block]:
 
 
 def crashes(report: Report, choice: Choice) -> Section:
-    """Return how sublayers failed to run, and where to read more of it."""
+    """Return how sublayers failed to run, those alike together, and where to read more of it."""
+    if choice.brief and report.findings is not None:  # blame has named them
+        return Section("crashes", "What did not run", ())
     crashed = [s for s in report.sublayers if s.state == CRASHED]
-    told = [s for s in crashed if s.failure is not None]
-    most = 1 if choice.brief else _MOST_CRASHED
+    places, alike = Places(report), dict[str, list[SublayerResult]]()
+    for sublayer in crashed:
+        if sublayer.failure is not None:
+            kind = without_layer(f"{short_name(sublayer.name)}.")
+            alike.setdefault(f"{kind}{_why(sublayer.failure)}", []).append(sublayer)
+    most, groups = 1 if choice.brief else _MOST_CRASHED, list(alike.values())
     blocks: list[Block] = []
-    for number, sublayer in enumerate(told[:most]):
-        blocks += _crash(Places(report).sublayer(sublayer.name), sublayer, opened=not number)
-    if len(told) > most and not choice.brief:
-        blocks.append(Lines((Line(f"and {len(told) - most} more"),)))
+    for number, group in enumerate(groups[:most]):
+        blocks += _crash([places.sublayer(each.name) for each in group], group[0], not number)
+    if len(groups) > most:
+        blocks.append(Lines((Line(f"and {len(groups) - most} more in other ways"),)))
     blocks += _inspect(report, len(crashed))
     return Section("crashes", "What did not run", tuple(blocks))
 
 
-def _crash(name: str, sublayer: SublayerResult, *, opened: bool) -> list[Block]:
-    failure = sublayer.failure or {}
+def _why(failure: dict[str, Any]) -> str:
     at = f" at {failure['tap']}" if "tap" in failure else ""
-    why = f"{failure.get('reason', '')}{at}: {failure.get('message', '')}"
-    head = (Mark.WRONG, " ", Span(name, "strong"), " did not run to the end")
+    return f"{failure.get('reason', '')}{at}: {failure.get('message', '')}"
+
+
+def _crash(names: list[str], first: SublayerResult, opened: bool) -> list[Block]:
+    failure = first.failure or {}
+    where, others = together(names)
+    also = f", also {some(others)}" if others else ""
+    head = (Mark.WRONG, " ", Span(where, "strong"), f" did not run to the end{also}")
     said = str(failure.get("stderr", ""))[-_MOST_STDERR:]
     last = (Fold("What it said last", (Pre(said),), opened),) if said.strip() else ()
-    return [Lines((Line(head, (why,)),)), *last]
+    return [Lines((Line(head, (_why(failure),)),)), *last]
 
 
 def _inspect(report: Report, count: int) -> Sequence[Lines]:

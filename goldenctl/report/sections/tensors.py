@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from goldenctl.places import short_name
 from goldenctl.records.report import (
+    CRASHED,
     NEUTRAL,
     PASSED,
     Report,
@@ -83,7 +84,8 @@ def _case(report: Report, group: str) -> tuple[Words, ...]:
 
 def wrong(report: Report, _choice: Choice) -> Section:
     """Return the tensors that are wrong, the first first."""
-    found, places = [t for t in report.compared if not t.ok], Places(report)
+    found = [t for t in report.compared if not t.ok and t.state != CRASHED]
+    places = Places(report)
     if not found or not report.sublayers:
         return Section("wrong", "What is wrong", ())
     rows = [
