@@ -41,7 +41,15 @@ from goldenctl.commands.trace import trace_command
 from goldenctl.commands.transfer import pull_command, push_command
 from goldenctl.commands.verify import verify_command
 from goldenctl.encoding import let_everything_print
-from goldenctl.errors import EXIT_INTERRUPTED, EXIT_USAGE, GoldenctlError, printable
+from goldenctl.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_MISSING,
+    EXIT_USAGE,
+    GoldenctlError,
+    printable,
+    refused_by_machine,
+)
+from goldenctl.folders import no_room
 
 EXIT_INTERNAL = 70
 EXIT_TERMINATED = 143  # as of a program that SIGTERM ended, but it leaves nothing behind
@@ -107,12 +115,14 @@ for _commands in SECTIONS.values():
 def main() -> None:
     """Run the command line and exit; every error is one line on standard error."""
     let_everything_print(sys.stdout, sys.stderr)
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup wants to be left alone
+            signal.signal(number, _terminate)
     sys.exit(run(sys.argv[1:]))
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which everything that cleans up after Ctrl-C takes for that."""
+    """SIGTERM or SIGHUP, which everything that cleans up after Ctrl-C takes for that."""
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -144,8 +154,14 @@ def run(arguments: list[str]) -> int:
     except (BrokenPipeError, SystemExit):  # rich exits where its pipe is broken
         _drop(sys.stdout)
         return EXIT_PIPE
+    except MemoryError:
+        return _fail("there is not enough memory; see ulimit -v, or free some", EXIT_MISSING)
     except OSError as error:
         _drop(sys.stdout)
+        refusal = no_room(error) if error.filename else None
+        refusal = refusal or refused_by_machine(error, str(error.filename or "a system call"))
+        if refusal is not None:
+            return _fail(str(refusal), refusal.exit_code)
         where = error.filename or "standard output or a file"
         return _fail(printable(f"{where}: {error.strerror}"), EXIT_USAGE)
     except Exception as error:

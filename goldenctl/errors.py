@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 from pathlib import Path
 
@@ -53,6 +54,21 @@ class DamagedError(GoldenctlError):
     """A file is damaged, hostile, or does not match the other file of the pair."""
 
     exit_code = EXIT_DAMAGED
+
+
+# What a system call says where the machine, not a file, is why it fails.
+_OF_MACHINE = (errno.EAGAIN, errno.ENOMEM, errno.ENFILE, errno.EMFILE, errno.EPERM, errno.ENOSYS)
+
+
+def refused_by_machine(error: OSError, what: str) -> MissingError | None:
+    """Return the error for a system call that this machine refuses: for want of memory,
+    processes, open files or permission. None where ``what`` itself may be why."""
+    if error.errno == errno.EACCES:
+        return MissingError(f"{what}: {error.strerror}", hint="see who may read it")
+    if error.errno not in _OF_MACHINE:
+        return None
+    hint = "see ulimit -a, and how much memory is free"
+    return MissingError(f"{what}: this machine refuses: {error.strerror}", hint=hint)
 
 
 def why_no_file(path: Path) -> str:

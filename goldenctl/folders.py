@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from goldenctl.errors import MissingError
@@ -64,6 +67,47 @@ def require_ours(path: Path) -> Path:
             remedy = f"remove it, or run: chmod go-w {shlex.quote(str(each))}"
             raise MissingError(message, hint=remedy)
     return path
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Yield an empty folder in ``$TMPDIR``, which goes afterwards.
+
+    Raises MissingError where there is none, or no room in it.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="goldenctl-", ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
+    except OSError as error:
+        refusal = no_room(error)
+        if refusal is None:
+            raise
+        raise refusal from error
+
+
+def no_room(error: OSError) -> MissingError | None:
+    """Return the error for a temporary or a cached file that cannot be written.
+
+    None for any other file. What a user named is written by atomic.py, which names it.
+    """
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOENT, errno.EACCES):
+        return None
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if error.filename is None and (full or "temporary directory" in (error.strerror or "")):
+        hint = "free space there, or set TMPDIR to a folder that has some"
+        return MissingError(f"{_temporary()}: {error.strerror}", hint=hint)
+    for folder, variable in ((cache_folder(), "GOLDENCTL_CACHE"), (_temporary(), "TMPDIR")):
+        if Path(str(error.filename)).is_relative_to(folder):
+            hint = f"free space there, or set {variable} to another folder"
+            return MissingError(f"{error.filename}: {error.strerror}", hint=hint)
+    return None
+
+
+def _temporary() -> Path:
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        return Path(os.environ.get("TMPDIR", "/tmp"))
 
 
 def home_install() -> Path | None:

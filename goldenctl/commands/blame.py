@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from goldenctl.commands.reporting import (
     report_shown,
 )
 from goldenctl.errors import UsageError
+from goldenctl.folders import scratch
 from goldenctl.replay.options import Options
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def blame_command(
     opened = engine.open(quiet=shown.quiet)
     checkpoint = engine.folder(source)
     refuse_without_effect(source, checkpoint, backend=opened, options=options)
-    with tempfile.TemporaryDirectory(prefix="goldenctl-") as folder:
+    with scratch() as folder:
         investigation = Investigation(
             source,
             checkpoint,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from goldenctl.commands.options import (
 )
 from goldenctl.commands.targets import refuse_other, refuse_taken
 from goldenctl.errors import EXIT_BEYOND_TOLERANCE, UsageError
+from goldenctl.folders import scratch
 from goldenctl.replay.options import Options
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _compare_rows(
     from goldenctl.studies.alone import alone_vs_batched
 
     with (
-        tempfile.TemporaryDirectory(prefix="goldenctl-") as scratch,
+        scratch() as folder,
         progress_bar("replaying alone") as progress,
     ):
         report = alone_vs_batched(
@@ -154,7 +154,7 @@ def _compare_rows(
             backend=backend,
             options=options,
             policy=default_policy(),
-            folder=Path(scratch),
+            folder=folder,
             progress=progress,
         )
     click.echo("\neach row alone against the same row in its batch, both by this backend:")

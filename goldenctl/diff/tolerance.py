@@ -4,7 +4,6 @@ or a user's file (docs/tolerances.md gives the reasons)."""
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +12,7 @@ import msgspec
 
 from goldenctl.dtypes import DTYPES
 from goldenctl.errors import UsageError, why_no_file
+from goldenctl.model.tomlfile import read_toml
 from goldenctl.ops.table import OPS
 from goldenctl.records.metrics import Metrics
 from goldenctl.records.policy import Check, Limits, Policy, share_of
@@ -84,12 +84,8 @@ def load_policy(text: str) -> Policy:
         message = f"--tolerance {text}: {why_no_file(path)}"
         raise UsageError(message, hint="use default, classic, or a TOML file")
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-        table = msgspec.convert(raw, dict[str, Limits])
-    except UnicodeDecodeError as error:
-        message = f"{path}: not a tolerance file: it is not UTF-8 text"
-        raise UsageError(message) from error
-    except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        table = msgspec.convert(read_toml(path), dict[str, Limits])
+    except (OSError, ValueError) as error:
         message = f"{path}: not a tolerance file: {error}"
         raise UsageError(message, hint='expected tables such as ["bfloat16/rope"]') from error
     for key, limits in table.items():

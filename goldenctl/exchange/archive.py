@@ -24,8 +24,8 @@ from goldenctl.exchange import catalog as catalogs
 from goldenctl.exchange.catalog import Catalog, Tensor
 from goldenctl.golden.allocate import LIBVER, hdf5_type, set_attributes
 from goldenctl.golden.file import GoldenFile
-from goldenctl.golden.isolate import Refused, Worker, isolated
 from goldenctl.golden.schema import ARCHIVE_FORMAT
+from goldenctl.isolate import Refused, Worker, isolated
 from goldenctl.places import place
 from goldenctl.threads import map_in_order
 
@@ -33,6 +33,7 @@ CATALOG = "catalog"
 LEVEL = 4
 _CHUNK_BYTES = 1 << 20
 _MAX_DEPTH = 12
+_MAX_OBJECTS = 1_000_000  # and chunks of one tensor
 # Deflate's best: 258 bytes from 2 bits, and a little.
 _MOST_DEFLATED = 1040
 Bits = NDArray[np.uint8]
@@ -154,14 +155,15 @@ def _find(path: Path, worker: Worker) -> bytes:
         catalog = _place_of_catalog(root)
         chunks: dict[str, list[tuple[int, int]]] = {}
         problems: dict[str, str] = {}
-        stack = [("", root)]
+        stack, seen, objects = [("", root)], {_address(root)}, 0
         while stack:
             prefix, group = stack.pop()
-            if prefix.count("/") > _MAX_DEPTH:
-                message = f"{prefix[:80]!r}: deeper groups than a golden has"
-                raise ValueError(message)
             for key in range(group.get_num_objs()):
                 worker.alive()
+                objects += 1
+                if objects > _MAX_OBJECTS or prefix.count("/") > _MAX_DEPTH:
+                    message = f"{prefix[:80]!r}: more objects or deeper groups than a golden has"
+                    raise ValueError(message)
                 leaf = group.get_objname_by_idx(key)
                 name = f"{prefix}{leaf.decode()}"
                 if group.links.get_info(leaf).type != h5py.h5l.TYPE_HARD:
@@ -169,6 +171,10 @@ def _find(path: Path, worker: Worker) -> bytes:
                     raise ValueError(message)
                 item = h5py.h5o.open(group, leaf)
                 if isinstance(item, h5py.h5g.GroupID):
+                    if _address(item) in seen:
+                        message = f"{name[:80]!r}: a group is linked twice"
+                        raise ValueError(message)
+                    seen.add(_address(item))
                     stack.append((f"{name}/", item))
                 elif name != CATALOG:
                     try:
@@ -192,6 +198,10 @@ def _place_of_catalog(root: Any) -> tuple[int, int]:
     return int(dataset.get_offset() or 0), int(kind.get_size())
 
 
+def _address(item: Any) -> int:
+    return int(h5py.h5o.get_info(item).addr)
+
+
 def _chunks(dataset: Any) -> list[tuple[int, int]]:
     """Return where a dataset's chunks are; ValueError when it is not packed as we pack."""
     plist = dataset.get_create_plist()
@@ -209,7 +219,7 @@ def _chunks(dataset: Any) -> list[tuple[int, int]]:
         message = "its chunks are not those of an archive"
         raise ValueError(message)
     count = math.prod(-(-size // step) for size, step in zip(shape, chunk, strict=True))
-    if dataset.get_num_chunks() != count:
+    if count > _MAX_OBJECTS or dataset.get_num_chunks() != count:
         message = f"it has {dataset.get_num_chunks()} of {count} chunks"
         raise ValueError(message)
     found = []

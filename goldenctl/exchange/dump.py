@@ -8,6 +8,7 @@ format is one more entry of ``READERS``.
 from __future__ import annotations
 
 import os
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +18,13 @@ from goldenctl.errors import DamagedError, GoldenctlError, MissingError, UsageEr
 from goldenctl.exchange.dump_numpy import MAGIC as NPY_MAGIC
 from goldenctl.exchange.dump_numpy import is_npz, read_npy, read_npz
 from goldenctl.exchange.dump_safetensors import read_safetensors
-from goldenctl.exchange.dump_tensor import DumpTensor, damage_named, refuse_name, unreadable
+from goldenctl.exchange.dump_tensor import (
+    DumpTensor,
+    damage_named,
+    refuse_name,
+    rehearse,
+    unreadable,
+)
 from goldenctl.exchange.dump_torch import LEGACY_MAGIC, is_torch_zip, read_torch
 from goldenctl.exchange.records import MAGIC as LOG_MAGIC
 from goldenctl.exchange.taps import read_taps
@@ -26,6 +33,7 @@ from goldenctl.golden.schema import HDF5_MAGIC
 _HEAD_BYTES = 64
 _MAX_FILES = 1 << 17
 _LISTED = 3
+_LONG_ZIP_BYTES = 16 << 20  # its list of members, if that is all of it, takes 200 MiB of memory
 _ZIP_MAGIC = b"PK"
 _SAVE = "save the dump with safetensors or numpy.savez"
 
@@ -134,6 +142,8 @@ def _read_file(path: Path) -> dict[str, DumpTensor] | str:
     """Return a file's tensors, or what it is where it is of no format that is read."""
     with damage_named(path), path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
+    if head.startswith(_ZIP_MAGIC) and path.stat().st_size > _LONG_ZIP_BYTES:
+        rehearse(path, lambda: zipfile.ZipFile(path).close())
     for reader in READERS:
         if reader.is_it(head, path):
             return reader.read(path)

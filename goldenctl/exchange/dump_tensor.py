@@ -15,6 +15,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from goldenctl.errors import DamagedError, GoldenctlError, MissingError
+from goldenctl.isolate import Refused, Worker, isolated
 from goldenctl.model.safetensors_header import NAME_LIMIT
 
 _READ_ERRORS = (
@@ -61,6 +62,23 @@ def refuse_name(name: str, *, seen: bool) -> None:
     if not name or len(name) > NAME_LIMIT or not name.isprintable() or seen:
         message = f"{name[:80]!r}: its name is empty, too long, unprintable, or there twice"
         raise ValueError(message)
+
+
+def rehearse(path: Path, read: Callable[[], object]) -> None:
+    """Read a file in a process of its own first, where a library that is not ours reads it.
+
+    Raises what ``read`` raises, and DamagedError where it crashes, hangs or wants too much.
+    """
+
+    def rehearsal(_: Worker) -> bytes:
+        read()
+        return b""
+
+    try:
+        isolated(rehearsal, held_bytes=2 * path.stat().st_size)  # mapped, and read
+    except Refused as error:
+        message = f"{path}: not a usable dump: {error}"
+        raise DamagedError(message) from error
 
 
 @contextmanager

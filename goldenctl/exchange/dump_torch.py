@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from goldenctl.errors import DamagedError, MissingError
-from goldenctl.exchange.dump_tensor import DumpTensor, damage_named, refuse_name
+from goldenctl.exchange.dump_tensor import DumpTensor, damage_named, refuse_name, rehearse
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +48,9 @@ def read_torch(path: Path) -> dict[str, DumpTensor]:
     if importlib.util.find_spec("torch") is None:
         message = f"{path}: a PyTorch file, and the torch package is not installed"
         raise MissingError(message, hint=SAVE_AGAIN)
+    import torch  # noqa: F401 - for the process that reads the file first
+
+    rehearse(path, lambda: sum(1 for _ in _leaves(_load(path), path.stem)))
     found: dict[str, DumpTensor] = {}
     with damage_named(path):
         for name, tensor in _leaves(_load(path), path.stem):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -21,10 +20,11 @@ from goldenctl.dtypes import FLOAT_DTYPES
 from goldenctl.errors import UsageError
 from goldenctl.exchange.select import dotted_name
 from goldenctl.golden.schema import TensorInfo
+from goldenctl.model.jsonfile import read_object
+from goldenctl.model.tomlfile import LIMIT_BYTES, read_toml
 from goldenctl.places import layer_of
 
 MAP_VERSION = 1
-LIMIT_BYTES = 4 << 20
 _EMPTY = (
     "it maps no tensor: expected tables [[tensor]]; the comments that import DUMP --golden GOLDEN "
     "--list prints say which of the dump's tensors come near, and what is different"
@@ -78,13 +78,11 @@ class NameMap(
 def load_map(path: Path) -> NameMap:
     """Read a map; UsageError naming the file and what is wrong with it."""
     try:
-        with path.open("rb") as file:
-            data = file.read(LIMIT_BYTES + 1)
-        if len(data) > LIMIT_BYTES:
-            message = f"{path}: larger than {LIMIT_BYTES} bytes, not a name map"
-            raise UsageError(message)
-        text = data.decode("utf-8")
-        raw = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        raw = (
+            read_object(path, limit_bytes=LIMIT_BYTES)
+            if path.suffix == ".json"
+            else read_toml(path)
+        )
         loaded = msgspec.convert(raw, NameMap)
     except OSError as error:
         message = f"{path}: cannot be read ({error.strerror})"

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from goldenctl.digests import algorithm_of, matches, modern, of_bytes, require_known
 from goldenctl.dtypes import DTYPES
-from goldenctl.errors import DamagedError, UsageError, why_no_file
+from goldenctl.errors import DamagedError, UsageError, refused_by_machine, why_no_file
 from goldenctl.golden import schema
 from goldenctl.golden.hdf5 import Attributes, Dataset, Tree, read_root, read_tree
-from goldenctl.golden.isolate import Refused
 from goldenctl.golden.schema import SublayerInfo, TensorInfo, content_digest, metadata_digest
 from goldenctl.golden.times import read_times
 from goldenctl.golden.untrusted_recipe import RecipeObject, read_recipe
+from goldenctl.isolate import Refused
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.jsonfile import parse_object
 from goldenctl.model.recipe_config import config_from_recipe
@@ -101,6 +101,9 @@ class GoldenFile:
         try:
             return np.memmap(self.path, dtype, mode="r", offset=info.offset, shape=info.shape)
         except (OSError, ValueError) as error:
+            refusal = isinstance(error, OSError) and refused_by_machine(error, str(self.path))
+            if refusal:
+                raise refusal from error
             msg = f"{self.path}: {name} cannot be mapped: {error}"
             raise DamagedError(msg) from error
 
@@ -139,7 +142,7 @@ def open_golden(path: Path, *, kind: str | None = None) -> GoldenFile:
     """Parse and check a golden or run file.
 
     Raises UsageError when there is no such file or it is not of ``kind``, DamagedError when
-    it is not a complete goldenctl file.
+    it is not a complete goldenctl file, MissingError where this machine does not let it be read.
     """
     if not path.is_file():
         msg = f"{path}: {why_no_file(path)}"

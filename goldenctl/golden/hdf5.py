@@ -18,7 +18,7 @@ import numpy as np
 
 from goldenctl.dtypes import DTYPES
 from goldenctl.golden.allocate import hdf5_type
-from goldenctl.golden.isolate import Worker, isolated
+from goldenctl.isolate import Worker, isolated
 
 Attributes = dict[str, str | int]
 TEXT, NUMBER = "text", "number"

@@ -9,6 +9,7 @@ from typing import Any
 from goldenctl.errors import DamagedError, MissingError
 
 LIMIT_BYTES = 64 << 20
+_MOST_CONTAINERS = 4_000_000  # each takes sixty bytes or more of memory, and two in the file
 
 
 def read_object(path: Path, *, limit_bytes: int = LIMIT_BYTES) -> dict[str, Any]:
@@ -38,6 +39,9 @@ def parse_object(data: bytes, where: str) -> dict[str, Any]:
     Unlike ``json.loads`` it refuses duplicate keys (two readers could disagree on which one
     counts) and the non-standard NaN and Infinity.
     """
+    if data.count(b"[") + data.count(b"{") > _MOST_CONTAINERS:
+        message = f"{where}: more than {_MOST_CONTAINERS:,} lists and objects"
+        raise DamagedError(message)
     try:
         parsed = json.loads(
             data.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_no_constant

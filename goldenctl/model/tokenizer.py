@@ -1,17 +1,24 @@
 """A checkpoint's tokenizer: a prompt's token ids as AutoTokenizer makes them, and their text.
 
-The tokenizers package is imported only here.
+The tokenizers package is imported only here. It panics on odd files, and may want gigabytes for a
+short one: prompts are encoded in a process of its own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from goldenctl.errors import DamagedError, MissingError, UsageError
+from goldenctl.isolate import Refused, Worker, isolated
 from goldenctl.model.auto_tokenizer import (
     AS_IT_IS,
     class_name,
@@ -30,11 +37,50 @@ _BEFORE = "x"  # a token of no meaning: what is decoded after it keeps its first
 @dataclass(frozen=True)
 class Encoded:
     """A prompt's tokens: their ids, each as text, and what those that stand for the prompt (not
-    for its beginning or end) decode to."""
+    for its beginning or end) decode to.
+
+    ``tokenizer`` is the class of transformers that made them where tokenizer.json alone makes
+    others.
+    """
 
     ids: tuple[int, ...]
     tokens: tuple[str, ...]
     decoded: str
+    tokenizer: str = ""
+
+
+def encode_apart(
+    folder: Path, model_type: str, prompts: Sequence[tuple[str, str]]
+) -> list[Encoded]:
+    """Encode prompts, each with what it is called in errors, as ``PromptTokenizer`` does, in a
+    process of its own.
+
+    Raises what that raises, and DamagedError where the tokenizer crashes or wants too much.
+    """
+    with contextlib.suppress(ImportError):  # the process should import nothing
+        import tokenizers  # noqa: F401
+    try:
+        answer = isolated(partial(_encode_all, folder, model_type, prompts))
+    except Refused as error:
+        message = f"{folder / TOKENIZER}: not a tokenizer ({error})"
+        raise DamagedError(message) from error
+    return msgspec.msgpack.decode(answer, type=list[Encoded])
+
+
+def _encode_all(
+    folder: Path, model_type: str, prompts: Sequence[tuple[str, str]], worker: Worker
+) -> bytes:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # threads that a fork does not have
+    tokenizer = PromptTokenizer(folder, model_type)
+    found = []
+    for source, prompt in prompts:
+        worker.alive()
+        try:
+            found.append(tokenizer.encode(prompt))
+        except UsageError as error:
+            message = f"{source}: {error.message}"
+            raise UsageError(message, hint=error.hint) from error
+    return msgspec.msgpack.encode(found)
 
 
 class PromptTokenizer:
@@ -74,11 +120,9 @@ class PromptTokenizer:
         ]
         decoded = self._tokenizer.decode(own, skip_special_tokens=False)
         tokens = tuple(map(self._text, encoding.tokens))
-        return Encoded(tuple(encoding.ids), tokens, decoded)
-
-    def differs_from_file(self, prompt: str, ids: tuple[int, ...]) -> bool:
-        """Whether tokenizer.json alone, without AutoTokenizer, makes other tokens."""
-        return self.name != AS_IT_IS and tuple(self._plain.encode(prompt).ids) != ids
+        ids = tuple(encoding.ids)
+        alone = self.name == AS_IT_IS or tuple(self._plain.encode(prompt).ids) == ids
+        return Encoded(ids, tokens, decoded, "" if alone else self.name)
 
     def _text(self, piece: str) -> str:
         """Return a token as text; one that is no whole character as bytes, such as <0xE5>."""

@@ -18,7 +18,7 @@ from goldenctl.model.config import ModelConfig, load_config
 from goldenctl.model.fields import is_int, show
 from goldenctl.model.jsonfile import parse_object
 from goldenctl.model.suite import standard_suite
-from goldenctl.model.tokenizer import PromptTokenizer
+from goldenctl.model.tokenizer import Encoded, encode_apart
 
 DEFAULT_PROMPT = "Hello, this is a test input"
 # Padding is hidden from every other token, so that its id matters nowhere.
@@ -263,7 +263,7 @@ def left_out_of_suite(inputs: Inputs, folder: str | Path) -> str:
     if inputs.suite is None:
         return ""
     try:
-        PromptTokenizer(Path(folder), load_config(folder).model_type)
+        encode_apart(Path(folder), load_config(folder).model_type, ())
     except (MissingError, UsageError) as error:
         return error.message
     return ""
@@ -352,28 +352,19 @@ def _json_ids(item: dict[str, Any], key: str, source: str) -> Rows:
 
 
 def _encode(drafts: list[_Draft], folder: Path, config: ModelConfig) -> list[tuple[Rows, Wording]]:
-    texts = any(draft.token_ids is None for draft in drafts)
-    tokenizer = PromptTokenizer(folder, config.model_type) if texts else None
-    encoded = []
-    for draft in drafts:
-        if draft.token_ids is not None:
-            encoded.append((draft.token_ids, Wording()))
-        else:
-            assert tokenizer is not None
-            assert draft.text is not None
-            encoded.append(_encode_text(tokenizer, draft.text, draft.source))
-    return encoded
+    prompts = [(each.source, each.text or "") for each in drafts if each.token_ids is None]
+    found = iter(encode_apart(folder, config.model_type, prompts) if prompts else ())
+    return [
+        (draft.token_ids, Wording())
+        if draft.token_ids is not None
+        else _worded(draft.text or "", next(found))
+        for draft in drafts
+    ]
 
 
-def _encode_text(tokenizer: PromptTokenizer, text: str, source: str) -> tuple[Rows, Wording]:
-    try:
-        found = tokenizer.encode(text)
-    except UsageError as error:
-        message = f"{source}: {error.message}"
-        raise UsageError(message, hint=error.hint) from error
+def _worded(text: str, found: Encoded) -> tuple[Rows, Wording]:
     decoded = (found.decoded,) if found.decoded != text else ()
-    name = tokenizer.name if tokenizer.differs_from_file(text, found.ids) else ""
-    return (found.ids,), Wording((found.tokens,), decoded, name)
+    return (found.ids,), Wording((found.tokens,), decoded, found.tokenizer)
 
 
 def _joined(wordings: Sequence[Wording], counts: Sequence[int]) -> Wording:

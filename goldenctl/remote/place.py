@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from pathlib import Path
 
 from goldenctl.errors import DamagedError, UsageError
+from goldenctl.model.tomlfile import read_toml
 
 ENVIRONMENT = "GOLDENCTL_STORE"
 CONFIG = "goldenctl.toml"
-_CONFIG_LIMIT_BYTES = 1 << 20
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(::.*)?://|[A-Za-z][A-Za-z0-9+-]*::")
 _SECRET_NAMES = re.compile(
     r"SECRET|TOKEN|PASSWORD|CREDENTIAL|ACCESS_KEY|ACCOUNT_KEY|CONNECTION_STR"
@@ -56,9 +55,7 @@ def scrubbed(text: str) -> str:
 def _configured(path: Path) -> str | None:
     """Return the store that a config names; a folder is relative to the config's."""
     try:
-        with path.open("rb") as file:
-            data = file.read(_CONFIG_LIMIT_BYTES)
-        store = tomllib.loads(data.decode("utf-8")).get("store")
+        store = read_toml(path).get("store")
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from goldenctl.errors import UsageError
+from goldenctl.folders import scratch
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.ops.faults import Context
 from goldenctl.ops.inject import Injection, injected_into
@@ -34,7 +34,7 @@ def refuse_without_effect(
     tried = replace(options, mode=mode, repeat=1, shuffle=False, resume=False, debug=(), workers=1)
 
     def outputs(paths: list[str], faults: Iterable[Injection]) -> set[tuple[str, str]]:
-        with tempfile.TemporaryDirectory(prefix="goldenctl-") as folder:
+        with scratch() as folder:
             run = Path(folder) / "run.h5"
             some = replace(tried, only=frozenset(paths), faults=tuple(faults))
             failed = replay(golden, checkpoint_path, run, backend=backend, options=some).failed

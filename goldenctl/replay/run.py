@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import numpy as np
 
 from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError, UsageError, require_torch
+from goldenctl.folders import scratch
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.journal import Journal
 from goldenctl.golden.modes import BOTH
@@ -73,7 +73,7 @@ def replay(
     _refuse_unknown(frozenset(options.debug), layout.groups)
     recipe = _recipe(source, backend.description, options, dtype)
     with (
-        tempfile.TemporaryDirectory(prefix="goldenctl-") as folder,
+        scratch() as folder,
         _journal(run_path, recipe, options) as journal,
         GoldenWriter(
             run_path,
@@ -146,7 +146,7 @@ def _journal(
     return Journal(run_path, recipe) if options.resume else nullcontext()
 
 
-def _plan(source: Source, writer: GoldenWriter, folder: str, options: Options) -> Plan:
+def _plan(source: Source, writer: GoldenWriter, folder: Path, options: Options) -> Plan:
     dtype = options.dtype or source.golden.recipe["dtype"]
     binder = Binder(
         source,
@@ -223,7 +223,7 @@ def open_source(golden: GoldenFile, checkpoint_path: Path, options: Options) -> 
     return Source(golden, config, checkpoint, kept)
 
 
-def _patches(source: Source, dtype: str, folder: str) -> Patches:
+def _patches(source: Source, dtype: str, folder: Path) -> Patches:
     def emulate(path: str, sublayer: Sublayer, op: Op) -> np.ndarray:
         require_torch(f"fault {op.attrs['fault']}, which is emulated")
         from goldenctl.reference.patch import Emulator
@@ -232,7 +232,7 @@ def _patches(source: Source, dtype: str, folder: str) -> Patches:
         emulator = Emulator(source.golden, source.checkpoint, dtype)
         return emulator.output(path, sublayer, op)
 
-    return Patches(Path(folder) / PATCHES, emulate)
+    return Patches(folder / PATCHES, emulate)
 
 
 def _recipe(

@@ -17,6 +17,7 @@ from typing import IO, Any, NoReturn
 from msgspec.structs import replace
 
 from goldenctl.errors import DamagedError, GoldenctlError, MissingError
+from goldenctl.folders import scratch
 from goldenctl.ops.plan import Plan, write_plan
 
 STDERR_LINES = 12
@@ -89,7 +90,7 @@ def execute(
     unasked = [_not_run("it was not asked for") for _ in plan.sublayers]
     execution = Execution(outcomes=unasked)
 
-    with tempfile.TemporaryDirectory(prefix="goldenctl-") as folder:
+    with scratch() as folder:
         running: dict[int, _Process] = {}
         try:
             for number, indices in enumerate(shares or (range(len(plan.sublayers)),)):
@@ -115,7 +116,7 @@ def accepts(
     command: Sequence[str], plan: Plan, arguments: Sequence[str], *, timeout_s: float
 ) -> bool:
     """Whether a program takes these arguments: it is called to run no sublayer."""
-    with tempfile.TemporaryDirectory(prefix="goldenctl-") as folder:
+    with scratch() as folder:
         path = Path(folder) / "plan.json"
         write_plan(plan, path)
         none = ["--skip", str(len(plan.sublayers))]

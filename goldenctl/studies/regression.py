@@ -6,7 +6,6 @@ recording that is made again, and the replay is judged by that recording.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from goldenctl.diff.judge import compare
 from goldenctl.diff.tolerance import Policy
 from goldenctl.digests import algorithm_of
 from goldenctl.errors import require_torch
+from goldenctl.folders import scratch
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.untrusted_recipe import RecipeObject
 from goldenctl.model.checkpoint import Checkpoint
@@ -76,8 +76,7 @@ def check_set(golden_set: GoldenSet, wanted: Wanted) -> Iterator[Step]:
     yield from results
     if found is None or wanted.integrity_only:
         return
-    with tempfile.TemporaryDirectory(prefix="goldenctl-") as scratch:
-        folder = Path(scratch)
+    with scratch() as folder:
         if wanted.keep is not None:
             folder = wanted.keep / golden_set.name
             folder.mkdir(parents=True, exist_ok=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from goldenctl.errors import UsageError
+from goldenctl.folders import scratch
 from goldenctl.golden.file import GoldenFile
 from goldenctl.infini.find import find_install
 from goldenctl.model.checkpoint import Checkpoint
@@ -36,7 +36,7 @@ def trace_engine(
     wanted = Wanted(
         command_of(spec, golden, checkpoint.folder), find_install(infini_root), None, timeout_s
     )
-    with tempfile.TemporaryDirectory(prefix="goldenctl-") as logs:
+    with scratch() as logs:
         outcome = trace(wanted, checkpoint, Path(logs), notify, lambda *_: None)
         if outcome.error is not None:
             raise outcome.error

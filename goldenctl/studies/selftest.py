@@ -7,7 +7,6 @@ Faults are injected one to an op in ``op`` replays, so a round tests every op at
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ from goldenctl.diff.scopes import is_fused
 from goldenctl.diff.tolerance import default_policy
 from goldenctl.digests import algorithm_of
 from goldenctl.errors import UsageError
+from goldenctl.folders import scratch
 from goldenctl.golden.composed import scope_of
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.layout import oracle_dtype
@@ -136,7 +136,7 @@ class Tester:
         """Inject everything, then everything that is right."""
         result = Selftest(dtype=self._golden.recipe["dtype"])
         rounds = list(self._rounds())
-        with tempfile.TemporaryDirectory(prefix="goldenctl-") as folder:
+        with scratch() as folder:
             run_path = Path(folder) / "run.h5"
             for number, assigned in enumerate(rounds):
                 self._notify(f"faults: round {number + 1} of {len(rounds)}")

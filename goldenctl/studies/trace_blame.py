@@ -3,7 +3,6 @@ the engine itself gave."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from goldenctl.diff.illustrate import illustrate
 from goldenctl.diff.judge import compare
 from goldenctl.diff.tolerance import Policy
 from goldenctl.errors import GoldenctlError, MissingError, require_torch
+from goldenctl.folders import scratch
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.schema import TensorInfo
 from goldenctl.model.checkpoint import Checkpoint
@@ -111,7 +111,7 @@ def _reproduced(
 ) -> str:
     """Say how far a chain in PyTorch with these bugs in it computes what the engine did."""
     options = Options(mode="chain", dtype=run.recipe["dtype"], faults=injections)
-    with tempfile.TemporaryDirectory(prefix="goldenctl-") as folder:
+    with scratch() as folder:
         path = Path(folder, "run.h5")
         try:
             replay(golden, checkpoint, path, backend=open_backend("torch"), options=options)

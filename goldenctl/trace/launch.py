@@ -12,7 +12,6 @@ import signal
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from goldenctl.errors import MissingError
+from goldenctl.folders import scratch
 
 _STATE = struct.Struct("<8sQQq64s")  # as struct Progress in shim/session.h
 _STATE_MAGIC = b"GCTTRACE"
@@ -85,7 +85,7 @@ def _preloadable(shim: Path) -> Iterator[Path]:
     if not re.search(r"[\s:]", str(shim)):
         yield shim
         return
-    with tempfile.TemporaryDirectory(prefix="goldenctl-") as folder:
+    with scratch() as folder:
         link = Path(folder, shim.name)
         link.symlink_to(shim)
         yield link

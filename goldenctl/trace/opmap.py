@@ -5,7 +5,6 @@ and which tensor of the golden a call reads or writes.
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,9 +13,9 @@ from typing import Any
 import msgspec
 
 from goldenctl.errors import UsageError, printable
+from goldenctl.model.tomlfile import read_toml
 from goldenctl.trace.calls import Call, Calls
 
-_LIMIT_BYTES = 1 << 20
 _MOST_LISTED = 40
 _KNOWN: Mapping[str, tuple[str, ...]] = {
     "RMSNorm": ("y", "x", "w"),
@@ -91,13 +90,11 @@ def load_map(path: Path | None) -> OpMap:
     if path is None:
         return OpMap()
     try:
-        with path.open("rb") as file:
-            text = file.read(_LIMIT_BYTES).decode()
-        found = msgspec.convert(tomllib.loads(text), _File)
+        found = msgspec.convert(read_toml(path), _File)
     except OSError as error:
         message = f"{path}: cannot be read ({error.strerror})"
         raise UsageError(message) from error
-    except (ValueError, RecursionError, msgspec.ValidationError) as error:
+    except ValueError as error:
         message = f"{path}: not a map of operators: {error}"
         raise UsageError(message, hint="trace --list prints one to start from") from error
     if found.map_version != 1:

@@ -348,3 +348,13 @@ def test_files_of_other_kinds_are_called_by_their_name(
     path.write_bytes(content)
     with pytest.raises(error, match=said):
         read_dump(path)
+
+
+def test_a_file_that_makes_torch_hoard_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.pt"
+    torch.save({"x": torch.ones(2)}, path)
+    monkeypatch.setattr("goldenctl.exchange.dump_torch._load", lambda _: bytes(2 << 30))
+    with pytest.raises(DamagedError, match=r"a\.pt: not a usable dump: it wants more than"):
+        read_dump(path)

@@ -298,3 +298,18 @@ def test_a_damaged_golden_is_not_exported(tmp_path: Path, suffix: str) -> None:
     golden.path.write_bytes(data)
     with pytest.raises(DamagedError, match="embedding/long"):
         exported(golden, tmp_path, suffix)
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"), [(None, "a group is linked twice"), (5, "more objects or deeper groups")]
+)
+def test_the_walk_over_an_archive_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int | None, said: str
+) -> None:
+    path = exported(with_special_values(tmp_path / "g.h5"), tmp_path, "h5")
+    with h5py.File(path, "r+") as file:
+        if limit is None:  # each level leads to all others: walked again, it would not end
+            file["cases/a"]["again"] = file["cases"]
+    monkeypatch.setattr("goldenctl.exchange.archive._MAX_OBJECTS", limit or 1000)
+    with pytest.raises(DamagedError, match=said):
+        brought_back(path, tmp_path / "back.h5")

@@ -347,3 +347,14 @@ def test_a_pattern_means_one_kind_of_tensor() -> None:
     ):
         assert matches(pattern, info) is means, pattern
     assert fill("{case}.{step}.{layer}.{layer:03}.{{", info) == "a.1.7.007.{{"
+
+
+def test_a_pattern_is_not_searched_for_without_end() -> None:
+    from goldenctl.exchange.namemap import is_left_out, matches
+
+    info = TensorInfo(
+        f"cases/a/steps/01/layers/07/{'a' * 400}", "float32", (1,), ("x",), "output", "add",
+        0, 0, 4, "", 0,
+    )  # fmt: skip
+    assert not is_left_out(("*a" * 100 + "b",), info)
+    assert not matches("{layer}" * 500 + "{step}" * 500 + "!", info)

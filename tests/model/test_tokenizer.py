@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 from goldenctl.errors import DamagedError, GoldenctlError, UsageError
 from goldenctl.model.config import preset_config, to_hf_dict
-from goldenctl.model.tokenizer import PromptTokenizer
+from goldenctl.model.tokenizer import Encoded, PromptTokenizer, encode_apart
 from goldenctl.model.tokens import Inputs, make_cases
 
 MODELS = {"qwen3": "tiny", "qwen2": "qwen2-tiny", "llama": "llama-tiny", "mistral": "mistral-tiny"}
@@ -176,3 +176,34 @@ def test_a_lone_surrogate_is_no_text(tiny: Path, tmp_path: Path) -> None:
     path.write_text('{"prompt": "a\\ud800b"}\n')
     with pytest.raises(UsageError, match=r"line 1: the prompt has a lone surrogate, '\\ud800'"):
         make_cases(Inputs(prompts_file=path), tiny, preset_config("tiny"))
+
+
+class Panic(BaseException):
+    """What the tokenizers package raises where it does not go on: no Exception."""
+
+
+def panics(_self: PromptTokenizer, _prompt: str) -> Encoded:
+    raise Panic
+
+
+def hoards(_self: PromptTokenizer, _prompt: str) -> Encoded:
+    return Encoded((len(bytes(2 << 30)),), (), "")
+
+
+@pytest.mark.parametrize(("encode", "said"), [(panics, "crashed on it"), (hoards, "of memory")])
+def test_a_tokenizer_that_panics_or_hoards_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encode: Any, said: str
+) -> None:
+    write(_folder(tmp_path, "llama"), byte_level(), None)
+    monkeypatch.setattr(PromptTokenizer, "encode", encode)
+    with pytest.raises(DamagedError, match=f"tokenizer.json: not a tokenizer .*{said}"):
+        encode_apart(tmp_path, "llama", [("prompt", "Hello")])
+
+
+def test_encoding_apart_yields_the_same(tmp_path: Path) -> None:
+    write(_folder(tmp_path, "llama"), byte_level(), None)
+    prompts = ["Hello, this is\n型🙂<|im_end|>", ""]
+    apart = encode_apart(tmp_path, "llama", [(f"prompt {p!r}", p) for p in prompts])
+    assert apart == [PromptTokenizer(tmp_path, "llama").encode(prompt) for prompt in prompts]
+    with pytest.raises(UsageError, match=r"^prompt 2: the prompt has a lone"):
+        encode_apart(tmp_path, "llama", [("prompt 2", "\ud800")])

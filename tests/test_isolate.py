@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import pytest
 
-from goldenctl.golden import isolate
-from goldenctl.golden.isolate import Refused, Worker, isolated
+from goldenctl import isolate
+from goldenctl.isolate import Refused, Worker, isolated
 
 
 class Expect(NamedTuple):
@@ -55,6 +55,14 @@ def leave(_: Worker) -> bytes:
     raise SystemExit(3)
 
 
+class Panic(BaseException):
+    """What a library that is written in Rust raises."""
+
+
+def panic(_: Worker) -> bytes:
+    raise Panic
+
+
 def peek(worker: Worker) -> bytes:
     worker.close_the_door()
     return Path(__file__).read_bytes()
@@ -72,7 +80,8 @@ FAILURES = {
     "memory": Expect(hoard, "wants more than 1073741824 bytes of memory"),
     "a long answer": Expect(chatter, "describes more than 1000 bytes"),
     "an error": Expect(complain, "^no\nsuch thing$"),
-    "an exit": Expect(leave, "crashed on it"),
+    "an exit": Expect(leave, r"crashed on it \(SystemExit\)"),
+    "a panic": Expect(panic, r"crashed on it \(Panic\)"),
     "another file": Expect(peek, "Too many open files"),
     "a crash in the answer": Expect(lie, "SIGSEGV"),
 }
