@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from goldenctl.diff.budget import Budget, check_budget
+from goldenctl.diff.choices import OTHERS, OtherChoices
 from goldenctl.diff.finite import NO_REFERENCE, compared
 from goldenctl.diff.further import Further, Sides, further_checks
 from goldenctl.diff.metrics import score, score_logits
@@ -59,18 +60,29 @@ class ByBytes:
         self._strict = strict
         self._scores: dict[str, Scores] = {}  # by sublayer, once they are judged
         self.spreads: dict[str, Spread] = {}
+        self._others = OtherChoices(golden, run, mode)
 
     def __call__(self, info: TensorInfo, actual: TensorInfo) -> TensorResult:
         hidden = padding = padding_of(self._golden, info)
         for trace in self._traces:
             padding = computed_rows(trace, info, padding)
         whole = self._run.verify(actual.name), self._golden.verify(info.name)
+        computed, followed = padding, self._others.followed(info, actual)
+        if followed is not None:
+            padding = padding.only(~followed)
+            if padding.rows is not None and not padding.rows.any():
+                others = padding.count - computed.count
+                return result_of(info, NOT_JUDGED, actual, message=OTHERS, other_choice_rows=others)
+        if choices := self._others.of(info, actual):
+            renormalise = self._golden.config.norm_topk_prob
+            whole = (whole[0], choices.expected_of(renormalise=renormalise))
         sound = partial(self._sound, info)
         pair = compared(*whole, padding, rtol=_rtol(info, actual), op=info.op, sound=sound)
         metrics = pair.metrics
         left_out = {
             "padding_rows": hidden.count,
-            "absent_rows": padding.count - hidden.count,
+            "absent_rows": computed.count - hidden.count,
+            "other_choice_rows": padding.count - computed.count,
             "not_judged_rows": pair.not_judged,
             "only_reference_rows": pair.only_reference,
         }

@@ -23,6 +23,7 @@ class Family:
     has no such thing; ``rope_names`` are further names of rope types; ``theta`` is the default of
     rope_theta, ``local_theta`` that of sliding layers with tables of their own.
     ``fused`` names modules that are stored as one, rows after rows, by the stored module.
+    With ``experts`` the keys of ``model.experts`` are read.
     ``presets`` are shapes of synthetic checkpoints, as in ``config.json``: a tiny one has what
     is special to the family.
     """
@@ -42,6 +43,7 @@ class Family:
     theta: float = 10000.0
     local_theta: float | None = None
     partial_rotary: float | None = None
+    experts: bool = False
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 

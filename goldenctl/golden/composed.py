@@ -16,8 +16,9 @@ from goldenctl.model.graph import CACHE_LINKS
 from goldenctl.places import is_composed
 
 ROLE = "composed"
-# What later steps, the next sublayer and, beside its residual, the projection read.
-_LEAVING = (*CACHE_LINKS.values(), "context", "output")
+# What later steps, the next sublayer and, beside its residual, the projection read; and which
+# experts what leaves is of.
+_LEAVING = (*CACHE_LINKS.values(), "context", "routing", "output")
 
 
 def default_mode(recipe: Mapping[str, Any]) -> str:

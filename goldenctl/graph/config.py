@@ -47,7 +47,9 @@ class ModelConfig:
     ``dtype`` is ``torch_dtype`` of the checkpoint (float32 when it does not say).
     ``sliding_layers`` see the last ``sliding_window`` tokens alone; their rotary embedding is
     ``rope_local`` where they have one of their own. Scores are scaled by
-    ``query_pre_attn_scalar`` ** -0.5, 0 stands for ``head_dim``.
+    ``query_pre_attn_scalar`` ** -0.5, 0 stands for ``head_dim``. Where there are experts, all
+    layers but the ``dense_layers`` have ``num_experts``, of which each token has
+    ``num_experts_per_tok``.
     """
 
     model_type: str
@@ -71,6 +73,11 @@ class ModelConfig:
     sliding_layers: tuple[int, ...] = ()
     rope_local: RopeConfig | None = None
     query_pre_attn_scalar: int = 0
+    num_experts: int = 0
+    num_experts_per_tok: int = 0
+    moe_intermediate_size: int = 0
+    norm_topk_prob: bool = False
+    dense_layers: tuple[int, ...] = ()
 
     @property
     def rotary_dim(self) -> int:

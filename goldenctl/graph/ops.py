@@ -12,6 +12,8 @@ _QUERY = ("batch", "token", "head", "head_dim")
 _KEY = ("batch", "token", "kv_head", "head_dim")
 _SCORES = ("batch", "head", "token", "key_token")
 _INNER = ("batch", "token", "intermediate")
+# Of each token's chosen experts, in the order of their numbers.
+_EXPERT = ("batch", "token", "choice", "moe_intermediate")
 DIMS: dict[str, tuple[str, ...]] = {
     "token_ids": ("batch", "token"),
     "position_ids": ("batch", "token"),
@@ -40,6 +42,13 @@ DIMS: dict[str, tuple[str, ...]] = {
     "swiglu": _INNER,
     "geglu": _INNER,
     "down_proj": HIDDEN,
+    "router_logits": ("batch", "token", "expert"),
+    "routing": ("batch", "token", "expert"),
+    "expert_gate": _EXPERT,
+    "expert_up": _EXPERT,
+    "expert_swiglu": _EXPERT,
+    "expert_down": ("batch", "token", "choice", "hidden"),
+    "experts": HIDDEN,
 }
 TABLE_DIMS = ("position", "rotary")
 # The tensors of a sublayer that are kept even without taps, and the tap each one links to.
@@ -62,7 +71,7 @@ class Op:
     keys of earlier steps with this one's after them; ``weights`` are the checkpoint's parameter
     names. ``attrs`` are the op's parameters: ``epsilon``, ``form`` and ``merged`` (rms_norm),
     ``head_dim`` (linear), ``algo`` (rope), ``scale`` (matmul_qk, embedding), ``window``
-    (causal_softmax).
+    (causal_softmax), ``choices`` and ``renormalise`` (route).
     """
 
     kind: str

@@ -125,7 +125,9 @@ Op read_op(JsonReader& in, const std::vector<OpKind>& kinds) {
                {"algo", algo, false},
                number("alpha"),
                number("beta"),
-               number("epsilon")});
+               number("choices"),
+               number("epsilon"),
+               number("renormalise")});
     return op;
 }
 

@@ -14,6 +14,8 @@ from goldenctl.families import FAMILIES, PRESETS
 from goldenctl.families.family import Family
 from goldenctl.families.keys import HARMLESS_KEYS, HARMLESS_VALUES, READ_KEYS
 from goldenctl.graph.config import ModelConfig, RopeConfig
+from goldenctl.model.experts import KEYS as EXPERTS_KEYS
+from goldenctl.model.experts import experts_keys, read_experts
 from goldenctl.model.fields import Fields, show
 from goldenctl.model.jsonfile import read_object
 from goldenctl.model.problems import Problems
@@ -103,8 +105,11 @@ def parse_config(data: dict[str, Any], *, where: str) -> ModelConfig:
     problems.tried(partial(_check_bias_keys, reader, config, family), None)
     if not problems.of_values:  # else it would complain of what stands in for them
         problems.tried(partial(check_attention, config, where), None)
-        no_windows: dict[str, Any] = {}
-        windows = problems.tried(partial(read_windows, reader, family, config), no_windows)
+        nothing: dict[str, Any] = {}
+        if family.experts:
+            read = partial(read_experts, reader, config.num_hidden_layers, data)
+            config = replace(config, **problems.tried(read, nothing))
+        windows = problems.tried(partial(read_windows, reader, family, config), nothing)
         config = replace(config, **windows)
     problems.raise_all(where)
     return config
@@ -127,6 +132,7 @@ def to_hf_dict(config: ModelConfig) -> dict[str, Any]:
         **result,
         **({key: values[0] for key, values in family.values.items()} or {"hidden_act": "silu"}),
         "pad_token_id": None,  # a family's default may lie beyond a small vocabulary
+        **(experts_keys(config) if family.experts else {}),
         **window_keys(config, family),
         **rope_keys(config, family),
     }
@@ -140,8 +146,9 @@ def preset_config(preset: str) -> ModelConfig:
 def _unknown_keys(data: dict[str, Any], family: Family, where: str) -> Iterator[UsageError]:
     """Yield an error for each key that may change the model and is not known to be harmless."""
     harmless = {**HARMLESS_VALUES, **family.values}
+    known = family.keys | (EXPERTS_KEYS if family.experts else frozenset())
     for key, value in data.items():
-        if key in READ_KEYS or key in HARMLESS_KEYS or key in family.keys:
+        if key in READ_KEYS or key in HARMLESS_KEYS or key in known:
             continue
         if key not in harmless:
             message = f"{where}: key {show(key)} (value {show(value)}) is not known to goldenctl"

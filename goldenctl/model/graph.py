@@ -91,7 +91,13 @@ def plan_inputs(op: Op) -> tuple[str, ...]:
 
 def sizes(config: ModelConfig, batch: int, token: int, past: int = 0) -> dict[str, int]:
     """Return the size of each dimension label for one step of a case."""
+    experts = {
+        "expert": config.num_experts,
+        "choice": config.num_experts_per_tok,
+        "moe_intermediate": config.moe_intermediate_size,
+    }
     return {
+        **(experts if config.num_experts else {}),
         "batch": batch,
         "token": token,
         "last_token": 1,

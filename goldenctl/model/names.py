@@ -29,6 +29,8 @@ def _shape(op: Op, name: str, sublayer: Sublayer, size: dict[str, int]) -> tuple
     """The shape of one of an op's weights, from the sizes of what it reads and yields."""
     inputs, output = sublayer.dims(op.inputs[0]), sublayer.dims(op.output)
     width = math.prod(size[dim] for dim in output)
+    if op.kind == "expert_linear":
+        return (size[output[-1]], size[inputs[-1]])
     if op.kind == "embedding":
         return (size["vocab"], width)
     if op.kind == "linear" and not name.endswith(".bias"):

@@ -98,6 +98,34 @@ def _exact_embedding_scale(op: Op, context: Context) -> Op | None:
     return emulated(op, context) if "scale" in op.attrs else None
 
 
+def _renormalised(rule: int) -> Change:
+    """Weights of chosen experts that sum to one where they do not, or the other way round."""
+    return _attrs(renormalise=rule)
+
+
+def _one_choice_fewer(op: Op, context: Context) -> Op | None:
+    choices = int(op.attrs["choices"])
+    return _attrs(choices=choices - 1)(op, context) if choices > 1 else None
+
+
+def _next_expert(op: Op, _context: Context) -> Op | None:
+    return replace(op, weights=(*op.weights[1:], op.weights[0]))
+
+
+def _one_expert_for_all(op: Op, _context: Context) -> Op | None:
+    return replace(op, weights=(op.weights[0],) * len(op.weights))
+
+
+def _swapped_in_one_expert(op: Op, _context: Context) -> Op | None:
+    """Gate and up are swapped in one expert, whose tokens are wrong alone."""
+    swap = {"expert_gate": ("gate_proj", "up_proj"), "expert_up": ("up_proj", "gate_proj")}
+    if op.output not in swap:
+        return None
+    one = len(op.weights) // 2
+    wrong = op.weights[one].replace(*swap[op.output])
+    return replace(op, weights=(*op.weights[:one], wrong, *op.weights[one + 1 :]))
+
+
 def _without(op: Op, attr: str) -> Op | None:
     """The op without one of its parameters; None where it has no such one."""
     kept = {name: value for name, value in op.attrs.items() if name != attr}
@@ -226,6 +254,7 @@ def _few_bits() -> Iterator[Fault]:
 _NORM = ("rms_norm",)
 _LINEAR = ("linear",)
 _GATED = ("swiglu", "geglu")
+_EXPERTS = ("expert_linear",)
 _OVER_KEYS = ("matmul_qk", "matmul_pv")
 _MATMULS = ("linear", *_OVER_KEYS)
 _ANY = ELEMENTARY
@@ -325,6 +354,33 @@ FAULTS: dict[str, Fault] = {
         Fault("no_norm_behind", "norm behind the sublayer missing", ("add",), _norm_before_sum),
         Fault("no_residual", "residual missing", ("add",), _no_residual),
         Fault("residual_doubled", "residual added twice", ("add",), _emulated("residual_doubled")),
+        Fault(
+            "softmax_after_topk",
+            "softmax after the choice of experts",
+            ("route",),
+            _renormalised(1),
+        ),
+        Fault(
+            "routing_not_renormalised",
+            "experts' weights not renormalised",
+            ("route",),
+            _renormalised(0),
+        ),
+        Fault("one_expert_fewer", "one expert fewer", ("route",), _one_choice_fewer),
+        Fault("wrong_expert", "each expert is the next one", _EXPERTS, _next_expert),
+        Fault("one_expert_for_all", "one expert for all", _EXPERTS, _one_expert_for_all),
+        Fault(
+            "gate_up_swapped_in_one",
+            "gate and up swapped in one expert",
+            _EXPERTS,
+            _swapped_in_one_expert,
+        ),
+        Fault(
+            "experts_not_weighted",
+            "experts summed without weights",
+            ("expert_sum",),
+            _emulated("experts_not_weighted"),
+        ),
         Fault("no_bias", "bias dropped", _LINEAR, _no_bias),
         Fault("weight_transposed", "weight not transposed", _LINEAR, _transposed),
         Fault("k_tail_16", "last 16 of K dropped", ("linear", "matmul_qk"), _k_tail(16)),

@@ -137,6 +137,8 @@ class PlanOp(msgspec.Struct, frozen=True, omit_defaults=True):
     alpha: float | None = None
     beta: float | None = None
     algo: str | None = None
+    choices: int | None = None
+    renormalise: int | None = None
 
 
 class PlanSublayer(msgspec.Struct, frozen=True):

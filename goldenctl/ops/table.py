@@ -105,6 +105,27 @@ def _sdpa(tap: str, out: View, inputs: Views, _weights: Views, attrs: Attrs) -> 
     return [PlanOp("sdpa", tap, out.permute(0, 2, 1, 3), (q, k, v), alpha=attrs["scale"])]
 
 
+def _route(tap: str, out: View, inputs: Views, _weights: Views, attrs: Attrs) -> list[PlanOp]:
+    rule = {"choices": attrs["choices"], "renormalise": attrs["renormalise"]}
+    return [PlanOp("route", tap, _rows(out), (_rows(inputs[0]),), **rule)]
+
+
+def _expert_linear(
+    tap: str, out: View, inputs: Views, weights: Views, attrs: Attrs
+) -> list[PlanOp]:
+    x, routing = inputs  # [B, S, M] or [B, S, k, M], [B, S, E]
+    (matrices,), choices = weights, attrs["choices"]  # [E, N, M]
+    slots = _tokens(x) if len(x.shape) == 4 else _rows(x).expand(1, choices)
+    args = (slots, _rows(routing), matrices)
+    return [PlanOp("expert_linear", tap, _tokens(out), args, choices=choices)]
+
+
+def _expert_sum(tap: str, out: View, inputs: Views, _weights: Views, attrs: Attrs) -> list[PlanOp]:
+    yielded, routing = inputs
+    args = (_tokens(yielded), _rows(routing))
+    return [PlanOp("expert_sum", tap, _rows(out), args, choices=attrs["choices"])]
+
+
 def _elementwise(kind: str) -> Lowering:
     def lower(tap: str, out: View, inputs: Views, _weights: Views, _attrs: Attrs) -> list[PlanOp]:
         return [PlanOp(kind, tap, _rows(out), tuple(_rows(x) for x in inputs))]
@@ -154,6 +175,9 @@ LAUNCHES: dict[str, Launch] = {
     "causal_softmax": Launch(1, test=(("x",), "y")),
     "swiglu": Launch(2, test=(("a", "b"), "c")),
     "geglu": Launch(2, infinicore=False),
+    "route": Launch(1, ("choices", "renormalise"), infinicore=False),
+    "expert_linear": Launch(3, ("choices",), weights=1, infinicore=False),
+    "expert_sum": Launch(2, ("choices",), infinicore=False),
     "add": Launch(2, test=(("a", "b"), "c")),
     "rearrange": Launch(1),
     "sdpa": Launch(3, ("alpha",), infinicore=False),
@@ -190,6 +214,9 @@ OPS: dict[str, Kind] = {
     "sdpa": Kind(_sdpa, 4.0),
     "swiglu": Kind(_elementwise("swiglu"), 3.0, roundings=2),  # the activation, and the product
     "geglu": Kind(_elementwise("geglu"), 3.0, roundings=2),  # as swiglu
+    "route": Kind(_route, 4.0, roundings=2, row_errors=True),  # the probabilities, their division
+    "expert_linear": Kind(_expert_linear, 4.0),
+    "expert_sum": Kind(_expert_sum, 6.0),
     "add": Kind(_elementwise("add"), 4.0),
     "copy": Kind(_elementwise("rearrange"), 0.0),  # what is left where an op is missing
 }

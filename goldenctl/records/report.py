@@ -43,15 +43,16 @@ class TensorResult(
     """One tensor's scores and verdict.
 
     ``state`` is passed, failed, missing, extra, shape_mismatch, dtype_mismatch, crashed,
-    not_computed, not_judged (no row of the reference is finite, and NaN and Inf are where it has
-    them) or unsure (a sketch cannot tell). ``rule`` names what judged it (``budget``,
-    ``truth``, ``alone`` (a traced op from its own inputs), ``sketch``, ``digest`` or the policy),
-    ``share`` is the part of its tolerance used, over 1 when it fails. ``note`` says what is odd and
-    within tolerance, such as a bias. ``padding_rows`` rows are of padding tokens and were left out,
-    ``absent_rows`` are of tokens that the engine did not compute this tensor for,
-    ``not_judged_rows`` those of which the reference is not finite; in ``only_reference_rows`` of
-    these the truth and the run are. ``local`` is how a traced op was by itself, from the inputs
-    that the engine gave it.
+    not_computed, not_judged (no row of the reference is finite, and NaN and Inf are where it
+    has them; or all follow from other experts) or unsure (a sketch cannot tell). ``rule`` names
+    what judged it (``budget``, ``truth``, ``alone`` (a traced op from its own inputs),
+    ``sketch``, ``digest`` or the policy), ``share`` is the part of its tolerance used, over 1
+    when it fails. ``note`` says what is odd and within tolerance, such as a bias.
+    ``padding_rows`` rows are of padding tokens and were left out, ``absent_rows`` are of tokens
+    that the engine did not compute this tensor for, ``not_judged_rows`` those of which the
+    reference is not finite; in ``only_reference_rows`` of these the truth and the run are.
+    ``other_choice_rows`` follow from other experts than the golden's, which rounding alone may
+    choose. ``local`` is how a traced op was by itself, from the inputs that the engine gave it.
     """
 
     name: str
@@ -75,6 +76,7 @@ class TensorResult(
     absent_rows: int = 0
     not_judged_rows: int = 0
     only_reference_rows: int = 0
+    other_choice_rows: int = 0
     local: Local | None = None
     expected_ns: Nanoseconds = 0
     actual_ns: Nanoseconds = 0
@@ -174,7 +176,11 @@ class Report(
     @property
     def not_judged(self) -> list[TensorResult]:
         """Tensors of which the reference is not finite in some row, or in any."""
-        return [t for t in self.tensors if t.not_judged_rows or t.state == NOT_JUDGED]
+        return [
+            t
+            for t in self.tensors
+            if t.not_judged_rows or (t.state == NOT_JUDGED and not t.other_choice_rows)
+        ]
 
     @property
     def culprits(self) -> tuple[Culprit, ...]:

@@ -69,7 +69,8 @@ def uncompared(report: Report) -> list[str]:
 def _outputs(report: Report) -> Iterator[tuple[str, str]]:
     """Yield outputs that were not compared, and which of them were so in part."""
     for tensor in report.tensors:
-        part = tensor.not_judged_rows > 0  # the reference is not finite there
+        # The reference is not finite there, or it follows from other experts.
+        part = tensor.not_judged_rows + tensor.other_choice_rows > 0
         if tensor.tap == OUTPUT and (part or tensor.state in NEUTRAL):
             yield tensor.name, "" if tensor.state in NEUTRAL else " in part"
     for sublayer in report.not_run:

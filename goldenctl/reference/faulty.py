@@ -202,6 +202,10 @@ def _activation(activate: Callable[[Tensor], Tensor]) -> Emulation:
     return emulate
 
 
+def _experts_not_weighted(call: Call) -> Tensor:
+    return call.inputs[0].sum(-2)
+
+
 def _residual_doubled(call: Call) -> Tensor:
     residual, branch = call.inputs
     return residual + branch + residual
@@ -328,6 +332,7 @@ EMULATIONS: dict[str, Emulation] = {
     "silu": _activation(F.silu),
     "quick_gelu": _activation(lambda gate: gate * torch.sigmoid(1.702 * gate)),
     "no_activation": _activation(lambda gate: gate),
+    "experts_not_weighted": _experts_not_weighted,
     "residual_doubled": _residual_doubled,
     "k_tail_16": _k_tail(16),
     "k_tail_32": _k_tail(32),

@@ -360,6 +360,96 @@ def _fast_silu(_attrs: Attrs, inputs: tuple[Tensor, ...], _weights: tuple[Tensor
     return (gate * (0.5 * torch.tanh(0.5 * gate) + 0.5) * up).to(inputs[0].dtype)
 
 
+def route(attrs: Attrs, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]) -> Tensor:
+    """[..., E] -> [..., E]: the weights of the likeliest ``choices`` experts, zero for others."""
+    (logits,) = inputs
+    probs = torch.softmax(logits, dim=-1, dtype=wide(logits.dtype))
+    likeliest, index = torch.topk(probs, attrs["choices"], dim=-1)
+    if attrs["renormalise"]:
+        likeliest = likeliest / likeliest.sum(-1, keepdim=True)
+    return torch.zeros_like(logits).scatter(-1, index, likeliest.to(logits.dtype))
+
+
+def _softmax_of_chosen(
+    attrs: Attrs, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]
+) -> Tensor:
+    """The exponentials of the chosen alone, divided by their sum or by that of all."""
+    (logits,) = inputs
+    powers = torch.exp((logits - logits.amax(-1, keepdim=True)).to(wide(logits.dtype)))
+    likeliest, index = torch.topk(powers, attrs["choices"], dim=-1)
+    summed = likeliest if attrs["renormalise"] else powers
+    weights = likeliest / summed.sum(-1, keepdim=True)
+    return torch.zeros_like(logits).scatter(-1, index, weights.to(logits.dtype))
+
+
+def chosen(attrs: Attrs, routing: Tensor) -> Tensor:
+    """[..., E] -> [..., k]: the numbers of the chosen experts, ascending."""
+    return torch.topk(routing, attrs["choices"], dim=-1)[1].sort(-1)[0]
+
+
+def expert_linear(attrs: Attrs, inputs: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> Tensor:
+    """[..., M] or [..., k, M] -> [..., k, N]: the linear layer of each chosen expert.
+
+    ``weights`` are E matrices [N, M], or one tensor of all of them.
+    """
+    x, routing = inputs
+    matrices = weights[0] if weights[0].dim() == 3 else weights
+    numbers = chosen(attrs, routing)
+    slots = x if x.dim() > routing.dim() else x.unsqueeze(-2).expand(*numbers.shape, x.shape[-1])
+    out = x.new_zeros(*numbers.shape, matrices[0].shape[0])
+    for expert in set(numbers.flatten().tolist()):
+        at = numbers == expert
+        out[at] = F.linear(slots[at], matrices[expert])
+    return out
+
+
+def _expert_linear_noise(
+    unit: Unit,
+    attrs: Attrs,
+    inputs: tuple[Tensor, ...],
+    weights: tuple[Tensor, ...],
+    out: Tensor,
+) -> Tensor:
+    x, routing = inputs
+    squares = tuple(weight.pow(2) for weight in weights)
+    walk = expert_linear(attrs, (x.pow(2), routing), squares).sqrt()
+    return _of_sum(unit, x.shape[-1], torch.hypot(out, walk))
+
+
+def expert_sum(attrs: Attrs, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]) -> Tensor:
+    """[..., k, M], [..., E] -> [..., M]: each product and each sum is rounded, in the order of the
+    experts' numbers."""
+    yielded, routing = inputs
+    parts = yielded * routing.gather(-1, chosen(attrs, routing)).unsqueeze(-1)
+    total = torch.zeros_like(parts[..., 0, :])
+    for part in parts.unbind(-2):
+        total = total + part
+    return total
+
+
+def _expert_sum_noise(
+    unit: Unit,
+    attrs: Attrs,
+    inputs: tuple[Tensor, ...],
+    _weights: tuple[Tensor, ...],
+    _out: Tensor,
+) -> Tensor:
+    # Each product may be rounded to the stored type, and each partial sum but the last.
+    yielded, routing = inputs
+    parts = yielded * routing.gather(-1, chosen(attrs, routing)).unsqueeze(-1)
+    sums = parts.cumsum(-2)[..., :-1, :]
+    squares = parts.pow(2).sum(-2) + sums.pow(2).sum(-2)
+    return squares.sqrt() * (unit.store * _UNIFORM)
+
+
+def _sum_in_wide(attrs: Attrs, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]) -> Tensor:
+    """Products and sums in the wide type, rounded once."""
+    yielded, routing = inputs
+    kind = wide(yielded.dtype)
+    weights = routing.gather(-1, chosen(attrs, routing)).unsqueeze(-1).to(kind)
+    return (yielded.to(kind) * weights).sum(-2).to(yielded.dtype)
+
+
 def add(_attrs: Attrs, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]) -> Tensor:
     a, b = inputs
     return a + b
@@ -415,6 +505,15 @@ ARITHMETIC: dict[str, Arithmetic] = {
     "matmul_pv": Arithmetic(matmul_pv, _matmul_pv_noise),
     "swiglu": Arithmetic(swiglu, _swiglu_noise, alternatives={"SiLU by tanh": _fast_silu}),
     "geglu": Arithmetic(geglu, _geglu_noise, alternatives={"GELU by sigmoid": _logistic_gelu}),
+    "route": Arithmetic(
+        route,
+        shared=_softmax_noise,
+        alternatives={"softmax of the chosen experts": _softmax_of_chosen},
+    ),
+    "expert_linear": Arithmetic(expert_linear, _expert_linear_noise),
+    "expert_sum": Arithmetic(
+        expert_sum, _expert_sum_noise, alternatives={"experts summed in float32": _sum_in_wide}
+    ),
     "add": Arithmetic(add, _none),
 }
 KERNELS: dict[str, Kernel] = {name: each.kernel for name, each in ARITHMETIC.items()}

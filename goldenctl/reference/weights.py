@@ -43,7 +43,7 @@ class WeightLoader:
 
     def load(self, name: str) -> Tensor:
         """Return one whole parameter as ``[*shape]`` in the compute dtype, on the device."""
-        return self._convert(re.sub(r"\.\d+\.", ".", name), self._mapped(name))
+        return self._convert(re.sub(r"layers\.\d+\.", "layers.", name), self._mapped(name))
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """Return rows ``start:stop`` of a matrix; valid until the next call."""

@@ -203,7 +203,10 @@ class Binder:
 
     def _computed(self, walk: Walk, op: Op, inputs: tuple[View, ...]) -> View:
         builder, path, tap = walk.builder, walk.path, walk.name(op.output)
-        weights = tuple(self._load_weight(builder, walk.loaded, name) for name in op.weights)
+        if op.kind == "expert_linear":
+            weights: tuple[View, ...] = (self._load_stack(builder, walk.loaded, op),)
+        else:
+            weights = tuple(self._load_weight(builder, walk.loaded, name) for name in op.weights)
         shape = self._shape(path, walk.sublayer, op)
         out = builder.tensor(tap, shape, store=self._store(path, tap))
         replacement = self._replacement(path, walk.sublayer, op)
@@ -326,6 +329,21 @@ class Binder:
             load = Load(number, weight.offset, weight.dtype)
             loaded[name] = builder.tensor(name, weight.shape, load=load)
         return loaded[name]
+
+    def _load_stack(self, builder: SublayerBuilder, loaded: dict[str, View], op: Op) -> View:
+        """Matrices of all experts as one buffer [E, N, M], wherever each of them lies."""
+        key = "+".join(op.weights)
+        if key not in loaded:
+            assert self._source.checkpoint is not None
+            found = [self._source.checkpoint.tensor(name) for name in op.weights]
+            count = math.prod(found[0].shape)
+            parts = tuple(
+                Part(self._file_number(w.path), w.offset, w.dtype, number * count, count)
+                for number, w in enumerate(found)
+            )
+            shape = (len(found), *found[0].shape)
+            loaded[key] = builder.tensor(op.weights[0], shape, parts=parts)
+        return loaded[key]
 
     def _file_number(self, path: Path) -> int:
         if path not in self._file_numbers:

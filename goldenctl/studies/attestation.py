@@ -237,7 +237,7 @@ def _attested(
         info = run.tensors.get(result.name)
         if info is None:
             continue
-        whole = result.absent_rows == 0
+        whole = result.absent_rows == result.other_choice_rows == 0
         floats = DTYPES[info.dtype].is_float and info.nbytes > 0 and whole
         values = run.verify(info.name)
         found.append(

@@ -177,6 +177,20 @@ def test_noise_and_seed_of_simulated(call: Call, golden: Path, tmp_path: Path) -
     assert digests(simulated("3.h5", "--noise", "0.1")) == digests(loud)
 
 
+def test_ops_that_infinicore_has_not_are_named_before_anything_runs(
+    call: Call, tmp_path: Path
+) -> None:
+    golden = tmp_path / "g.h5"
+    assert call("record", "synth:gemma3-tiny?seed=0", golden, "--random-tokens", 3).code == 0
+    ran = call("replay", golden, tmp_path / "r.h5", "--backend", "infinicore")
+    assert (ran.code, (tmp_path / "r.h5").exists()) == (2, False)
+    assert ran.line.endswith(
+        "backend infinicore has no op scale (first for embedding.output), rms_norm_plus_one (first "
+        "for layers.00.attention.input_layernorm), geglu (first for layers.00.mlp.geglu); "
+        "--backend torch has them all"
+    )
+
+
 @pytest.mark.parametrize("backend", ["infinicore", "torch"])
 def test_inject(call: Call, golden: Path, tmp_path: Path, backend: str) -> None:
     out = tmp_path / "r.h5"

@@ -53,6 +53,7 @@ QWEN3_06B: dict[str, Any] = {
 LLAMA: dict[str, Any] = {"model_type": "llama"}
 MISTRAL: dict[str, Any] = {"model_type": "mistral", "sliding_window": None}
 GEMMA3: dict[str, Any] = {"model_type": "gemma3_text"}
+MOE: dict[str, Any] = {"model_type": "qwen3_moe"}
 PHI3: dict[str, Any] = {"model_type": "phi3"}
 
 
@@ -117,6 +118,11 @@ REFUSED = [
     Expect({"model_type": ["qwen3"]}, {}, "model_type ['qwen3'] is not supported", True),
     Expect(QWEN3_06B, {"hidden_act": "gelu"}, 'hidden_act "gelu" is not supported'),
     Expect(QWEN3_06B, {"num_experts": 128}, "num_experts 128 is not supported"),
+    Expect(MOE, {"num_experts": 0}, "num_experts: expected an integer from 1 to", True),
+    Expect(MOE, {"num_local_experts": 4, "num_experts": 8}, "expected 8 as in num_experts", True),
+    Expect(MOE, {"num_experts_per_tok": 129}, "expected at most num_experts 128, got 129", True),
+    Expect(MOE, {"mlp_only_layers": 3}, "mlp_only_layers: expected an array of integers", True),
+    Expect(MOE, {"shared_expert_gate": True}, 'key "shared_expert_gate" (value true) is not'),
     Expect(QWEN3_06B, {"num_experts_per_tok": 8}, 'key "num_experts_per_tok" (value 8) is not'),
     Expect(QWEN3_06B, {"quantization_config": {"bits": 4}}, "quantization_config {'bits': 4} is"),
     Expect(QWEN3_06B, {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping 50.0 is not"),

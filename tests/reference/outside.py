@@ -62,7 +62,7 @@ class _FirstProduct(TorchFunctionMode):
 def load_outside(checkpoint: Path, dtype: torch.dtype) -> Any:
     """Load transformers' model with its eager attention."""
     model = AutoModelForCausalLM.from_pretrained(
-        checkpoint, dtype=dtype, attn_implementation="eager"
+        checkpoint, dtype=dtype, attn_implementation="eager", experts_implementation="eager"
     )
     return model.eval()
 
@@ -162,9 +162,70 @@ def _hook(model: Any, seen: dict[str, Tensor]) -> list[Any]:
             parts(layer.mlp.gate_up_proj, root, head_dim, mlp__gate_proj=width, mlp__up_proj=width)
         entry(layer, f"{root}/attention/input")
         entry(getattr(layer, mlp), f"{root}/attention/output", f"{root}/mlp/input")
-        entry(layer.mlp.down_proj, f"{root}/mlp/{'geglu' if family in GELU else 'swiglu'}")
+        if hasattr(layer.mlp, "experts"):
+            hooks += _hook_experts(layer.mlp, f"{root}/mlp", seen)
+        else:
+            entry(layer.mlp.down_proj, f"{root}/mlp/{'geglu' if family in GELU else 'swiglu'}")
         output(layer, f"{root}/mlp/output")
     return hooks
+
+
+def _hook_experts(mlp: Any, root: str, seen: dict[str, Tensor]) -> list[Any]:
+    """Keep the router's choice as weights of all experts, and what each chosen expert yields,
+    [batch, token, choice, ...] in the order of the experts' numbers."""
+    products = _Products()
+
+    def keep_choice(_module: Any, _inputs: Any, value: Any) -> None:
+        logits, weights, index = value
+        products.index = index
+        products.shape = seen[f"{root}/post_attention_layernorm"].shape[:2]
+        routing = torch.zeros_like(logits).scatter(-1, index, weights)
+        seen[f"{root}/router_logits"] = logits.unflatten(0, products.shape)
+        seen[f"{root}/routing"] = routing.unflatten(0, products.shape)
+        products.__enter__()
+
+    def keep_products(module: Any, _inputs: Any, value: Tensor) -> None:
+        products.__exit__(None, None, None)
+        both = products.of(module.gate_up_proj)
+        gate, up = both.chunk(2, -1)
+        seen[f"{root}/expert_gate"], seen[f"{root}/expert_up"] = gate, up
+        seen[f"{root}/expert_swiglu"] = products.of(module.down_proj, given=True)
+        seen[f"{root}/expert_down"] = products.of(module.down_proj)
+        seen[f"{root}/experts"] = value.unflatten(0, products.shape)
+
+    gate = mlp.gate.register_forward_hook(keep_choice)
+    return [gate, mlp.experts.register_forward_hook(keep_products)]
+
+
+class _Products(TorchFunctionMode):
+    """Keeps every linear layer that runs inside it, by the address of its matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: dict[int, tuple[Tensor, Tensor]] = {}
+        self.index = torch.empty(0)
+        self.shape: Any = ()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if getattr(func, "__name__", "") == "linear":
+            self.calls[args[1].data_ptr()] = (args[0], result)
+        return result
+
+    def of(self, matrices: Tensor, *, given: bool = False) -> Tensor:
+        """Return what the layers of the chosen experts were given, or yielded."""
+        order = self.index.sort(-1)[1].sort(-1)[1]  # the slot of each of the router's choices
+        out: Tensor | None = None
+        for expert, matrix in enumerate(matrices):
+            if matrix.data_ptr() not in self.calls:
+                continue
+            value = self.calls[matrix.data_ptr()][0 if given else 1]
+            if out is None:
+                out = torch.full((*self.index.shape, value.shape[-1]), torch.nan, dtype=value.dtype)
+            position, token = torch.where((self.index == expert).T)
+            out[token, order[token, position]] = value
+        assert out is not None
+        return out.unflatten(0, self.shape)
 
 
 def _wrapped_rotary(rotate: Callable[..., Any], seen: dict[str, Tensor]) -> Callable[..., Any]:

@@ -44,6 +44,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         ("gemma3-tiny", "bfloat16"),
         ("phi3-tiny", "bfloat16"),  # the second decode step has the tables of long inputs
         ("olmo2-tiny", "bfloat16"),
+        ("qwen3-moe-tiny", "bfloat16"),
         ("glm4-tiny", "bfloat16"),
     ],
 )

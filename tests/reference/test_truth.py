@@ -42,6 +42,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "olmo2": PRESETS["olmo2-tiny"],
     "phi3": PRESETS["phi3-tiny"],
     "glm4": PRESETS["glm4-tiny"],
+    "qwen3-moe": PRESETS["qwen3-moe-tiny"],
+    "qwen3-moe-plain": PRESETS["qwen3-moe-plain-tiny"],
     "qwen3-bias-tied-yarn": {
         **PRESETS["tiny"],
         "attention_bias": True,

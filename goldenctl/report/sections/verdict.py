@@ -109,6 +109,9 @@ def remarks(report: Report) -> Iterator[str]:
     yield from dict.fromkeys(t.message for t in report.compared if t.ok and t.message)
     if absent := sum(tensor.absent_rows for tensor in report.tensors):
         yield f"not computed by the engine, so not judged: {plural(absent, 'row')}"
+    if others := sum(tensor.other_choice_rows for tensor in report.tensors):
+        rows = plural(others, "row")
+        yield f"follow from other experts, which rounding alone may choose; not judged: {rows}"
     if report.padding_rows:
         yield f"left out: {plural(report.padding_rows, 'row')} of padding tokens"
     judged = [rules(report), f"mode: {report.mode}", dtypes(report)]
