@@ -112,7 +112,7 @@ def _of_structure(report: Report) -> Answers:
     place = first.where if op == "output" else f"{first.where}.{op}"
     return Answers(
         False,
-        f"{things} proved wrong by what the calls read; {numbers}",
+        f"{things} proved wrong by the calls; {numbers}",
         where=", ".join([place, *first.details]),
         kind=first.first.text,
         sure="proved by what the engine's calls read, without any tolerance",
