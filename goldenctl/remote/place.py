@@ -16,6 +16,9 @@ _SECRET_NAMES = re.compile(
     r"SECRET|TOKEN|PASSWORD|CREDENTIAL|ACCESS_KEY|ACCOUNT_KEY|CONNECTION_STR"
 )
 _SECRET_BYTES = 8
+_NAMED_SECRET = re.compile(
+    r"(?i)([\w-]*(?:secret|token|passw|pwd|credential|signature|sig|key)[\w-]*=)\S+"
+)
 
 
 def find_store(option: str | None, goldens: Path) -> str:
@@ -38,8 +41,24 @@ def is_url(store: str) -> bool:
 
 
 def shown(store: str) -> str:
-    """Return a store's URL without user, password and query."""
-    return re.sub(r"://[^/@\s]*@", "://***@", re.sub(r"\?[^\s'\")]*", "?***", store))
+    """Return a URL, or a text with URLs, without user, password, query and fragment.
+
+    A password may hold what belongs into no password, such as a slash: where there are a user
+    and a password, all up to the last ``@`` goes.
+    """
+    plain = re.sub(r"(?<=://)[^\s]+", lambda match: _without_secrets(match[0]), store)
+    return _NAMED_SECRET.sub(r"\1***", plain)
+
+
+def _without_secrets(rest: str) -> str:
+    """Return what follows ``://`` without secrets."""
+    if "::" in (before := rest.partition("://")[0]) and "://" in rest:  # such as zip::s3://
+        return f"{before}://{_without_secrets(rest.partition('://')[2])}"
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if "@" in rest and ("@" in authority or ":" in authority):
+        rest = f"***@{rest.rpartition('@')[2]}"
+    head, mark, _ = rest.partition(min("?#", key=lambda m: rest.find(m) % (len(rest) + 1)))
+    return f"{head}{mark}***" if mark else head
 
 
 def scrubbed(text: str) -> str:

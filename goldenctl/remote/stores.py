@@ -20,6 +20,7 @@ from goldenctl.remote.place import is_url, scrubbed, shown
 ATTEMPTS = 4
 _FIRST_PAUSE_S = 0.3
 _STALE_S = 24 * 3600
+_PIECE_BYTES = 1 << 20
 # Where a put is atomic. Elsewhere a blob is written under another name and moved.
 _ATOMIC = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "r2", "memory")
 _READ_ONLY = ("http", "https")
@@ -150,12 +151,14 @@ class UrlStore:
 
     def read(self, key: str, start: int, data: memoryview) -> None:
         def read() -> None:
-            end = start + len(data)
-            came: bytes = self._files.cat_file(self._path(key), start=start, end=end)
-            if len(came) != len(data):
-                message = f"{len(came)} bytes came, expected {len(data)}"
+            came = self._fill(self._path(key), start, data)
+            if came > len(data):
+                message = f"{self.name}: {key}: more bytes came than the {len(data)} asked for"
+                hint = "its server may not send parts of a file: push with parts, or another way"
+                raise DamagedError(message, hint=hint)
+            if came < len(data):
+                message = f"{came} bytes came, expected {len(data)}"
                 raise OSError(message)
-            data[:] = came
 
         try:
             self._attempt("reading", key, read)
@@ -163,6 +166,26 @@ class UrlStore:
             self.explain()
             message = f"{self.name}: {key} went away while it was read"
             raise DamagedError(message, hint="push it again") from error
+
+    def _fill(self, path: str, start: int, data: memoryview) -> int:
+        """Fill ``data`` with a blob's bytes from ``start`` on; return how many came.
+
+        A web server may send anything, and is not listened to for more than one byte too many.
+        """
+        end = start + len(data)
+        if self._protocol not in _READ_ONLY:
+            came: bytes = self._files.cat_file(path, start=start, end=end)
+            data[: len(came)] = came[: len(data)]
+            return len(came)
+        wanted = {"headers": {"Range": f"bytes={start}-{end - 1}"}, "size": len(data)}
+        at = 0
+        with self._files.open(path, "rb", block_size=0, **wanted) as file:
+            while piece := file.read(min(_PIECE_BYTES, len(data) - at + 1)):
+                if at + len(piece) > len(data):
+                    return at + len(piece)
+                data[at : at + len(piece)] = piece
+                at += len(piece)
+        return at
 
     def write(self, key: str, data: memoryview) -> None:
         if self._protocol in _READ_ONLY:

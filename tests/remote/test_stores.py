@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from moving import Bucket, Called, MadeSet, digest_of
 
 from goldenctl.errors import DamagedError, MissingError, UsageError
@@ -152,7 +154,48 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SESSION_TOKEN", "abcdefghijkl")
     assert shown("https://me:pass@host/x?X-Amz-Signature=123") == "https://***@host/x?***"
     said = scrubbed("cannot open 's3://key:sec@b/x?y=1' with abcdefghijkl\nmore")
-    assert said == "cannot open 's3://***@b/x?***' with ***"
+    assert said == "cannot open 's3://***@b/x?*** with ***"
+
+
+URLS = (
+    "https://me:{}@host/x", "s3://{}:{}@bucket/x", "https://me:{}@host:8080/x?a=b#c",
+    "https://host/x?sig={}", "https://host/x#{}", "https://host/x?a=b&token={}#c",
+    "simplecache::s3://key:{}@bucket/x", "zip://a.zip::https://me:{}@host/x",
+    "https://host/x;token={}", "cannot open 'https://me:{}@host/x'", "sftp://me:{}@host",
+)  # fmt: skip
+
+
+@given(st.sampled_from(URLS), st.text(st.characters(min_codepoint=33, max_codepoint=126)))
+def test_no_form_of_secret_is_shown(url: str, text: str) -> None:
+    secret = f"Zq9{text}9qZ"
+    said = shown(url.replace("{}", secret))
+    assert "Zq9" not in said
+    assert "9qZ" not in said
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://bucket/goldens@v1", "https://host:8080/x", "zip://a.zip::file:///x", "/a/b@c"]
+)
+def test_what_is_no_secret_is_shown(url: str) -> None:
+    assert shown(url) == url
+
+
+def test_an_answer_that_is_too_long_is_refused_at_once(
+    tmp_path: Path, web: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server of these tests sends the whole file, whatever part is asked for."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    (tmp_path / "store" / "blob").write_bytes(bytes(range(100)))
+    store, data = UrlStore(web), bytearray(100)
+    asked: list[int] = []
+    fill = store._fill
+    monkeypatch.setattr(store, "_fill", lambda *args: asked.append(1) or fill(*args))
+    store.read("blob", 0, memoryview(data))
+    assert data == bytes(range(100))
+    for start in (0, 50):
+        with pytest.raises(DamagedError, match="more bytes came than the 40 asked for"):
+            store.read("blob", start, memoryview(bytearray(40)))
+    assert len(asked) == 3
 
 
 def test_which_store_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
