@@ -73,10 +73,11 @@ class Bench:
         yield ["inspect", files[0]]
         yield ["inspect", files[1]]
         yield ["diff", *files]
-        yield ["replay", files[0], out, "--backend", "simulated"]
-        yield ["replay", files[0], out, *engine]
-        yield ["replay", files[0], out, *engine, "--mode", "op"]
-        yield ["replay", files[0], out, "--backend", f"exec:{self.engine}", "--layers", "0"]
+        replay = ["replay", files[0], out, "--force"]
+        yield [*replay, "--backend", "simulated"]
+        yield [*replay, *engine]
+        yield [*replay, *engine, "--mode", "op"]
+        yield [*replay, "--backend", f"exec:{self.engine}", "--layers", "0"]
         yield ["blame", files[0], *engine]
 
 

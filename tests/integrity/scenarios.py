@@ -85,7 +85,7 @@ def _replayed(folder: Path) -> Scenario:
     with contextlib.suppress(MissingError):
         find_install(None)
         backend = "infinicore"
-    arguments = ["replay", "g.h5", "run.h5", "--backend", backend]
+    arguments = ["replay", "g.h5", "run.h5", "--backend", backend, "--force"]
     _succeed(arguments, start)
     return Scenario(f"replay --backend {backend}", start, arguments, ("run.h5",))
 

@@ -24,8 +24,8 @@ def measured(script: str, *options: str) -> str:
 
 def test_killed_at_random_moments() -> None:
     """Nothing half is visible, nothing older is harmed, and the next run works and tidies up."""
-    said = measured("kill.py", "--random", "2", "--no-writes")
-    assert said.count(", 0 bad") == said.count("runs") >= 4
+    said = measured("kill.py", "--random", "1", "--no-writes")
+    assert said.count(", 0 bad") == said.count("runs") >= 2
 
 
 @pytest.mark.skipif(not can_inject(), reason="strace is not installed, or may not trace here")
