@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.argument("golden", type=GOLDEN)
 @click.argument("run", type=GOLDEN, required=False)
 @takes("engine", Engine)
-@takes("options", Options, "device", "layers", "faults")
+@takes("options", Options, "device", "layers", "faults", "compiled")
 @click.option("--tolerance", default="default", show_default=True, help="As for diff.")
 @report_outputs
 @report_shown
@@ -46,10 +46,15 @@ def blame_command(
 ) -> int:
     """Replay GOLDEN by sublayer, by op and as a chain; name the culprits and their bugs.
 
+    Of a golden of modules, each call is replayed from its recorded inputs and as a chain: a culprit
+    is a module that is wrong though every module inside it is right.
+
     With RUN, which `goldenctl trace` wrote, nothing is replayed: its ops are explained from what
     the engine itself gave them. Ends with exit code 1 when there is a culprit.
     """
+    from goldenctl.commands.replay_modules import refuse_of_modules
     from goldenctl.diff.tolerance import load_policy
+    from goldenctl.golden.calls import is_of_modules
     from goldenctl.golden.file import open_golden
     from goldenctl.replay.backend import parse_device
     from goldenctl.replay.effect import refuse_without_effect
@@ -61,6 +66,9 @@ def blame_command(
     refuse_unmatched(shown.only, source.tensors)
     if run is not None:
         return _of_trace(source, run, engine.model_path, tolerance, outputs=outputs, shown=shown)
+    if is_of_modules(source.recipe):
+        return _of_modules(source, engine, options, tolerance, outputs=outputs, shown=shown)
+    refuse_of_modules(engine, options)
     parse_device(options.device)
     check_layers(options.layers, source.config.num_hidden_layers)
     opened = engine.open(quiet=shown.quiet)
@@ -77,6 +85,28 @@ def blame_command(
             notify=silent if shown.quiet else notify,
         )
         report = investigation.run()
+    return deliver(report, outputs, shown)
+
+
+def _of_modules(
+    golden: GoldenFile,
+    engine: Engine,
+    options: Options,
+    tolerance: str,
+    *,
+    outputs: Outputs,
+    shown: Shown,
+) -> int:
+    """Find the calls of modules that are wrong by themselves."""
+    from goldenctl.commands.replay_modules import prepare_modules
+    from goldenctl.diff.tolerance import load_policy
+    from goldenctl.studies.module_blame import ModuleInvestigation
+
+    how, subject = prepare_modules(golden, engine, options)
+    policy, said = load_policy(tolerance), silent if shown.quiet else notify
+    with scratch() as folder:
+        found = ModuleInvestigation(golden, subject, how, policy, folder, said)
+        report = found.run()
     return deliver(report, outputs, shown)
 
 

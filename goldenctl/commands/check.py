@@ -51,6 +51,9 @@ if TYPE_CHECKING:
 )
 @takes("replaying", Options, "device", "mode", "timeout_s")
 @click.option("--model-path", type=TEXT, help="Where the checkpoint is now, if it has moved.")
+@click.option(
+    "--module", metavar="PACKAGE:FUNCTION", help="The function that goldens of modules are of."
+)
 @click.option("--infini-root", type=PATH, help="InfiniCore's install folder.")
 @click.option(
     "--tolerance",
@@ -130,6 +133,7 @@ def _wanted(options: dict[str, Any], progress: Any, *, pictures: bool) -> Wanted
         backend=options["backend"],
         options=options["replaying"],
         model_path=options["model_path"] or "",
+        module=options["module"],
         infini_root=options["infini_root"],
         policy=load_policy(options["tolerance"]) if options["tolerance"] else None,
         strict=options["strict"],

@@ -25,6 +25,12 @@ class Engine:
     model_path: Path | None = flag(
         None, "Where the checkpoint is now, if it has moved.", kind="path"
     )
+    module: str | None = flag(
+        None,
+        "For a golden of modules: the function that returns the module and its inputs, the one "
+        "recorded or a port of it.",
+        metavar="PACKAGE:FUNCTION",
+    )
     infini_root: Path | None = flag(None, "InfiniCore's install folder.", kind="path")
 
     @property

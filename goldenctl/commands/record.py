@@ -26,6 +26,7 @@ from goldenctl.commands.options import (
     plural,
     progress_bar,
 )
+from goldenctl.commands.record_modules import Asked, Modules, record_modules_of
 from goldenctl.commands.sets import Destination, Tell
 from goldenctl.commands.weights import open_weights
 from goldenctl.errors import MissingError, UsageError, require_torch
@@ -103,6 +104,7 @@ def _no_choice(word: str) -> bool:
     help="Record the same inputs in each of these dtypes: GOLDEN.DTYPE.h5, or NAME-DTYPE.",
 )
 @takes("selection", Selection)
+@takes("modules", Modules)
 @click.option("--resume", is_flag=True, help="Continue where it was interrupted.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option(
@@ -114,6 +116,7 @@ def record_command(
     inputs: Inputs,
     selection: Selection,
     compute: Compute,
+    modules: Modules,
     **options: Any,
 ) -> int:
     """Run CHECKPOINT in PyTorch and write every sublayer's tensors to GOLDEN.
@@ -125,7 +128,13 @@ def record_command(
     With --name in place of GOLDEN the golden is the next version of a set. Compared with the
     version that the set's manifest describes, each tensor is the same, within rounding, closer to
     the truth, or changed in meaning, which ends with exit code 1.
+
+    With --module PACKAGE:FUNCTION (and GOLDEN alone) or --reference transformers, the calls of
+    every submodule of any PyTorch model are recorded, by qualified name.
     """
+    if modules.wanted() and options["manifest"] is None:
+        asked = Asked(modules, inputs, selection, compute)
+        return record_modules_of(checkpoint, golden, asked, options)
     if options["manifest"] is not None:
         return _record_again(_only_golden(checkpoint, golden), options, compute)
     if checkpoint is None:

@@ -49,12 +49,19 @@ def replay_command(
     Ends with exit code 1 when a sublayer crashed, hung or was refused, or with --shuffle is
     not deterministic; RUN then says which.
     """
+    from goldenctl.commands.replay_modules import refuse_of_modules
+    from goldenctl.golden.calls import is_of_modules
     from goldenctl.golden.file import open_golden
 
     refuse_other(run, "run")
     if not options.resume and run.exists() and run.stat().st_size:
         refuse_taken(run, force=force)
     source = open_golden(golden, kind="golden")
+    if is_of_modules(source.recipe):
+        from goldenctl.commands.replay_modules import replay_modules_of
+
+        return replay_modules_of(source, run, engine, options)
+    refuse_of_modules(engine, options)
     check(source, engine, options)
     if alone_vs_batched:
         if engine.simulated:

@@ -21,9 +21,11 @@ from goldenctl.diff.scopes import Stored, is_fused, recorded_scores, stored_budg
 from goldenctl.diff.sums import RowErrors
 from goldenctl.diff.tolerance import Policy, Scores, check_limits, limits_for
 from goldenctl.diff.traced import computed_rows
+from goldenctl.diff.whole_numbers import whole_numbers
 from goldenctl.diff.whole_run import Spread, spread_of
 from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError
+from goldenctl.golden.calls import is_of_modules
 from goldenctl.golden.composed import scope_of
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import BUDGET_SCOPES, BUDGET_STATISTICS, TensorInfo, budget_path
@@ -63,6 +65,8 @@ class ByBytes:
         self._others = OtherChoices(golden, run, mode)
 
     def __call__(self, info: TensorInfo, actual: TensorInfo) -> TensorResult:
+        if not DTYPES[info.dtype].is_float:
+            return whole_numbers(self._golden, self._run, info, actual, mode=self._mode)
         hidden = padding = padding_of(self._golden, info)
         for trace in self._traces:
             padding = computed_rows(trace, info, padding)
@@ -146,7 +150,8 @@ class ByBytes:
             shape = (stored.scopes, *info.shape[:-1], len(BUDGET_STATISTICS))
             recorded = self._beside(stored.name, shape)
             budget = Budget.of(recorded, stored.scope, padding.rows, dtype=actual.dtype)
-            if scope_of(self._mode, actual.name) != "op" and actual.dtype == info.dtype:
+            apart = scope_of(self._mode, actual.name) == "op" or is_of_modules(self._golden.recipe)
+            if not apart and actual.dtype == info.dtype:
                 self._note_spread(actual, rows, budget)
             truth = f"{folder}/oracle/{tap}"
             kept = stored.truth and truth in self._golden.tensors

@@ -21,6 +21,7 @@ from goldenctl.diff.traced import for_report, spare_inherited, trace_of, with_lo
 from goldenctl.diff.whole_run import hold_together
 from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError
+from goldenctl.golden.calls import DRAWS, is_of_modules
 from goldenctl.golden.composed import ROLE as COMPOSED
 from goldenctl.golden.composed import leaving
 from goldenctl.golden.file import GoldenFile
@@ -30,6 +31,7 @@ from goldenctl.places import composed_name, is_composed, owner, place, short_nam
 from goldenctl.records.determinism import Determinism
 from goldenctl.records.report import (
     PASSED,
+    RANDOM,
     Provenance,
     Report,
     SublayerResult,
@@ -128,6 +130,7 @@ class _Judge:
         self._score = scorer or self._by_bytes
         self._not_computed = {tap for side in sides for tap in side.recipe.get("not_computed", ())}
         self._dtype = _stated_dtype(run)
+        self._unheld: dict[str, str] = (golden.recipe.get("modules") or {}).get("unheld", {})
         self._by_sublayer: dict[str, list[TensorInfo]] = {}
         for info in _outputs(golden, mode):
             self._by_sublayer.setdefault(owner(info.name), []).append(info)
@@ -175,6 +178,9 @@ class _Judge:
     def _tensor(self, info: TensorInfo, name: str, failure: dict[str, Any] | None) -> TensorResult:
         """Judge the run's tensor ``name`` by the golden's ``info``."""
         result = self._compared(info, self._run.tensors.get(name), failure)
+        why = self._unheld.get(info.place.group)
+        if why and result.metrics is not None and not result.message:
+            result = msgspec.structs.replace(result, message=f"its budget says little: it {why}")
         if not is_composed(name):
             return result
         return msgspec.structs.replace(result, name=name, sublayer=owner(name), tap=tap_of(name))
@@ -188,9 +194,13 @@ class _Judge:
             said = (
                 "a fused op does not yield it"
                 if self._traces
+                else "this attention does not yield it"
+                if is_of_modules(self._run.recipe)
                 else "the engine's dump does not have it"
             )
             return result_of(info, "not_computed", message=said)
+        if self._unheld.get(info.place.group, "").startswith(DRAWS):
+            return result_of(info, RANDOM, actual, message=self._unheld[info.place.group])
         if failure is not None:
             where = f" at {failure['tap']}" if "tap" in failure else ""
             said = f"{failure.get('reason')}{where}: {failure.get('message')}"
@@ -203,6 +213,8 @@ class _Judge:
                 "the two architectures differ"
             )
             return result_of(info, "shape_mismatch", actual, message=said, share=float("inf"))
+        if not DTYPES[info.dtype].is_float and info.dtype == actual.dtype:
+            return self._score(info, actual)
         floats = DTYPES[actual.dtype].is_float and DTYPES[info.dtype].is_float
         if not floats or self._dtype not in ("", actual.dtype):
             said = f"expected dtype {self._dtype if floats else info.dtype}, got {actual.dtype}"
@@ -211,8 +223,11 @@ class _Judge:
 
 
 def _stated_dtype(run: GoldenFile) -> str:
-    """The dtype that every output of a run has; empty where it may differ, as in a dump."""
+    """The dtype that every output of a run has; empty where it may differ, as in a dump or in
+    modules."""
     backend = run.recipe.get("backend") or {}
+    if is_of_modules(run.recipe):
+        return ""
     return "" if backend.get("name") in ("import", "trace") else str(run.recipe.get("dtype", ""))
 
 

@@ -64,8 +64,8 @@ def depths(local: Report, chain: Report, culprit_sublayers: set[str]) -> list[De
     for sublayer in chain.sublayers:
         if sublayer.name.endswith("/embedding"):
             inherited, inherited_ok = 0.0, True
-        error, ok = _output_error(sublayer)
-        own, _ = _output_error(isolated[sublayer.name])
+        error, ok = output_error(sublayer)
+        own, _ = output_error(isolated[sublayer.name])
         if sublayer.name in culprit_sublayers:
             word = "culprit"
         elif not inherited_ok and ok:
@@ -79,7 +79,8 @@ def depths(local: Report, chain: Report, culprit_sublayers: set[str]) -> list[De
     return result
 
 
-def _output_error(sublayer: SublayerResult) -> tuple[float, bool]:
+def output_error(sublayer: SublayerResult) -> tuple[float, bool]:
+    """Return the relative L2 error of what leaves a sublayer, and whether it is right."""
     last = sublayer.tensors[-1] if sublayer.tensors else None
     if last is not None and last.state == NOT_JUDGED:
         return math.nan, True

@@ -88,7 +88,8 @@ def padding_of(golden: GoldenFile, info: TensorInfo) -> Padding:
 def recipe_masks(recipe: Recipe) -> dict[str, Values]:
     """Return the attention mask [B, T] of each step that has one, by the step's path: what the
     golden holds, from its recipe alone. The recipe has to hold the token ids."""
-    cases = [Case.from_recipe(msgspec.to_builtins(c), c.token_ids) for c in recipe.cases]
+    with_ids = [case for case in recipe.cases if case.token_ids]
+    cases = [Case.from_recipe(msgspec.to_builtins(c), c.token_ids) for c in with_ids]
     found = {step.path: attention_mask(step) for case in cases for step in steps(case)}
     return {path: mask for path, mask in found.items() if mask is not None}
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from goldenctl.diff.tolerance import Scores
+from goldenctl.golden.calls import MODULE
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import (
     BUDGET_SCOPES,
@@ -43,8 +44,9 @@ class Stored:
 
 
 def budget_mode(mode: str) -> str:
-    """Return the replay mode whose budgets are a run's: a traced engine computes as a chain."""
-    return "chain" if mode == TRACE_MODE else mode
+    """Return the replay mode whose budgets are a run's: a traced engine computes as a chain, a
+    call of a module as a sublayer does."""
+    return {TRACE_MODE: "chain", MODULE: "sublayer"}.get(mode, mode)
 
 
 def stored_budget(

@@ -109,7 +109,7 @@ def limits_for(
     computed from it. An exact copy may round once where the run's type is the coarser.
     """
     coarser = max(dtypes, key=lambda name: DTYPES[name].eps)
-    limits = policy.limits(coarser, op)
+    limits = _of_any_module(coarser) if _is_module(policy, op) else policy.limits(coarser, op)
     if dtypes[0] != coarser and limits.rel_l2 == 0.0:
         limits = policy.limits(coarser, "add")
     if not policy.budget:
@@ -119,6 +119,18 @@ def limits_for(
         limits = _times(limits, stretch)
     limits = _for_rows(limits, math.prod(shape[:-1]))
     return chain_limits(limits) if mode == "chain" else limits
+
+
+def _is_module(policy: Policy, op: str) -> bool:
+    """Whether the default table is asked for a module's class, of which it knows nothing."""
+    return policy.budget and op not in OPS
+
+
+def _of_any_module(dtype: str) -> Limits:
+    """Twice as wide as the widest op of the table: what is inside is not known."""
+    widest = 2.0 * max(kind.epsilons for kind in OPS.values())
+    limit = widest * _SUM_FACTOR[dtype] * DTYPES[dtype].eps
+    return Limits(rel_l2=limit, peak=2 * limit)
 
 
 def _stretch(scores: Scores, dtype: str, mode: str) -> float:

@@ -68,7 +68,7 @@ def allocate(
             alignment_interval=_alignment_bytes(tensors),
             meta_block_size=metadata_bytes(root if new else {}, batch, groups if new else ()),
         ) as file:
-            tree = _Tree(file)
+            tree = Tree(file)
             if new:
                 set_attributes(file.id, root)
                 for name in groups:
@@ -79,11 +79,11 @@ def allocate(
     return offsets
 
 
-def _add(path: Path, tree: _Tree, tensors: Sequence[TensorSpec], first: int) -> dict[str, int]:
+def _add(path: Path, tree: Tree, tensors: Sequence[TensorSpec], first: int) -> dict[str, int]:
     """Add tensors, of which the first is the file's ``first``; return where their bytes go."""
     datasets = [_create(tree, spec, order) for order, spec in enumerate(tensors, first)]
     for spec, dataset in zip(tensors, datasets, strict=True):
-        _label(dataset, spec.dims)
+        label(dataset, spec.dims)
     placed = zip(tensors, datasets, strict=True)
     return {spec.name: _offset(path, spec, dataset) for spec, dataset in placed}
 
@@ -100,7 +100,7 @@ def metadata_bytes(root: Attributes, tensors: Sequence[TensorSpec], groups: Sequ
     return _METADATA_BYTES * (len(tensors) + len(groups)) + len(str(root))
 
 
-class _Tree:
+class Tree:
     """Groups by path, made when they are first asked for."""
 
     def __init__(self, file: h5py.File) -> None:
@@ -126,14 +126,18 @@ class _Tree:
             h5py.h5o.link(dataset, self.group(folder), leaf.encode())
 
 
-def _create(tree: _Tree, spec: TensorSpec, order: int) -> Any:
+def _create(tree: Tree, spec: TensorSpec, order: int) -> Any:
     folder, _, leaf = spec.name.rpartition("/")
-    space = h5py.h5s.create_simple(spec.shape)
-    dataset = h5py.h5d.create(
-        tree.group(folder), leaf.encode(), hdf5_type(spec.dtype), space, dcpl=_storage()
-    )
+    dataset = new_dataset(tree.group(folder), leaf.encode(), spec)
     set_attributes(dataset, tensor_attributes(spec, order))
     return dataset
+
+
+def new_dataset(group: Any, leaf: bytes | None, spec: TensorSpec) -> Any:
+    """Create a tensor's dataset, which has its place in the file from then on; without a
+    ``leaf`` it has no name yet."""
+    space = h5py.h5s.create_simple(spec.shape)
+    return h5py.h5d.create(group, leaf, hdf5_type(spec.dtype), space, dcpl=_storage())
 
 
 def tensor_attributes(spec: TensorSpec, order: int) -> dict[str, str | int]:
@@ -166,7 +170,7 @@ def _storage() -> Any:
     return dcpl
 
 
-def _label(dataset: Any, labels: tuple[str, ...]) -> None:
+def label(dataset: Any, labels: tuple[str, ...]) -> None:
     """Write all dimension labels at once, as HDF5's dimension scale interface stores them."""
     if not labels:
         return

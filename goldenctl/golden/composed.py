@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from goldenctl.golden.calls import MODULE, is_of_modules
 from goldenctl.golden.modes import BOTH
 from goldenctl.golden.schema import TensorInfo
 from goldenctl.model.graph import CACHE_LINKS
@@ -23,7 +24,10 @@ _LEAVING = (*CACHE_LINKS.values(), "context", "routing", "output")
 
 def default_mode(recipe: Mapping[str, Any]) -> str:
     """Return how a golden is replayed unless told otherwise: each op from its own recorded
-    inputs and each sublayer from its own, where every tap was recorded."""
+    inputs and each sublayer from its own, where every tap was recorded; each call of a module
+    from its own."""
+    if is_of_modules(recipe):
+        return MODULE
     return BOTH if recipe.get("taps", "op") == "op" else "sublayer"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from goldenctl.digests import algorithm_of, matches, modern, of_bytes, require_k
 from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError, UsageError, refused_by_machine, why_no_file
 from goldenctl.golden import schema
+from goldenctl.golden.calls import is_of_modules, module_of, refuse_modules
 from goldenctl.golden.hdf5 import Attributes, Dataset, Tree, read_root, read_tree
 from goldenctl.golden.schema import SublayerInfo, TensorInfo, content_digest, metadata_digest
 from goldenctl.golden.times import read_times
@@ -33,6 +34,7 @@ from goldenctl.places import place_of, short_name, step_number, step_path
 from goldenctl.threads import map_in_order
 
 _MAX_NAME_CHARACTERS = 1024
+_CALL_DEPTH = 4  # cases/CASE/steps/STEP/CALL
 _DIGESTS = ("content_digest", "metadata_digest")
 
 
@@ -73,7 +75,9 @@ class GoldenFile:
 
     @cached_property
     def config(self) -> ModelConfig:
-        """The model's config; DamagedError when the recipe has none, or not one of ours."""
+        """The model's config; DamagedError when the recipe has none, or not one of ours, UsageError
+        for a golden of modules."""
+        refuse_modules(self.recipe, str(self.path))
         return config_from_recipe(
             self.recipe["model"]["config"], where=self.recipe.where, written_by=self.tool_version
         )
@@ -223,10 +227,11 @@ def _golden(path: Path, tree: Tree, file_bytes: int) -> GoldenFile:
     tensors, aliases = _tensors(tree.datasets, file_bytes)
     for name in tree.groups:
         _check_name(name)
+    is_sublayer = partial(_is_call, recipe) if is_of_modules(recipe) else _is_sublayer
     sublayers = {
         name: _sublayer(path, name, attributes)
         for name, attributes in tree.groups.items()
-        if _is_sublayer(name)
+        if is_sublayer(name)
     }
     found = [*(info.digest for info in tensors), *(root[key] for key in _DIGESTS if key in root)]
     require_known(found, str(path), _text("/", root, "tool_version"))
@@ -335,6 +340,16 @@ def _is_sublayer(name: str) -> bool:
     """Whether a group is a sublayer: not ``layers``, ``layers/NN``, or one of its folders."""
     parts = short_name(name).split(".")
     return len(parts) == (3 if parts[0] == "layers" else 1) and parts[0] != ""
+
+
+def _is_call(recipe: Mapping[str, Any], name: str) -> bool:
+    """Whether a group is a call of a module under the name that it was recorded by."""
+    shared = recipe["modules"].get("shared", {})
+    return (
+        name.count("/") == _CALL_DEPTH
+        and place_of(name).step != ""
+        and (module_of(name) not in shared)
+    )
 
 
 def _check_digests(

@@ -87,10 +87,32 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     not_finite: Text = ""  # what is to be said of the first op whose result was NaN or Inf
 
 
+class ModulesRecipe(_Record, frozen=True):
+    """A golden of modules: what made the module, and which calls were kept.
+
+    ``function`` is PACKAGE:FUNCTION, ``cast`` whether its module was cast to the recipe's dtype,
+    ``transformers`` the class that a checkpoint was loaded as;
+    ``inputs`` says what they were given: ``function``, ``tokens``, ``random:SEED`` or
+    ``file:DIGEST``. ``root`` is the model's own name, ``shared`` maps further names of a module to
+    the one that its calls have, ``unheld`` says by call why its budget says little.
+    """
+
+    function: Text = ""
+    transformers: Word = ""
+    cast: bool = False
+    inputs: Text = ""
+    root: Word = ""
+    match: tuple[Text, ...] = ()
+    depth: Count | None = None
+    shared: dict[str, str] = {}
+    unheld: dict[str, str] = {}
+
+
 class Recipe(Kept, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that is needed to record the same golden again, and to judge a change."""
 
     model: ModelRecipe | None = None
+    modules: ModulesRecipe | None = None
     cases: tuple[CaseRecipe, ...] = ()
     reference: Environment | None = None
     part_of: Digest | None = None  # the content of the golden that an export cut it from

@@ -43,6 +43,18 @@ class _Case(msgspec.Struct):
     tokenizer: _Word = ""
 
 
+class _Modules(msgspec.Struct):
+    function: _Word = ""
+    transformers: _Word = ""
+    cast: bool = False
+    inputs: _Path = ""
+    root: _Word = ""
+    match: _Names = ()
+    depth: Annotated[int, Meta(ge=0, lt=1 << 20)] | None = None
+    shared: dict[str, str] = {}
+    unheld: dict[str, str] = {}
+
+
 class _Source(msgspec.Struct):
     path: _Path = ""
     content_digest: _Word = ""
@@ -53,6 +65,7 @@ class _Known(Kept, frozen=True, kw_only=True):
     """The kinds of the keys that goldenctl reads; others may be there and are kept."""
 
     model: _Model | None = None
+    modules: _Modules | None = None
     cases: tuple[_Case, ...] = ()
     reference: dict[str, Any] | None = None
     golden: _Source | None = None

@@ -31,6 +31,7 @@ from goldenctl.golden.allocate import (
     tensor_attributes,
 )
 from goldenctl.golden.journal import Journal
+from goldenctl.golden.room import Room
 from goldenctl.golden.schema import (
     SublayerInfo,
     TensorSpec,
@@ -53,7 +54,8 @@ class GoldenWriter:
     byte offset (``offsets``), and any process may write to ``temporary_path`` there.
 
     With a ``journal`` the unfinished file is the journal's: it is taken as it is where there
-    is one, and stays when the writer is left without ``seal``.
+    is one, and stays when the writer is left without ``seal``. With a ``room`` the bytes are there
+    already, and only their names are not.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class GoldenWriter:
         links: Mapping[str, str],
         groups: Sequence[str],
         journal: Journal | None = None,
+        room: Room | None = None,
     ) -> None:
         self.path = path
         self.kind = kind
@@ -78,6 +81,10 @@ class GoldenWriter:
         self._root = _root_attributes(kind, recipe, created_utc)
         self._links = dict(links)
         self._groups: dict[str, Attributes] = {name: {"time_ns": 0} for name in groups}
+        if room is not None:
+            self.offsets = room.settle(self._root, tensors=tensors, links=links, groups=groups)
+            self._open()
+            return
         remove_leftovers(path)
         nbytes = 0 if resumed else sum(spec.nbytes for spec in tensors)
         _check_space(path, nbytes + metadata_bytes(self._root, tensors, groups))
@@ -95,8 +102,7 @@ class GoldenWriter:
                 self._take_over(journal, laid_out)
             if not resumed:
                 _reserve(self.temporary_path)
-            self._descriptor = os.open(self.temporary_path, os.O_RDWR | os.O_CLOEXEC)
-            fcntl.flock(self._descriptor, fcntl.LOCK_SH)  # no leftover while this process lives
+            self._open()
             if journal is not None and not resumed:
                 os.fsync(self._descriptor)
                 journal.begin(created_utc, self.offsets)
@@ -105,6 +111,10 @@ class GoldenWriter:
             if isinstance(error, _WRITE_ERRORS):
                 raise cannot_write(path, error) from error
             raise
+
+    def _open(self) -> None:
+        self._descriptor = os.open(self.temporary_path, os.O_RDWR | os.O_CLOEXEC)
+        fcntl.flock(self._descriptor, fcntl.LOCK_SH)  # no leftover while this process lives
 
     def _take_over(self, journal: Journal, laid_out: Path) -> None:
         """Go on with the journal's file: its metadata becomes again that of a new file, for

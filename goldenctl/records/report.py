@@ -27,9 +27,10 @@ READABLE_VERSIONS = (1, 2)  # the first calls its digests sha256
 PASSED = "passed"
 CRASHED = "crashed"
 NOT_JUDGED = "not_judged"
+RANDOM = "random"
 # States that are neither a pass nor a failure: the backend said beforehand that it has not
-# computed the tensor, or no row of the reference is finite.
-NEUTRAL = ("not_computed", NOT_JUDGED)
+# computed the tensor, no row of the reference is finite, or a module draws random numbers.
+NEUTRAL = ("not_computed", NOT_JUDGED, RANDOM)
 WARN_SHARE = 0.8
 Nanoseconds = Annotated[int, Meta(ge=0)]
 ALONE = "alone"
@@ -44,10 +45,11 @@ class TensorResult(
 
     ``state`` is passed, failed, missing, extra, shape_mismatch, dtype_mismatch, crashed,
     not_computed, not_judged (no row of the reference is finite, and NaN and Inf are where it
-    has them; or all follow from other experts) or unsure (a sketch cannot tell). ``rule`` names
-    what judged it (``budget``, ``truth``, ``alone`` (a traced op from its own inputs),
-    ``sketch``, ``digest`` or the policy), ``share`` is the part of its tolerance used, over 1
-    when it fails. ``note`` says what is odd and within tolerance, such as a bias.
+    has them; or all follow from other experts), random (its module draws random numbers) or
+    unsure (a sketch cannot tell). ``rule`` names what judged it (``budget``, ``truth``, ``exact``
+    (of whole numbers), ``alone`` (a traced op from its own inputs), ``sketch``, ``digest`` or the
+    policy), ``share`` is the part of its tolerance used, over 1 when it fails. ``note`` says what
+    is odd and within tolerance, such as a bias.
     ``padding_rows`` rows are of padding tokens and were left out, ``absent_rows`` are of tokens
     that the engine did not compute this tensor for, ``not_judged_rows`` those of which the
     reference is not finite; in ``only_reference_rows`` of these the truth and the run are.

@@ -15,6 +15,7 @@ from goldenctl.records.report import (
     ALONE,
     NEUTRAL,
     NOT_JUDGED,
+    RANDOM,
     Report,
     SublayerResult,
     TensorResult,
@@ -29,6 +30,7 @@ RULES = {
     ALONE: "budget of the op by itself",
     "sketch": "sketch",
     "digest": "equal bytes",
+    "exact": "equal whole numbers",
 }
 
 
@@ -62,8 +64,16 @@ def left_out(report: Report) -> str:
 
 
 def not_judged(report: Report) -> str:
-    """Say of how much the reference is not finite, so that nothing can be judged by it; empty
-    where it is everywhere."""
+    """Say of how much nothing can be judged, since the reference is not finite there or draws
+    random numbers; empty where all can."""
+    drawn = sum(tensor.state == RANDOM for tensor in report.tensors)
+    if drawn:
+        random = f"not judged: {plural(drawn, 'tensor')} of modules that draw random numbers"
+        return "; ".join(filter(None, (random, _not_finite(report))))
+    return _not_finite(report)
+
+
+def _not_finite(report: Report) -> str:
     found = report.not_judged
     if not found:
         return ""

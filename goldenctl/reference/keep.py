@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -35,7 +36,7 @@ class Kept:
 class Keeper:
     """Stands before a sink and keeps a journal of what went through it."""
 
-    def __init__(self, journal: Journal, sink: TensorSink, clock: Clock) -> None:
+    def __init__(self, journal: Journal, sink: TensorSink[Any], clock: Clock) -> None:
         self._journal = journal
         self._sink = sink
         self._clock = clock

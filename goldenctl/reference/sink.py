@@ -7,6 +7,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -15,9 +17,9 @@ from torch import Tensor
 
 from goldenctl.atomic import cannot_write
 from goldenctl.digests import Hasher
+from goldenctl.golden.room import Room
 from goldenctl.golden.schema import TensorSpec
 from goldenctl.golden.stream import FileStream
-from goldenctl.golden.writer import GoldenWriter
 
 # Half of them wait for the disk while the others hash, 2 GB/s each. Where little is written
 # they only fight the computation for the interpreter.
@@ -32,7 +34,23 @@ _QUEUE_BYTES = 96 << 20
 _SWITCH_INTERVAL_S = 2e-4
 
 
-class TensorSink:
+class Target(Protocol):
+    """A file with room for tensors: that of a GoldenWriter, or a Room."""
+
+    path: Path
+    temporary_path: Path
+    tensors: dict[str, TensorSpec]
+    offsets: dict[str, int]
+
+    def write(self, name: str, data: memoryview, at_byte: int = 0) -> None: ...
+
+    def __exit__(self, *_: object) -> Any: ...
+
+
+File = TypeVar("File", bound=Target)
+
+
+class TensorSink(Generic[File]):
     """Writes tensors of a golden in background threads and keeps their digests.
 
     A context manager. ``open_writer`` is called in such a thread, since laying out a file
@@ -41,13 +59,11 @@ class TensorSink:
     raised at the next ``put``, ``settle`` or ``finish``.
     """
 
-    def __init__(
-        self, open_writer: Callable[[], GoldenWriter], tensors: Iterable[TensorSpec]
-    ) -> None:
+    def __init__(self, open_writer: Callable[[], File], tensors: Iterable[TensorSpec]) -> None:
         sizes = {spec.name: spec.nbytes for spec in tensors}
         threads = min(1 + sum(sizes.values()) // _BYTES_OF_A_THREAD, _MOST_THREADS)
         self._open_writer = open_writer
-        self.names = frozenset(sizes)
+        self.names = set(sizes)
         self.digests: dict[str, str] = {}
         self._pool = ThreadPoolExecutor(threads, "golden-writer")
         self._own = threading.local()  # each thread's stream
@@ -58,9 +74,9 @@ class TensorSink:
         self._left = False
         self._switch_interval_s = sys.getswitchinterval()
 
-    def __enter__(self) -> TensorSink:
+    def __enter__(self) -> Self:
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
-        self._opened: Future[GoldenWriter] = self._pool.submit(self._open_writer)
+        self._opened: Future[File] = self._pool.submit(self._open_writer)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -85,7 +101,7 @@ class TensorSink:
             self._waiting += 1
         self._pool.submit(self._work, name, value, first_column)
 
-    def settle(self) -> GoldenWriter:
+    def settle(self) -> File:
         """Wait until everything so far is handed to the system, though not yet on the disk;
         return the writer."""
         writer = self._opened.result()
@@ -99,7 +115,7 @@ class TensorSink:
             raise cannot_write(writer.path, error) from error
         return writer
 
-    def finish(self) -> GoldenWriter:
+    def finish(self) -> File:
         """Wait until everything is written; return the writer, ready to be sealed with
         ``digests``, which holds all but those of tensors that came in slices."""
         writer = self.settle()
@@ -123,7 +139,7 @@ class TensorSink:
             self._changed.notify()
 
     def _store(
-        self, writer: GoldenWriter, name: str, array: NDArray[np.generic], first_column: int
+        self, writer: File, name: str, array: NDArray[np.generic], first_column: int
     ) -> None:
         """Write a tensor and hash it if it is whole; UsageError with the system's reason when
         the file cannot be written."""
@@ -145,7 +161,7 @@ class TensorSink:
             raise cannot_write(writer.path, error) from error
         self.digests[name] = hasher.digest
 
-    def _stream(self, writer: GoldenWriter) -> FileStream:
+    def _stream(self, writer: File) -> FileStream:
         """Return this thread's own."""
         if not hasattr(self._own, "stream"):
             _yield()
@@ -153,6 +169,27 @@ class TensorSink:
             self._streams.append(self._own.stream)
         stream: FileStream = self._own.stream
         return stream
+
+
+class RoomSink(TensorSink[Room]):
+    """Writes tensors that nobody knew of before they came, each under a key, one after another:
+    equal recordings are equal files."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(lambda: Room(path), ())
+        self.specs: dict[str, TensorSpec] = {}
+
+    def add(self, spec: TensorSpec, value: Tensor) -> None:
+        """Queue a whole tensor; ``value`` must not be changed afterwards."""
+        self.specs[spec.name] = spec
+        self.names.add(spec.name)
+        self.put(spec.name, value)
+
+    def _store(
+        self, writer: Room, name: str, array: NDArray[np.generic], first_column: int
+    ) -> None:
+        writer.reserve(self.specs[name])
+        super()._store(writer, name, array, first_column)
 
 
 def _yield() -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from goldenctl.flags import flag
+from goldenctl.golden.calls import MODULE
 from goldenctl.golden.modes import MODES
 
 if TYPE_CHECKING:
@@ -29,8 +30,9 @@ class Options:
     mode: str = flag(
         "",
         "Where golden inputs are fed in: to each op and again to each sublayer, in one pass (the "
-        "default where the golden has taps); to each sublayer; to each op; or only to the first.",
-        kind=MODES,
+        "default where the golden has taps); to each sublayer; to each op; only to the first; or "
+        "to each call of a module (the default of a golden of modules).",
+        kind=(*MODES, MODULE),
     )
     dtype: str | None = flag(None, "Compute dtype; by default the golden's.", kind="dtype")
     layers: frozenset[int] | None = flag(
@@ -41,6 +43,9 @@ class Options:
         "Three ops, or one fused op where the backend has it.",
         kind=("eager", "sdpa"),
         shown=True,
+    )
+    compiled: bool = flag(
+        False, "Of a golden of modules: compute with torch.compile.", name="--compile"
     )
     repeat: int = flag(
         1,

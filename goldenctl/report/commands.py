@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from goldenctl.flags import flags_of
+from goldenctl.golden.calls import is_of_modules
 from goldenctl.golden.layout import Selection
 from goldenctl.places import short_name
 from goldenctl.records.report import Provenance, Report
@@ -122,6 +123,8 @@ def _debug(report: Report) -> Iterator[Command]:
 
 
 def _debug_culprit(report: Report) -> Iterator[Command]:
+    if is_of_modules(report.golden.recipe):
+        return  # what is of PyTorch is debugged there
     first = None if report.ok else first_culprit(report)
     replayed = report.run.kind == "run" and report.golden.kind == "golden"
     replayed = replayed and not report.simulated
@@ -176,6 +179,9 @@ def _renew(name: str) -> tuple[str, ...]:
 def _record(golden: Provenance) -> Iterator[Command]:
     """The command that records a golden again, where options can say all of its recipe."""
     recipe = golden.recipe
+    if is_of_modules(recipe):
+        yield from _record_modules(golden)
+        return
     inputs = _inputs(recipe.get("cases"))
     if inputs is None or not isinstance(recipe.get("model"), dict):
         return
@@ -195,6 +201,21 @@ def _kept(recipe: dict[str, Any]) -> Iterator[str]:
         if value and value != field.default:
             text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
             yield from (how.option(field.name), text)
+
+
+def _record_modules(golden: Provenance) -> Iterator[Command]:
+    """The command that records a golden of modules again, where options can say all of it."""
+    recipe, modules = golden.recipe, _object(golden.recipe["modules"])
+    options = [
+        word for pattern in _listed(modules.get("match")) for word in ("--match", str(pattern))
+    ]
+    options += ["--depth", str(modules["depth"])] if modules.get("depth") is not None else []
+    options += ["--oracle"] if recipe.get("oracle", "none") != "none" else []
+    options += ["--dtype", str(recipe.get("dtype"))] if modules.get("cast") else []
+    if modules.get("function"):
+        words = ["--module", str(modules["function"]), *options, "--force"]
+        purpose = "Only if the reference is what was wrong: record it again"
+        yield Command(purpose, _line("record", [golden.path], *words))
 
 
 def _inputs(cases: Any) -> list[str] | None:
@@ -225,6 +246,9 @@ def _engine(recipe: dict[str, Any]) -> list[str]:
     options = ["--backend", _spec(backend)] if backend.get("name") else []
     for key in ("noise", "seed"):
         options += [f"--{key}", str(backend[key])] if key in backend else []
+    for key, option in (("module", "--module"), ("compiled", "--compile")):
+        if backend.get(key):
+            options += [option, *([str(backend[key])] if key == "module" else [])]
     device = recipe.get("device")
     return [*options, "--device", str(device)] if device and device != "cpu" else options
 
@@ -243,6 +267,8 @@ def _faults(report: Report) -> list[str]:
 
 def _layers(recipe: dict[str, Any]) -> list[str]:
     """The option that chooses decoder layers; none where all were taken."""
+    if is_of_modules(recipe):
+        return []
     names = [short_name(str(name)).split(".") for name in _listed(recipe.get("sublayers"))]
     found = {parts[1] for parts in names if parts[0] == "layers" and len(parts) > 1}
     found |= {str(layer) for layer in _listed(recipe.get("layers"))}

@@ -14,7 +14,7 @@ from importlib import resources
 from goldenctl import __version__
 from goldenctl.records.report import Report
 from goldenctl.records.words import banners
-from goldenctl.report import html_tensors
+from goldenctl.report import html_modules, html_tensors
 from goldenctl.report.answers import Answers, answers
 from goldenctl.report.blocks import Line, Lines
 from goldenctl.report.palette import figure_css, variables
@@ -121,7 +121,8 @@ def _sections(report: Report) -> Iterator[Landmark]:
     """The sections of every report, and among them what only a page can show."""
     for made in sections(report):
         if made.id == "depth":
-            yield html_tensors.maps(report)
+            modules = html_modules.of_modules(report)
+            yield html_modules.section(report) if modules else html_tensors.maps(report)
         if made.id == "determinism":
             yield html_tensors.pictures(report)
         yield section(made)

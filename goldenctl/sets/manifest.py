@@ -44,7 +44,7 @@ LIMIT_BYTES = 64 << 20
 MAX_DEPTH = 16
 _OPEN_LEVELS = 3
 
-_WORD = "[A-Za-z0-9_][A-Za-z0-9_.+-]*"
+_WORD = "[A-Za-z0-9_][A-Za-z0-9_.+#-]*"
 Name = Annotated[str, Meta(pattern=f"^{_WORD}(/{_WORD})*$", max_length=512)]
 SetName = Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Version = Annotated[int, Meta(ge=1, le=999_999)]

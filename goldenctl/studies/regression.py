@@ -16,12 +16,14 @@ from goldenctl.diff.tolerance import Policy
 from goldenctl.digests import algorithm_of
 from goldenctl.errors import require_torch
 from goldenctl.folders import scratch
+from goldenctl.golden.calls import is_of_modules
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.golden.untrusted_recipe import RecipeObject
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.source import checkpoint_folder
 from goldenctl.records.report import Report
 from goldenctl.replay.backend import check_dtype, open_backend
+from goldenctl.replay.modules import prepare
 from goldenctl.replay.options import Options
 from goldenctl.replay.run import replay
 from goldenctl.sets.against_manifest import compare_with_manifest
@@ -58,6 +60,7 @@ class Wanted:
     backend: str = "infinicore"
     options: Options = field(default_factory=Options)
     model_path: str = ""
+    module: str | None = None
     infini_root: Path | None = None
     policy: Policy | None = None
     strict: bool = False
@@ -134,6 +137,8 @@ class _Check:
 
     def _record(self) -> GoldenFile:
         require_torch(f"{self._set.name}: recording it again")
+        if self._manifest.recipe.modules is not None:
+            return self._record_modules()
         from goldenctl.reference.again import recording_of
         from goldenctl.reference.record import record
 
@@ -143,6 +148,21 @@ class _Check:
         path = self._folder / "golden.h5"
         path.unlink(missing_ok=True)
         record(recording, path, self._wanted.progress)
+        return open_golden(path, kind="golden")
+
+    def _record_modules(self) -> GoldenFile:
+        from goldenctl.reference.modules.again import recording_of_modules
+        from goldenctl.reference.modules.record import record_modules
+
+        recording = recording_of_modules(
+            self._manifest.recipe,
+            str(self._set.manifest_path),
+            module=self._wanted.module,
+            folder=lambda path: checkpoint_folder(self._wanted.model_path or path),
+        )
+        path = self._folder / "golden.h5"
+        path.unlink(missing_ok=True)
+        record_modules(recording, path, self._wanted.progress)
         return open_golden(path, kind="golden")
 
     def _judge_recording(self, again: GoldenFile) -> Report:
@@ -185,8 +205,26 @@ class _Check:
         run = open_golden(path, kind="run")
         return f"a traced engine, {run.recipe['device']}", run
 
+    def _replay_modules(self, source: GoldenFile) -> tuple[str, GoldenFile]:
+        """In PyTorch, whatever the backend of the other sets is: no other replays modules."""
+        from goldenctl.reference.modules.replay import replay_modules
+
+        wanted, path = self._wanted, self._folder / "run.h5"
+        model = wanted.model_path or source.recipe["model"]["path"]
+        how, subject = prepare(
+            source,
+            wanted.options,
+            module=wanted.module,
+            folder=lambda: checkpoint_folder(model, notify=wanted.notify),
+        )
+        replay_modules(source, subject, path, how, wanted.progress)
+        run = open_golden(path, kind="run")
+        return f"torch {wanted.options.device}, {run.recipe['mode']}", run
+
     def _replay(self, source: GoldenFile) -> tuple[str, GoldenFile]:
         wanted = self._wanted
+        if is_of_modules(source.recipe):
+            return self._replay_modules(source)
         backend = open_backend(wanted.backend, infini_root=wanted.infini_root, notify=wanted.notify)
         dtype = wanted.options.dtype or source.recipe["dtype"]
         check_dtype(backend, dtype)

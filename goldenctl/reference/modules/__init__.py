@@ -1,0 +1,1 @@
+"""Goldens of any ``nn.Module``: record, budget and replay every call of every submodule."""
