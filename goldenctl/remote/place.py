@@ -16,6 +16,8 @@ _SECRET_NAMES = re.compile(
     r"SECRET|TOKEN|PASSWORD|CREDENTIAL|ACCESS_KEY|ACCOUNT_KEY|CONNECTION_STR"
 )
 _SECRET_BYTES = 8
+_MOST_SHOWN = 300
+_CHAINED = re.compile(r"[^@:]*::[A-Za-z][A-Za-z0-9+.-]*")
 _NAMED_SECRET = re.compile(
     r"(?i)([\w-]*(?:secret|token|passw|pwd|credential|signature|sig|key)[\w-]*=)\S+"
 )
@@ -52,23 +54,26 @@ def shown(store: str) -> str:
 
 def _without_secrets(rest: str) -> str:
     """Return what follows ``://`` without secrets."""
-    if "::" in (before := rest.partition("://")[0]) and "://" in rest:  # such as zip::s3://
-        return f"{before}://{_without_secrets(rest.partition('://')[2])}"
-    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    if "@" in rest and ("@" in authority or ":" in authority):
-        rest = f"***@{rest.rpartition('@')[2]}"
-    head, mark, _ = rest.partition(min("?#", key=lambda m: rest.find(m) % (len(rest) + 1)))
-    return f"{head}{mark}***" if mark else head
+    before, chained, after = rest.partition("://")
+    if chained and _CHAINED.fullmatch(before):  # such as zip://a.zip::s3://
+        return f"{before}://{_without_secrets(after)}"
+    user, at, behind = rest.rpartition("@")
+    if re.search(r"[?#]", user):  # is it of a password, or a query's?
+        return "***"
+    if at and (":" in user or "@" in rest.partition("/")[0]):
+        rest = f"***@{behind}"
+    mark = re.search(r"[?#]", rest)
+    return f"{rest[: mark.end()]}***" if mark else rest
 
 
 def scrubbed(text: str) -> str:
     """Return the first line of another program's message with nothing secret in it."""
     lines = text.strip().splitlines() or [""]
-    line = shown(lines[0][:300])
+    line = shown(lines[0])  # before it is cut: half a URL has a password without its end
     for name, value in os.environ.items():
         if _SECRET_NAMES.search(name) and len(value) >= _SECRET_BYTES:
             line = line.replace(value, "***")
-    return line
+    return line[:_MOST_SHOWN]
 
 
 def _configured(path: Path) -> str | None:
