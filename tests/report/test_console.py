@@ -71,16 +71,15 @@ INJECTED FAULTS: rope_interleaved
   only a recorded budget (record --oracle) can tell a bug from rounding
   worst at batch 0, token 3, hidden 7; largest error: expected -1, got -1.02
   rule: tolerance default (3); mode: sublayer
+✗ layers.00.mlp did not run to the end
+    signal at gate_proj: SIGSEGV
+1 sublayer crashed: goldenctl inspect run.h5 shows its reason and command
 
    sublayer                         used   rel L2    cosine
 ✓  embedding                          0%  0.0e+00  1.000000
 ✗  layers.00.attention (q_proj)     200%  2.0e-02  1.000000
 ✗  layers.00.mlp (output)        crashed        -         -
-✗  lm_head (output)              missing        -         -
-
-✗ layers.00.mlp did not run to the end
-    signal at gate_proj: SIGSEGV
-1 sublayer crashed: goldenctl inspect run.h5 shows its reason and command"""
+✗  lm_head (output)              missing        -         -"""
 
 EMPTY = """\
 ✗ FAIL  nothing was compared
@@ -111,7 +110,7 @@ def test_the_whole_output(made: Report, want: str) -> None:
         ("alone-vs-batched", None),
     ],
 )
-def test_below_the_table_stands_how_to_see_why_sublayers_crashed(
+def test_above_the_table_stands_how_to_see_why_sublayers_crashed(
     command: str, line: str | None
 ) -> None:
     """On one line however narrow the console; scratch runs are gone when it is read."""

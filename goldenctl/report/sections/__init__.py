@@ -1,6 +1,6 @@
 """The sections of reports: each is one function, from a report to blocks.
 
-Every output shows the same list, in this order.
+Every output shows the same list: the modules in this order, of each its ``SECTIONS``.
 """
 
 from __future__ import annotations
@@ -18,14 +18,11 @@ from goldenctl.report.sections import (
 )
 from goldenctl.report.sections.choice import ALL, Choice
 
-_OF_RUNS = (
-    verdict.proved, culprits.culprits, tensors.cases, course.depth, tensors.wrong,
-    tensors.sublayers, culprits.crashes, tensors.every, course.determinism, course.times,
-)  # fmt: skip
+_OF_RUNS = (verdict, culprits, tensors, course)
 
 
 def sections(report: Report, choice: Choice = ALL) -> list[Section]:
     """Return what a report is made of; a section without blocks has nothing to show."""
-    makers = _OF_RUNS if report.selftest is None else selftest.SECTIONS
-    every = (checks.checks, *makers, source.provenance, source.commands)
-    return [make(report, choice) for make in every]
+    parts = _OF_RUNS if report.selftest is None else (selftest,)
+    every = (checks, *parts, source)
+    return [make(report, choice) for part in every for make in part.SECTIONS]

@@ -32,3 +32,6 @@ def checks(report: Report, _choice: Choice) -> Section:
     blocks = (table(titles, rows), *([Lines(tuple(lines))] if lines else ()))
     hint = _HINT if report.sublayers else ""
     return Section("checks", "Golden sets", blocks if rows else (), hint)
+
+
+SECTIONS = (checks,)

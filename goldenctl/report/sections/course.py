@@ -196,3 +196,6 @@ def passes(found: Determinism, *, many_cases: bool, indent: int = 0) -> Lines:
         unseen = "the backend does not take --poison, so uninitialised reads were not looked for"
         lines.append(Line(unseen, indent=indent))
     return Lines(tuple(lines))
+
+
+SECTIONS = (depth, determinism, times)

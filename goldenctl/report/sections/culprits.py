@@ -120,3 +120,6 @@ def _inspect(report: Report, count: int) -> Sequence[Lines]:
         keep = Span("--keep FOLDER, goldenctl inspect", "code")
         return [Lines((Line((f"{said}: with ", keep, " shows why")),))]
     return []
+
+
+SECTIONS = (culprits, crashes)

@@ -105,3 +105,6 @@ def _flat(key: str, value: Any) -> Iterator[tuple[str, str]]:
 def _short(value: Any) -> str:
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}..."
+
+
+SECTIONS = (provenance, commands)

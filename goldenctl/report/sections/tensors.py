@@ -182,3 +182,6 @@ def _mark_of(sublayer: SublayerResult) -> Mark:
     nothing = sublayer.tensors and all(t.state in NEUTRAL for t in sublayer.tensors)
     passed = sublayer.state == PASSED
     return Mark.NEITHER if nothing and passed else Mark.of(passed)
+
+
+SECTIONS = (cases, wrong, sublayers, every)

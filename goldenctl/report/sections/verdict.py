@@ -140,3 +140,6 @@ def by_themselves(report: Report) -> str:
         verb = "inherits" if victims == 1 else "inherit"
         said += f"; {plural(victims, 'wrong one')} of these only {verb} an error"
     return said
+
+
+SECTIONS = (proved,)
