@@ -7,13 +7,7 @@ import math
 from dataclasses import dataclass
 
 from goldenctl.records.findings import Culprit
-from goldenctl.records.report import (
-    BY_BUDGET,
-    CRASHED,
-    Report,
-    TensorResult,
-    worst_share,
-)
+from goldenctl.records.report import BY_BUDGET, CRASHED, Report, TensorResult, worst_share
 from goldenctl.records.trials import LEAST_CAUGHT, LEAST_LOCATED, LEAST_NAMED, Selftest
 from goldenctl.records.uncompared import silence
 from goldenctl.records.words import (

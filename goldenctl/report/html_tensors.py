@@ -6,14 +6,7 @@ from collections.abc import Iterator
 
 from goldenctl.records.pictures import Picture
 from goldenctl.records.report import NEUTRAL, Report, TensorResult, worst_share
-from goldenctl.records.words import (
-    Places,
-    duration,
-    group_of,
-    groups_of,
-    of_tolerance,
-    used,
-)
+from goldenctl.records.words import Places, duration, group_of, groups_of, of_tolerance, used
 from goldenctl.report import figures
 from goldenctl.report.answers import first_culprit, main_group
 from goldenctl.report.blocks import Fold, Mark, numbers, table

@@ -63,8 +63,10 @@ def _suites(report: Report) -> Iterator[ET.Element]:
         yield _suite(report, places, sublayer)
     if report.extra:
         yield _finish("extra", [_case(places, tensor) for tensor in report.extra])
-    if silent := uncompared(report):
-        yield _finish("not compared", [_skipped("not compared", item) for item in silent])
+    if silent := [_element("not compared", item) for item in uncompared(report)]:
+        for case in silent:
+            ET.SubElement(case, "skipped", {"message": "not compared, so not judged"})
+        yield _finish("not compared", silent)
     if not report.tensors and not report.checks:
         yield _finish(
             "nothing", [_verdict("goldenctl", "compared", "failed", answers(report).verdict)]
@@ -149,12 +151,6 @@ def _verdict(classname: str, name: str, kind: str = "", message: str = "") -> ET
     if kind:
         attributes = {"type": clean(kind), "message": clean(message)}
         ET.SubElement(case, "failure", attributes).text = clean(message)
-    return case
-
-
-def _skipped(classname: str, name: str) -> ET.Element:
-    case = _element(classname, name)
-    ET.SubElement(case, "skipped", {"message": "not compared, so not judged"})
     return case
 
 

@@ -7,15 +7,7 @@ from __future__ import annotations
 
 from goldenctl.records.report import Report
 from goldenctl.report.blocks import Section
-from goldenctl.report.sections import (
-    checks,
-    course,
-    culprits,
-    selftest,
-    source,
-    tensors,
-    verdict,
-)
+from goldenctl.report.sections import checks, course, culprits, selftest, source, tensors, verdict
 from goldenctl.report.sections.choice import ALL, Choice
 
 _OF_RUNS = (verdict, culprits, tensors, course)

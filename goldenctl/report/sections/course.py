@@ -133,13 +133,12 @@ def times_of(sides: tuple[str, str]) -> str:
 
 def _kinds(steps: Sequence[StepTime], names: tuple[str, str]) -> list[Line]:
     """A line on all prefills and one on all decode steps whose times were taken."""
-    prefill = [step for step in steps if not step.decodes]
-    decode = [step for step in steps if step.decodes]
-    return [
-        _kind(kind, chosen, names)
-        for kind, chosen in (("prefill", prefill), ("decode", decode))
-        if any(step.expected_ns or step.actual_ns for step in chosen)
-    ]
+    timed = [step for step in steps if step.expected_ns or step.actual_ns]
+    kinds = {
+        "prefill": [step for step in timed if not step.decodes],
+        "decode": [step for step in timed if step.decodes],
+    }
+    return [_kind(kind, chosen, names) for kind, chosen in kinds.items() if chosen]
 
 
 def _kind(kind: str, steps: Sequence[StepTime], names: tuple[str, str]) -> Line:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from goldenctl.records.report import Provenance, Report
-from goldenctl.report.blocks import IN_FILES, Command, Section, Span, Table, Words, table
+from goldenctl.report.blocks import IN_FILES, Command, Section, Span, table
 from goldenctl.report.commands import commands as of_report
 from goldenctl.report.sections.choice import Choice
 
@@ -38,24 +38,15 @@ def listed(found: Sequence[Command]) -> Section:
 
 
 def beside(sides: Sequence[tuple[str, Provenance]]) -> Section:
-    """Return what is known of each file, side by side."""
-    made = _beside([(title, _facts(side)) for title, side in sides])
-    return Section(
-        "provenance", "Provenance", (made,) if made.rows else (), folded=True, outputs=IN_FILES
-    )
-
-
-def _beside(sides: Sequence[tuple[str, Iterator[tuple[str, str]]]]) -> Table:
-    """Return the facts of each side in a column, what has one name in one row."""
+    """Return what is known of each file in a column, what has one name in one row."""
     rows: dict[str, list[str]] = {}
-    for number, (_, pairs) in enumerate(sides):
-        for key, value in pairs:
+    for number, (_, side) in enumerate(sides):
+        for key, value in _facts(side):
             row = rows.setdefault(key, [""] * len(sides))
             row[number] = "; ".join(filter(None, [row[number], value]))
-    cells: list[tuple[Words, ...]] = [
-        (Span(key, "soft"), *(Span(value, "code") for value in row)) for key, row in rows.items()
-    ]
-    return table(("", *(title for title, _ in sides)), cells)
+    cells = ((Span(k, "soft"), *(Span(x, "code") for x in row)) for k, row in rows.items())
+    blocks = (table(("", *(title for title, _ in sides)), cells),) if rows else ()
+    return Section("provenance", "Provenance", blocks, folded=True, outputs=IN_FILES)
 
 
 def _facts(side: Provenance) -> Iterator[tuple[str, str]]:
