@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 PROJECT = Path(__file__).parent.parent / "pyproject.toml"
-EXTRAS = ("build", "plot", "record", "remote", "test")
+EXTRAS = ("build", "gguf", "plot", "record", "remote", "test")
 
 
 def lowest(requirement: str) -> str:

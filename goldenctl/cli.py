@@ -18,6 +18,7 @@ from goldenctl import __version__
 from goldenctl.commands.attest import attest_command
 from goldenctl.commands.bench import bench_command
 from goldenctl.commands.blame import blame_command
+from goldenctl.commands.cache import cache_command
 from goldenctl.commands.check import check_command
 from goldenctl.commands.diff import diff_command
 from goldenctl.commands.doctor import doctor_command
@@ -80,7 +81,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
         gc_command,
     ),
     "Move": (push_command, pull_command, export_command, import_command, include_command),
-    "Prepare": (synth_command, infinicore_group, faults_command, doctor_command),
+    "Prepare": (synth_command, infinicore_group, faults_command, doctor_command, cache_command),
 }
 
 

@@ -64,3 +64,23 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(
         update(2, 1200, "b")
         update(3, 1200, "c")
     assert capsys.readouterr().err == "recording: 2 of 1,200, b\n"
+
+
+def test_the_cache_is_shown_and_cleared(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, kept = tmp_path / "cache", tmp_path / "kept"
+    monkeypatch.setenv("GOLDENCTL_CACHE", str(cache))
+    assert call("cache").out == f"{cache}: nothing is there\n"
+    (cache / "harness").mkdir(parents=True)
+    (cache / "harness" / "program").write_bytes(bytes(2048))
+    kept.mkdir()
+    (kept / "mine").write_bytes(bytes(4096))
+    (cache / "link").symlink_to(kept)
+    shown = call("cache").out.splitlines()
+    assert shown[0].startswith("   2.0 KiB  harness: built harnesses")
+    assert shown[-1].endswith(f" in {cache}; --clear removes it")
+    cleared = call("cache", "--clear")
+    assert (cleared.code, cleared.out.splitlines()[-1][:16]) == (0, "removed 2 parts,")
+    assert list(cache.iterdir()) == []
+    assert (kept / "mine").exists()
