@@ -12,7 +12,7 @@ from dataclasses import replace
 from importlib import resources
 from pathlib import Path, PurePosixPath
 
-from goldenctl.errors import DamagedError, MissingError, UsageError
+from goldenctl.errors import DamagedError, MissingError, UsageError, printable
 from goldenctl.folders import provisioned_prefix
 from goldenctl.infini.build import (
     Progress,
@@ -25,6 +25,7 @@ from goldenctl.infini.build import (
 )
 from goldenctl.infini.find import Install, find_install, what_is_wrong
 from goldenctl.infini.place import log_beside, put, scratch_beside, sole_builder
+from goldenctl.infini.sdist import find_sdist
 from goldenctl.infini.stamp import STAMP, digest_file, read_stamp, write_stamp
 
 VERSION = "0.1.0"
@@ -113,21 +114,31 @@ def _build(place: Path, sdist: Path | None, progress: Progress) -> None:
 
 
 def fetch(work: Path, log: Path, progress: Progress = silent) -> Path:
-    """Fetch the pinned source package into the folder ``work`` with pip, which checks its hash.
+    """Fetch the pinned source package into the folder ``work``, from where pip would.
 
-    Raises MissingError with pip's own words.
+    None of the package's own code runs. Where no place of pip's could be read so, pip fetches
+    it, which checks the hash and then builds its metadata. Raises MissingError with pip's own
+    words.
     """
+    progress(f"fetching the InfiniCore {VERSION} source package")
+    (work / "sdist").mkdir(exist_ok=True)
+    archive = work / "sdist" / f"infinicore-{VERSION}.tar.gz"
+    problem = find_sdist("infinicore", archive.name, archive)
+    if problem:
+        progress(f"asking pip for it: {printable(problem)}")
+        _fetch_with_pip(work, log, progress)
+    _check_digest(archive)
+    return archive
+
+
+def _fetch_with_pip(work: Path, log: Path, progress: Progress) -> None:
     requirements = work / REQUIREMENTS
     requirements.write_text(_data(REQUIREMENTS), encoding="utf-8")
-    progress(f"fetching the InfiniCore {VERSION} source package with pip")
-    # pip asks the package for its metadata before it hands it over, for which it makes an
-    # environment of its own; the hash is checked before that.
     options = ["--no-deps", "--no-binary", "infinicore", "--require-hashes", "--progress-bar=off"]
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", *options]
     command += ["--requirement", str(requirements), "--dest", str(work / "sdist")]
     remedy = f"without network: --sdist infinicore-{VERSION}.tar.gz"
     run_logged(command, Task("fetching InfiniCore", remedy, log, progress))
-    return next((work / "sdist").glob("*.tar.gz"))
 
 
 def _check_digest(archive: Path) -> None:
