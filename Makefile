@@ -13,7 +13,7 @@ CPP := goldenctl/harness/*.cpp goldenctl/harness/*.h goldenctl/shim/*.cpp golden
 	goldenctl/include/*.h tests/fuzz/*.cpp tests/trace/*.cpp \
 	docs/examples/engine/*.cpp docs/examples/engine/*.h
 
-.PHONY: help setup demo demo-real demo-trace demo-trace-real check check-real goldens test lowest lint format \
+.PHONY: help setup demo demo-real demo-trace demo-trace-real check check-real goldens test lowest sbom lint format \
 	docs dist benchmark fuzz integrity clean
 
 help:  ## Show this list
@@ -69,6 +69,10 @@ goldens: setup  ## Record the golden sets of this repository again and renew the
 
 test: setup  ## Run all tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+sbom: setup  ## Write build/sbom.json: every installed package, its version and its hash (CycloneDX)
+	@mkdir -p build
+	$(BIN)/python .ci/sbom.py >build/sbom.json
 
 lowest:  ## Run the demo and quick tests with the lowest versions that pyproject.toml allows
 	sh .ci/lowest

@@ -25,7 +25,8 @@ BUILD_HINT = "pip install 'goldenctl[build]', or install cmake with the system's
 
 # Of compilers, linkers and pip; a command line with -Werror is no error.
 _ERROR = re.compile(r"(?i)(?:^|\s)error: |undefined reference to |multiple definition of ")
-_GRACE_S = 5.0  # from SIGTERM to SIGKILL
+_GRACE_S = 0.3  # from SIGTERM to SIGKILL: all is gone within a second
+_PATIENCE_S = 5.0  # with a killed process that is still in a system call
 _LINKER_ENDED = re.compile(r"^collect2: |linker command failed")
 
 
@@ -102,7 +103,7 @@ def _interrupt(process: subprocess.Popen[str]) -> None:
         process.wait(_GRACE_S)
     # A linker may hold no end of our pipe, and a killed process may still finish a system call
     # that makes a file: only an empty group writes no more.
-    until = time.monotonic() + _GRACE_S
+    until = time.monotonic() + _PATIENCE_S
     with suppress(ProcessLookupError):
         while time.monotonic() < until:
             os.killpg(process.pid, signal.SIGKILL)

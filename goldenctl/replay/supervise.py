@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -238,6 +239,7 @@ class _Process:
                 stderr=self._stderr,
                 env={**os.environ, **start.environment},
                 pass_fds=start.inherited,
+                process_group=0,  # to be ended with all that it started
             )
         except OSError as error:
             self._stderr.close()
@@ -260,7 +262,7 @@ class _Process:
 
     def close(self) -> None:
         """End the program and charge its end, if it was early, to the sublayer it was in."""
-        self._process.kill()
+        self._kill()
         status = self._process.wait()
         stderr = _tail(self._stderr)
         self.stop()
@@ -270,11 +272,17 @@ class _Process:
 
     def stop(self) -> None:
         """Kill the program, whatever it does, and forget what it said."""
-        self._process.kill()
+        if self._process.returncode is None:
+            self._kill()
         self._process.wait()
         assert self._process.stdout is not None
         self._process.stdout.close()
         self._stderr.close()
+
+    def _kill(self) -> None:
+        """Kill the program and what it started, also where it has ended itself."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _took(self, data: bytes) -> bool:
         *lines, self._pending = (self._pending + data).split(b"\n")

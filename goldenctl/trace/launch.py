@@ -23,7 +23,8 @@ from goldenctl.folders import scratch
 
 _STATE = struct.Struct("<8sQQq64s")  # as struct Progress in shim/session.h
 _STATE_MAGIC = b"GCTTRACE"
-_GRACE_S = 5.0  # from SIGTERM to SIGKILL
+_GRACE_S = 5.0  # from SIGTERM to SIGKILL of a program whose time is over
+_HASTE_S = 0.3  # the same when goldenctl is to end: all is gone within a second
 _POLL_S = 0.02
 _TELL_S = 0.5
 
@@ -106,10 +107,10 @@ def _run(wanted: Launch, shim: Path, progress: Progress) -> Ending:
     try:
         timed_out = _wait(process, wanted, progress)
     except BaseException:
-        _end(process, group)
+        _end(process, group, _HASTE_S)
         raise
     if timed_out:
-        _end(process, group)
+        _end(process, group, _GRACE_S)
     took_s = time.monotonic() - started
     found = states(wanted.folder)
     calls = {state.pid: state.calls for state in found}
@@ -133,7 +134,7 @@ def _wait(process: subprocess.Popen[bytes], wanted: Launch, progress: Progress) 
     return False
 
 
-def _end(process: subprocess.Popen[bytes], group: int | None) -> None:
+def _end(process: subprocess.Popen[bytes], group: int | None, grace_s: float) -> None:
     """End the program, and where it has a group of its own all that it started."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
@@ -142,7 +143,7 @@ def _end(process: subprocess.Popen[bytes], group: int | None) -> None:
             else:
                 os.killpg(process.pid, number)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(_GRACE_S)
+            process.wait(grace_s)
 
 
 def states(folder: Path) -> tuple[State, ...]:

@@ -287,7 +287,7 @@ def test_what_is_unusual_about_the_weights_is_said(
     files = pytest.importorskip("safetensors.torch")
     copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
     path = copy / "model.safetensors"
-    weights = {f"module.{name}": value for name, value in files.load_file(path).items()}
+    weights = {f"module.{name}": value.clone() for name, value in files.load_file(path).items()}
     extra = weights["module.model.norm.weight"]
     added = {
         "model.layers.1.self_attn.q_proj.bias": extra.clone(),

@@ -243,8 +243,12 @@ def test_command_of_a_failure_reruns_it_alone(
 
 @pytest.mark.parametrize(
     ("number", "code", "word"),
-    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
-    ids=["interrupt", "terminate"],
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "terminated"),
+        (signal.SIGHUP, 143, "terminated"),
+    ],
+    ids=["interrupt", "terminate", "hang up"],
 )
 def test_a_signal_leaves_nothing(
     golden_of: Callable[..., Path],
@@ -256,7 +260,12 @@ def test_a_signal_leaves_nothing(
 ) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    backend = stand_in(at=f"open({str(tmp_path / 'hangs')!r}, 'w').close(); time.sleep(100)")
+    # What the backend started itself, and says the number of, goes with it.
+    child = "__import__('subprocess').Popen(['sleep', '100'])"
+    hangs = tmp_path / "hangs"
+    says = f"open({str(hangs) + '.new'!r}, 'w').write(str({child}.pid))"
+    moves = f"__import__('os').rename({str(hangs) + '.new'!r}, {str(hangs)!r})"
+    backend = stand_in(at=f"{says}; {moves}; time.sleep(100)")
     arguments = ["replay", str(golden_of()), str(tmp_path / "r.h5"), "--backend", backend]
     process = subprocess.Popen(
         [sys.executable, "-m", "goldenctl", *arguments],
@@ -265,7 +274,7 @@ def test_a_signal_leaves_nothing(
         env={**os.environ, "TMPDIR": str(scratch)},
     )
     deadline = time.monotonic() + 60
-    while not (tmp_path / "hangs").exists():
+    while not hangs.exists():
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -276,6 +285,11 @@ def test_a_signal_leaves_nothing(
     assert said.strip() == f"goldenctl: {word}; nothing half-written was left"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hangs", "scratch", "stand-in"]
     assert list(scratch.iterdir()) == []
+    stat = Path("/proc", hangs.read_text(), "stat")
+    deadline = time.monotonic() + 30
+    while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_program_of_this_folder_needs_no_path(
