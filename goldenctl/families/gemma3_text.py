@@ -35,9 +35,11 @@ FAMILY = Family(
         "tie_word_embeddings": True,
     },
     presets={
-        # every third layer sees all tokens, the others five
+        # every third layer sees all tokens, the others five; the root of the width is no number
+        # of a narrow type
         "gemma3-tiny": {
             **TINY,
+            "hidden_size": 80,
             "head_dim": 32,
             "query_pre_attn_scalar": 48,
             "sliding_window": 5,

@@ -45,7 +45,8 @@ def _online(call: Call, *, round_scores: bool, round_probs: bool) -> Tensor:
     stored = call.inputs[0].dtype
     if round_scores:
         scores = scores.to(stored).to(scores.dtype)
-    top = torch.full_like(scores[..., :1], -torch.inf)
+    # No key of a block may be in a row's window: its maximum stays finite.
+    top = torch.full_like(scores[..., :1], torch.finfo(scores.dtype).min)
     total = torch.zeros_like(top)
     context = torch.zeros_like(v[..., :1, :]).expand(*scores.shape[:-1], v.shape[-1])
     for start in range(0, scores.shape[-1], _BLOCK):

@@ -15,6 +15,12 @@ LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_positio
 TYPES: dict[str, dict[str, Any]] = {
     "default": {"rope_type": "default"},
     "linear": {"rope_type": "linear", "factor": 3.0},
+    "dynamic": {"rope_type": "dynamic", "factor": 4.0},
+    "proportional": {
+        "rope_type": "proportional",
+        "factor": 2.0,
+        "partial_rotary_factor": 0.5,
+    },
     "llama3": {"rope_type": "llama3", "factor": 8.0, **LLAMA3},
     "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768},
     "yarn-mscale": {
