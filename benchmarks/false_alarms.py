@@ -22,11 +22,12 @@ from torch import Tensor
 from goldenctl.diff.judge import compare
 from goldenctl.diff.tolerance import load_policy
 from goldenctl.golden.file import GoldenFile, open_golden
-from goldenctl.golden.layout import Selection
 from goldenctl.golden.modes import MODES
+from goldenctl.golden.selection import Selection
 from goldenctl.model.checkpoint import Checkpoint
+from goldenctl.model.inputs import Inputs
 from goldenctl.model.synth import synth
-from goldenctl.model.tokens import Inputs, make_cases
+from goldenctl.model.tokens import make_cases
 from goldenctl.ops.few_bits import FEW_BITS
 from goldenctl.places import short_name
 from goldenctl.records.report import Report

@@ -18,12 +18,13 @@ from pathlib import Path
 import click
 
 from goldenctl.golden.file import GoldenFile, open_golden
-from goldenctl.golden.layout import Selection
+from goldenctl.golden.selection import Selection
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import load_config
 from goldenctl.model.graph import Sublayer
+from goldenctl.model.inputs import Inputs
 from goldenctl.model.synth import synth
-from goldenctl.model.tokens import Inputs, make_cases
+from goldenctl.model.tokens import make_cases
 from goldenctl.ops.catalogue import FAULTS
 from goldenctl.ops.faults import Context, combined, faulty_op
 from goldenctl.ops.inject import Injection

@@ -61,7 +61,7 @@ class Bar:
 
 def _record(checkpoint: Path, tokens: int, out: Path) -> Callable[[], None]:
     from goldenctl.commands.record import prepare
-    from goldenctl.model.tokens import Inputs
+    from goldenctl.model.inputs import Inputs
     from goldenctl.reference.record import record
 
     return lambda: record(prepare(checkpoint, Inputs(random_tokens=tokens)), out / "golden.h5")
@@ -70,7 +70,7 @@ def _record(checkpoint: Path, tokens: int, out: Path) -> Callable[[], None]:
 def _null(checkpoint: Path, tokens: int, _out: Path) -> Callable[[], None]:
     """The same pass with nothing written."""
     from goldenctl.commands.record import prepare
-    from goldenctl.model.tokens import Inputs
+    from goldenctl.model.inputs import Inputs
     from goldenctl.reference.clock import Clock
     from goldenctl.reference.memory import kept_memory
     from goldenctl.reference.record import Forward

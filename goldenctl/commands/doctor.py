@@ -144,7 +144,8 @@ def _checkpoint(source: Path) -> Iterator[Finding]:
 def _tokenizer(folder: Path) -> Finding:
     """Encode the text that record takes without an input option; a lack is a note, as ids do."""
     from goldenctl.model.config import load_config
-    from goldenctl.model.tokens import DEFAULT_PROMPT, Inputs, make_cases
+    from goldenctl.model.inputs import Inputs
+    from goldenctl.model.tokens import DEFAULT_PROMPT, make_cases
 
     try:
         (case,) = make_cases(Inputs(), folder, load_config(folder))

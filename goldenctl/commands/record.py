@@ -31,8 +31,8 @@ from goldenctl.commands.sets import Destination, Tell
 from goldenctl.commands.weights import open_weights
 from goldenctl.errors import MissingError, UsageError, require_torch
 from goldenctl.flags import flag
-from goldenctl.golden.layout import ORACLES, Selection
-from goldenctl.model.tokens import Inputs
+from goldenctl.golden.selection import ORACLES, Selection
+from goldenctl.model.inputs import Inputs
 
 if TYPE_CHECKING:
     from goldenctl.model.case import Case

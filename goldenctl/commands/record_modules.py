@@ -15,8 +15,8 @@ from goldenctl.commands.options import human_bytes, model_folder, plural, progre
 from goldenctl.commands.sets import Destination, Tell
 from goldenctl.errors import UsageError, require_torch
 from goldenctl.flags import flag, flags_of
-from goldenctl.golden.layout import Selection
-from goldenctl.model.tokens import Inputs
+from goldenctl.golden.selection import Selection
+from goldenctl.model.inputs import Inputs
 
 if TYPE_CHECKING:
     from goldenctl.commands.record import Compute

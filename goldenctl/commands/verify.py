@@ -56,7 +56,7 @@ def verify_command(wanted: Verification, strict: bool, outputs: Outputs, shown: 
     from goldenctl.commands.diff import run_diff
     from goldenctl.commands.record import Compute, prepare
     from goldenctl.diff.tolerance import load_policy
-    from goldenctl.model.tokens import Inputs
+    from goldenctl.model.inputs import Inputs
     from goldenctl.replay.backend import parse_device
 
     if wanted.model_path == DEFAULT_MODEL and not wanted.model_path.is_dir():

@@ -11,7 +11,7 @@ import click
 from goldenctl.records.units import plural
 
 if TYPE_CHECKING:
-    from goldenctl.golden.layout import Selection
+    from goldenctl.golden.selection import Selection
     from goldenctl.model.checkpoint import Checkpoint
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from goldenctl.dtypes import DTYPES
-from goldenctl.flags import flag
 from goldenctl.golden.schema import (
     BESIDE,
     BUDGET_SCOPES,
@@ -16,80 +14,13 @@ from goldenctl.golden.schema import (
     budget_path,
     fused_budget_path,
 )
+from goldenctl.golden.selection import Selection
 from goldenctl.golden.steps import Step, attention_mask, position_count, steps
 from goldenctl.model import graph
 from goldenctl.model.case import Case
 from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import Sublayer
 from goldenctl.places import layer_of, place
-
-ORACLES = ("none", "budget", "keep")
-_ALWAYS = ("taps", "layers", "logits", "oracle")
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What of a forward pass is kept; a recipe says it under the same names (golden/recipe.py).
-
-    ``layers`` are decoder layer numbers, None for all. ``fused_budget`` adds to an oracle's
-    budgets that of a fused attention kernel.
-    """
-
-    taps: str = flag(
-        "op",
-        "Keep the outputs of every op, or only those of sublayers.",
-        kind=("op", "sublayer"),
-        shown=True,
-    )
-    layers: frozenset[int] | None = flag(
-        None, "Keep only these decoder layers, such as 0-4,10.", kind="layers", metavar="LIST"
-    )
-    logits: str = flag(
-        "last",
-        "Keep the logits of the last token, of all tokens, or none; with none the pass ends at "
-        "the last layer of --layers.",
-        kind=("last", "all", "none"),
-        shown=True,
-    )
-    oracle: str = flag(
-        "none",
-        "Also compute each op in a wider type, and keep its rounding budget (plain --oracle), or "
-        "the truth as well.",
-        kind=ORACLES,
-    )
-    budget_dtypes: tuple[str, ...] = flag(
-        (),
-        "With --oracle: also keep budgets for replays in these dtypes.",
-        kind="dtypes",
-        metavar="LIST",
-    )
-    fused_budget: bool = True
-
-    @classmethod
-    def of_recipe(cls, recipe: Mapping[str, Any]) -> Selection:
-        """Return what a recipe, whose types were checked, says was kept."""
-        given = {key: recipe[key] for key in (f.name for f in fields(cls)) if key in recipe}
-        layers = given.get("layers")
-        given["layers"] = None if layers is None else frozenset(layers)
-        given["budget_dtypes"] = tuple(given.get("budget_dtypes", ()))
-        return cls(**{"fused_budget": False, **given})
-
-    def to_recipe(self) -> dict[str, Any]:
-        """Return what a recipe says of this; the newer keys only where they are not default."""
-        said = {field.name: getattr(self, field.name) for field in fields(self)}
-        said["layers"] = None if self.layers is None else sorted(self.layers)
-        said["fused_budget"] = self.has_fused_budget
-        said["budget_dtypes"] = list(self.budget_dtypes)
-        return {key: value for key, value in said.items() if value or key in _ALWAYS}
-
-    @property
-    def has_fused_budget(self) -> bool:
-        """Whether a budget for fused attention is kept: beside that of ``context``."""
-        return self.fused_budget and self.oracle != "none" and self.taps == "op"
-
-    def keeps(self, sublayer: Sublayer) -> bool:
-        layer = layer_of(sublayer.name)
-        return self.layers is None or layer is None or layer in self.layers
 
 
 @dataclass

@@ -8,8 +8,9 @@ import msgspec
 import torch
 
 from goldenctl.errors import DamagedError, MissingError
-from goldenctl.golden.layout import Selection, weights_read
+from goldenctl.golden.layout import weights_read
 from goldenctl.golden.recipe import CaseRecipe, ModelRecipe, Recipe
+from goldenctl.golden.selection import Selection
 from goldenctl.model.case import Case
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import ModelConfig

@@ -15,13 +15,13 @@ import torch
 from goldenctl.golden.journal import Journal
 from goldenctl.golden.layout import (
     Layout,
-    Selection,
     computed_sublayers,
     golden_layout,
     ids_path,
     oracle_dtype,
 )
 from goldenctl.golden.schema import SublayerInfo
+from goldenctl.golden.selection import Selection
 from goldenctl.golden.steps import Step, position_count, steps
 from goldenctl.golden.times import with_groups
 from goldenctl.golden.writer import GoldenWriter

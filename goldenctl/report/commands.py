@@ -10,7 +10,7 @@ from typing import Any
 
 from goldenctl.flags import flags_of
 from goldenctl.golden.calls import is_of_modules
-from goldenctl.golden.layout import Selection
+from goldenctl.golden.selection import Selection
 from goldenctl.places import short_name
 from goldenctl.records.report import Provenance, Report
 from goldenctl.report.answers import first_culprit

@@ -17,10 +17,11 @@ from goldenctl.diff.tolerance import Policy
 from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError, UsageError
 from goldenctl.golden.file import GoldenFile, open_golden
-from goldenctl.golden.layout import Selection, golden_layout
+from goldenctl.golden.layout import golden_layout
 from goldenctl.golden.modes import BOTH
 from goldenctl.golden.recipe import parse_recipe
 from goldenctl.golden.schema import SublayerInfo, TensorSpec
+from goldenctl.golden.selection import Selection
 from goldenctl.golden.steps import Step, steps, visible_tokens
 from goldenctl.golden.untrusted_recipe import RecipeObject
 from goldenctl.golden.writer import GoldenWriter

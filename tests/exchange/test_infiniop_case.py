@@ -15,7 +15,7 @@ from goldenctl.cli import run
 from goldenctl.errors import GoldenctlError
 from goldenctl.exchange.gguf import UInt64, write_gguf
 from goldenctl.golden.file import GoldenFile, open_golden
-from goldenctl.golden.layout import Selection
+from goldenctl.golden.selection import Selection
 from goldenctl.infini.find import Install
 from goldenctl.model.case import Case as ModelCase
 from goldenctl.model.checkpoint import Checkpoint

@@ -15,8 +15,9 @@ from goldenctl.golden.steps import position_ids, steps
 from goldenctl.model.case import Case
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import load_config
+from goldenctl.model.inputs import Inputs
 from goldenctl.model.suite import embedding_rows, massive_ids, spread_ids
-from goldenctl.model.tokens import Inputs, left_out_of_suite, make_cases
+from goldenctl.model.tokens import left_out_of_suite, make_cases
 
 TEXTS = {"short", "chinese", "code"}
 NAMES = [

@@ -14,8 +14,9 @@ from transformers import AutoTokenizer
 
 from goldenctl.errors import DamagedError, GoldenctlError, UsageError
 from goldenctl.model.config import preset_config, to_hf_dict
+from goldenctl.model.inputs import Inputs
 from goldenctl.model.tokenizer import Encoded, PromptTokenizer, encode_apart
-from goldenctl.model.tokens import Inputs, make_cases
+from goldenctl.model.tokens import make_cases
 
 MODELS = {"qwen3": "tiny", "qwen2": "qwen2-tiny", "llama": "llama-tiny", "mistral": "mistral-tiny"}
 

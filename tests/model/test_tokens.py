@@ -13,7 +13,8 @@ import pytest
 from goldenctl.errors import DamagedError, GoldenctlError, MissingError, UsageError
 from goldenctl.model.case import Case
 from goldenctl.model.config import preset_config
-from goldenctl.model.tokens import DEFAULT_PROMPT, Inputs, make_cases, random_ids
+from goldenctl.model.inputs import Inputs
+from goldenctl.model.tokens import DEFAULT_PROMPT, make_cases, random_ids
 
 CONFIG = preset_config("tiny")
 

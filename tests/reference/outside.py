@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from goldenctl.golden.file import GoldenFile, open_golden
-from goldenctl.golden.layout import Selection
+from goldenctl.golden.selection import Selection
 from goldenctl.golden.steps import Step, attention_mask, position_ids, steps
 from goldenctl.model.case import Case
 from goldenctl.model.checkpoint import Checkpoint

@@ -16,7 +16,7 @@ import torch
 from goldenctl.digests import of_bytes
 from goldenctl.errors import MissingError, UsageError
 from goldenctl.golden.file import GoldenFile, open_golden
-from goldenctl.golden.layout import Selection
+from goldenctl.golden.selection import Selection
 from goldenctl.golden.writer import GoldenWriter
 from goldenctl.model.case import Case
 from goldenctl.model.checkpoint import Checkpoint

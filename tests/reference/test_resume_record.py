@@ -17,7 +17,7 @@ from goldenctl.errors import Interrupted
 from goldenctl.golden.file import open_golden
 from goldenctl.golden.journal import Journal
 from goldenctl.golden.times import times_path
-from goldenctl.model.tokens import Inputs
+from goldenctl.model.inputs import Inputs
 
 # Every sublayer gets an entry, however little time it took.
 MODULES = "goldenctl.commands.record,goldenctl.reference.record,goldenctl.reference.keep:_SHARE=0"

@@ -14,7 +14,7 @@ import pytest
 from goldenctl.diff.judge import compare
 from goldenctl.diff.tolerance import default_policy
 from goldenctl.golden.file import GoldenFile, open_golden
-from goldenctl.golden.layout import Selection
+from goldenctl.golden.selection import Selection
 from goldenctl.golden.steps import position_ids, steps, visible_tokens
 from goldenctl.model.case import Case
 from goldenctl.model.checkpoint import Checkpoint

@@ -17,7 +17,7 @@ from goldenctl.diff.judge import compare
 from goldenctl.diff.tolerance import default_policy
 from goldenctl.errors import UsageError
 from goldenctl.golden.file import GoldenFile, open_golden
-from goldenctl.golden.layout import Selection
+from goldenctl.golden.selection import Selection
 from goldenctl.model.case import Case
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import load_config

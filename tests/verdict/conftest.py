@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from goldenctl.golden.file import GoldenFile, open_golden
-from goldenctl.golden.layout import Selection, oracle_dtype
+from goldenctl.golden.layout import oracle_dtype
+from goldenctl.golden.selection import Selection
 from goldenctl.model.case import Case
 from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.config import load_config

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from goldenctl.cli import run
 from goldenctl.golden.file import GoldenFile
-from goldenctl.golden.layout import Selection
+from goldenctl.golden.selection import Selection
 from goldenctl.model.case import Case
 from goldenctl.ops.catalogue import FAULTS
 from goldenctl.ops.faults import Context, faulty_op

@@ -16,7 +16,7 @@ from goldenctl.diff.scopes import NO_FUSED_BUDGET, is_fused
 from goldenctl.diff.sums import RowErrors
 from goldenctl.diff.tolerance import default_policy
 from goldenctl.golden.file import GoldenFile, open_golden
-from goldenctl.golden.layout import Selection
+from goldenctl.golden.selection import Selection
 from goldenctl.records.report import Report
 from goldenctl.replay.backend import open_backend
 from goldenctl.replay.options import Options

@@ -9,8 +9,8 @@ import pytest
 
 from goldenctl.commands.record import Compute, prepare
 from goldenctl.golden.file import GoldenFile, open_golden
+from goldenctl.model.inputs import Inputs
 from goldenctl.model.source import checkpoint_folder
-from goldenctl.model.tokens import Inputs
 from goldenctl.reference.modules.pretrained import Asked, Loading, from_checkpoint
 from goldenctl.reference.modules.record import ModuleRecording, record_modules
 from goldenctl.reference.record import record
