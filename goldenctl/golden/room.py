@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import h5py
 
@@ -25,7 +24,9 @@ from goldenctl.golden.allocate import (
 )
 from goldenctl.golden.schema import ALIGNMENT_BYTES, TensorSpec
 
-_METADATA_BLOCK_BYTES = 256 << 10
+_METADATA_BLOCK_BYTES = 64 << 10
+_BATCH = 512  # tensors
+_WAITING = b"waiting"
 
 
 class Room:
@@ -41,12 +42,16 @@ class Room:
         self.temporary_path = claim(path)
         self.tensors: dict[str, TensorSpec] = {}
         self.offsets: dict[str, int] = {}
-        self._datasets: dict[str, Any] = {}
         self._keys: dict[str, str] = {}
+        self._places: dict[str, bytes] = {}  # where each is until it has its name
         self._settled = False
-        self._file = h5py.File(
+        self._file = self._open("w")
+        h5py.h5g.create(self._file.id, _WAITING)
+
+    def _open(self, mode: str) -> h5py.File:
+        return h5py.File(
             self.temporary_path,
-            "w",
+            mode,
             libver=LIBVER,
             alignment_threshold=1,
             alignment_interval=ALIGNMENT_BYTES,
@@ -55,10 +60,19 @@ class Room:
 
     def reserve(self, spec: TensorSpec) -> None:
         """Set room aside for a tensor; its name is a key until it is settled."""
-        dataset = new_dataset(self._file.id, None, spec)
+        if self.tensors and len(self.tensors) % _BATCH == 0:
+            self._forget_gaps()
+        place = b"%s/%d" % (_WAITING, len(self.tensors))
+        dataset = new_dataset(self._file.id, place, spec)
         self.tensors[spec.name] = spec
-        self._datasets[spec.name] = dataset
+        self._places[spec.name] = place
         self.offsets[spec.name] = int(dataset.get_offset() or 0)
+
+    def _forget_gaps(self) -> None:
+        """HDF5 looks through every gap between tensors for the next one; closed, it forgets them
+        (allocate.py)."""
+        self._file.close()
+        self._file = self._open("r+")
 
     def write(self, name: str, data: memoryview, at_byte: int = 0) -> None:
         """Write bytes of one tensor, ``at_byte`` bytes from its start."""
@@ -84,15 +98,17 @@ class Room:
         tree = Tree(self._file)
         for name in groups:
             set_attributes(tree.group(name), {"time_ns": 0})
-        named = {spec.name: self._datasets[self._keys[spec.name]] for spec in tensors}
         for order, spec in enumerate(tensors):
-            set_attributes(named[spec.name], tensor_attributes(spec, order))
-            label(named[spec.name], spec.dims)
-        for link, target in [*((name, name) for name in named), *links.items()]:
-            folder, _, leaf = link.rpartition("/")
-            h5py.h5o.link(named[target], tree.group(folder), leaf.encode())
-        self._datasets.clear()
-        named.clear()
+            if order and order % _BATCH == 0:
+                self._forget_gaps()
+                tree = Tree(self._file)
+            dataset = h5py.h5d.open(self._file.id, self._places[self._keys[spec.name]])
+            set_attributes(dataset, tensor_attributes(spec, order))
+            label(dataset, spec.dims)
+            folder, _, leaf = spec.name.rpartition("/")
+            h5py.h5o.link(dataset, tree.group(folder), leaf.encode())
+        tree.link(links)
+        self._file.id.unlink(_WAITING)
         self._file.close()
         self._settled = True
         return {spec.name: self.offsets[self._keys[spec.name]] for spec in tensors}
@@ -102,6 +118,5 @@ class Room:
 
     def __exit__(self, *_: object) -> None:
         if not self._settled:
-            self._datasets.clear()
             self._file.close()
             self.temporary_path.unlink(missing_ok=True)

@@ -29,6 +29,7 @@ _BYTES_OF_A_THREAD = 256 << 20
 # fill its gaps; when the queue is full it waits, and they have the processor to themselves.
 _NICER = 10
 _QUEUE_BYTES = 96 << 20
+_ROOM_QUEUE_BYTES = 8 << 20  # a model that is loaded leaves less memory than one that is streamed
 # How long a thread may keep the interpreter while the other waits; Python's 5 ms are as
 # long as an op.
 _SWITCH_INTERVAL_S = 2e-4
@@ -69,6 +70,7 @@ class TensorSink(Generic[File]):
         self._own = threading.local()  # each thread's stream
         self._streams: list[FileStream] = []
         self._changed = threading.Condition()
+        self._queue_bytes = _QUEUE_BYTES
         self._waiting_bytes = self._waiting = 0  # bytes, and how many tensors they are
         self._error: Exception | None = None
         self._left = False
@@ -95,7 +97,7 @@ class TensorSink(Generic[File]):
             return
         value = value.cpu()
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting_bytes < _QUEUE_BYTES)
+            self._changed.wait_for(lambda: self._waiting_bytes < self._queue_bytes)
             self._raise_error()
             self._waiting_bytes += value.nbytes
             self._waiting += 1
@@ -177,6 +179,7 @@ class RoomSink(TensorSink[Room]):
 
     def __init__(self, path: Path) -> None:
         super().__init__(lambda: Room(path), ())
+        self._queue_bytes = _ROOM_QUEUE_BYTES
         self.specs: dict[str, TensorSpec] = {}
 
     def add(self, spec: TensorSpec, value: Tensor) -> None:
