@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
+from module_subjects import Recorded
 
 from goldenctl.golden.file import GoldenFile, open_golden
 from goldenctl.reference.modules.record import ModuleRecording, record_modules
 from goldenctl.reference.modules.subject import from_function
-
-Recorded = Callable[[str], GoldenFile]
 
 
 @pytest.fixture(scope="session")

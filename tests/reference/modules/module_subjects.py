@@ -12,7 +12,11 @@ import transformers
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from goldenctl.golden.file import GoldenFile
+
 Made = tuple[nn.Module, Any]
+# Records a function of this module by its name, with budgets.
+Recorded = Callable[[str], GoldenFile]
 
 
 @dataclass

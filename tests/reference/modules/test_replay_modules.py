@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Recorded
-from module_subjects import FAMILIES
+from module_subjects import FAMILIES, Recorded
 
 from goldenctl.diff.judge import compare
 from goldenctl.diff.tolerance import default_policy
