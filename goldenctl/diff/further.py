@@ -11,6 +11,7 @@ from goldenctl.diff.sums import RowErrors
 from goldenctl.dtypes import DTYPES
 from goldenctl.golden.file import GoldenFile
 from goldenctl.golden.schema import TensorInfo
+from goldenctl.model.config import ModelConfig
 from goldenctl.model.graph import decoder, recorded_path
 from goldenctl.places import layer_of
 from goldenctl.records.policy import Check
@@ -76,11 +77,18 @@ def _is_scaled(sides: Sides) -> bool:
     """Whether a lookup in another type is scaled there: what it rounds is not the golden's."""
     if sides.info.op != "embedding" or sides.actual.dtype == sides.info.dtype:
         return False
-    embedding = next(decoder(sides.golden.config, logits="none"))
-    return "scale" in embedding.ops[0].attrs
+    config = _config(sides)
+    embedding = next(decoder(config, logits="none")) if config is not None else None
+    return embedding is not None and "scale" in embedding.ops[0].attrs
 
 
 def _window(sides: Sides) -> int:
     """How many tokens a query of this tensor's layer sees; 0 for all."""
-    layer = layer_of(sides.info.sublayer)
-    return 0 if layer is None else sides.golden.config.window(layer)
+    layer, config = layer_of(sides.info.sublayer), _config(sides)
+    return 0 if layer is None or config is None else config.window(layer)
+
+
+def _config(sides: Sides) -> ModelConfig | None:
+    """The model's config; None in a golden of tensors that no model of ours made."""
+    known = "config" in (sides.golden.recipe.get("model") or {})
+    return sides.golden.config if known else None
