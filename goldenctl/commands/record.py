@@ -40,10 +40,6 @@ if TYPE_CHECKING:
     from goldenctl.reference.record import Recording
 
 
-# Processor time on random 0.6B-shaped weights in float32, 32 tokens: 14.0 s of 1.6 s.
-ORACLE_TIMES = "about 9 times as long"
-
-
 @dataclass(frozen=True)
 class Compute:
     """How the reference computes: see ``goldenctl.reference.record.Recording``."""
@@ -333,17 +329,27 @@ def run_recording(recording: Recording, golden: Path, *, resume: bool = False) -
         f"{recording.dtype} on {recording.device}: {human_bytes(layout.nbytes)} of tensors "
         f"to {golden}"
     )
-    if layout.oracle_nbytes:
-        click.echo(
-            f"of which the oracle takes {human_bytes(layout.oracle_nbytes)}; with it the pass "
-            f"takes {ORACLE_TIMES}"
-        )
+    _forecast(recording, layout.oracle_nbytes)
     started = time.monotonic()
     with progress_bar("recording") as progress:
         found = record(recording, golden, progress, resume=resume)
     if found:
         click.echo(f"warning: {found}", err=True)
     return _summary(golden, time.monotonic() - started)
+
+
+def _forecast(recording: Recording, oracle_nbytes: int) -> None:
+    """Say what the oracle costs, or what it costs to be without one."""
+    from goldenctl.reference.forecast import oracle_seconds
+
+    seconds = human_ns(1e9 * oracle_seconds(recording))
+    if oracle_nbytes:
+        click.echo(f"of which the oracle takes {human_bytes(oracle_nbytes)}, and about {seconds}")
+    else:
+        click.echo(
+            "without --oracle a run is held to a table of tolerances, which lets pass what its own "
+            f"rounding budget would not; the budget would take about {seconds} more"
+        )
 
 
 def _summary(golden: Path, seconds: float) -> Tell:

@@ -14,7 +14,8 @@ from torch import Tensor
 from goldenctl.model.graph import Op, Sublayer
 from goldenctl.reference.forward import apply
 from goldenctl.reference.kernels import Unit, noise_of
-from goldenctl.reference.twins import TWINS, own_budget, twin_budget, with_noise
+from goldenctl.reference.response import respond
+from goldenctl.reference.twins import TWINS, Draws, add_noise, own_budget, twin_budget
 
 _SEED = 20_27
 _FUSED = ("matmul_qk", "causal_softmax", "matmul_pv")
@@ -26,33 +27,31 @@ def fused_ops(sublayer: Sublayer) -> list[Op]:
 
 
 def fused_budget(
-    sublayer: Sublayer, unit: Unit, mine: Mapping[str, Tensor], recorded: Tensor
+    sublayer: Sublayer, unit: Unit, mine: Mapping[str, Tensor], recorded: Tensor, kind: torch.dtype
 ) -> Tensor:
     """Return ``[1, B, S, H, 4]`` float32 of ``recorded``, the context in the wide type.
 
-    ``mine`` are the recorded tensors in the wide type. The draws are the same for every
+    ``mine`` are the recorded tensors in the wide type: queries of the last tokens, keys and
+    values of all. Moves are carried in the type ``kind``. The draws are the same for every
     sublayer: nothing has to be kept for a recording that goes on later.
     """
-    generator = torch.Generator().manual_seed(_SEED)
-    stacked = {name: torch.cat([value] * (1 + TWINS)) for name, value in _given(sublayer, mine)}
-
-    def draw(like: Tensor) -> Tensor:
-        drawn = torch.randn(like.shape, generator=generator, dtype=torch.float32)
-        return drawn.to(like.device, like.dtype)
-
+    draws = Draws(_SEED, kind, recorded.device)
+    exact, light = dict(mine), {name: _narrow(value, kind) for name, value in mine.items()}
+    moves: dict[str, Tensor] = {}
     for op in fused_ops(sublayer):
-        exact = apply(op, stacked, {})
-        passes = torch.unflatten(exact, 0, (1, 1 + TWINS, -1))
-        first = {name: value.chunk(1 + TWINS)[0] for name, value in stacked.items()}
-        noise = noise_of(op, unit, first, {}, passes[0, 0])
-        noisy = with_noise(passes, noise, draw)
-        stacked[op.output] = noisy.flatten(0, 2)
-    own = own_budget(recorded, passes[0, 0], noise.sigma)
-    return twin_budget(recorded, noisy[0], own)[None].float()
+        exact[op.output] = truth = apply(op, exact, {})
+        light[op.output] = _narrow(truth, kind)
+        inputs = tuple(light[name] for name in op.inputs)
+        given = tuple(moves.get(name) for name in op.inputs)
+        twins = torch.zeros(TWINS, *truth.shape, dtype=kind, device=truth.device)
+        if any(move is not None for move in given):
+            twins = respond(op, inputs, given, (), light[op.output])
+        noise = noise_of(op, unit, light, {}, light[op.output])
+        add_noise(twins[None], noise, draws)
+        moves[op.output] = twins
+    own = own_budget(_narrow(recorded - truth, kind), noise.sigma)
+    return twin_budget(_narrow(recorded - truth, kind), twins, own)[None].float()
 
 
-def _given(sublayer: Sublayer, mine: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
-    ops = fused_ops(sublayer)
-    made = {op.output for op in ops}
-    names = dict.fromkeys(name for op in ops for name in op.inputs if name not in made)
-    return [(name, mine[name]) for name in names]
+def _narrow(value: Tensor, kind: torch.dtype) -> Tensor:
+    return value.to(kind) if value.is_floating_point() else value

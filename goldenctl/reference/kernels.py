@@ -24,7 +24,7 @@ from goldenctl.ops.table import OPS
 Attrs = Mapping[str, Any]
 Kernel = Callable[[Attrs, tuple[Tensor, ...], tuple[Tensor, ...]], Tensor]
 # What comes before the last rounding: standard deviations of each element, [..., n], from the
-# op's parameters, inputs, weights and exact result.
+# op's parameters, inputs, squares of its weights (``squared``) and exact result.
 Before = Callable[["Unit", Attrs, tuple[Tensor, ...], tuple[Tensor, ...], Tensor], Tensor]
 # The same as one factor on the whole row, from the sum that it is divided by: it comes through
 # a linear layer whole, where independent errors would average out. Of the row's norm, [..., 1].
@@ -157,13 +157,28 @@ def _linear_noise(
     unit: Unit,
     _attrs: Attrs,
     inputs: tuple[Tensor, ...],
-    weights: tuple[Tensor, ...],
+    squares: tuple[Tensor, ...],
     out: Tensor,
 ) -> Tensor:
     # Partial sums are of the size of the result, or of a random walk over the terms.
-    x, weight = inputs[0].flatten(2)[:, -out.shape[1] :], weights[0]  # [B, S, K], [N, K]
-    walk = (x.pow(2) @ weight.pow(2).T).sqrt()
+    x = inputs[0].flatten(2)[:, -out.shape[1] :]  # [B, S, K]
+    walk = F.linear(_terms(x, squares[0]), squares[0]).sqrt()
     return _of_sum(unit, x.shape[-1], torch.hypot(out, walk.reshape(out.shape)))
+
+
+def squared(unit: Unit, weight: Tensor) -> Tensor:
+    """Return the squares of a weight [..., N, K] as noise is made of it, in float32 at least. In
+    16 bits, where what sums lose is a thousandth of the last rounding, they are means over K,
+    [..., N, 1], which need no product."""
+    weight = weight if weight.dtype == torch.float64 else weight.float()
+    if weight.dim() < 2 or unit.store == unit.sum:
+        return weight.square()
+    return _norm(weight).square() / weight.shape[-1]
+
+
+def _terms(x: Tensor, squares: Tensor) -> Tensor:
+    """What squared weights are multiplied by."""
+    return x.square() if squares.shape[-1] > 1 else x.square().sum(-1, keepdim=True)
 
 
 def _split_k(_attrs: Attrs, inputs: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> Tensor:
@@ -226,8 +241,9 @@ def _matmul_qk_noise(
     out: Tensor,
 ) -> Tensor:
     q, k = inputs  # [B, S, H, D], [B, T, K, D]; out [B, H, S, T]
-    squares = k.pow(2).repeat_interleave(q.shape[2] // k.shape[2], dim=2)
-    walk = torch.einsum("bshd,bthd->bhst", q.pow(2), squares).sqrt()
+    groups = torch.unflatten(q.square(), 2, (k.shape[2], -1)).permute(0, 2, 3, 1, 4)
+    squares = groups.flatten(2, 3) @ k.square().permute(0, 2, 3, 1)  # [B, K, G * S, T]
+    walk = squares.reshape(out.shape).sqrt()
     return _of_sum(unit, q.shape[-1], torch.hypot(out, walk * q.shape[-1] ** -0.5))
 
 
@@ -304,9 +320,10 @@ def _matmul_pv_noise(
     out: Tensor,
 ) -> Tensor:
     probs, v = inputs  # [B, H, S, T], [B, T, K, D]; out [B, S, H, D]
-    squares = v.pow(2).repeat_interleave(probs.shape[1] // v.shape[2], dim=2)
-    walk = torch.einsum("bhst,bthd->bshd", probs.pow(2), squares).sqrt()
-    return _of_sum(unit, probs.shape[-1], torch.hypot(out, walk))
+    groups = torch.unflatten(probs.square(), 1, (v.shape[2], -1)).flatten(2, 3)
+    squares = groups @ v.square().permute(0, 2, 1, 3)  # [B, K, G * S, D]
+    heads = torch.unflatten(squares, 2, (-1, probs.shape[2])).flatten(1, 2)  # [B, H, S, D]
+    return _of_sum(unit, probs.shape[-1], torch.hypot(out, heads.transpose(1, 2).sqrt()))
 
 
 def swiglu(_attrs: Attrs, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]) -> Tensor:
@@ -407,12 +424,11 @@ def _expert_linear_noise(
     unit: Unit,
     attrs: Attrs,
     inputs: tuple[Tensor, ...],
-    weights: tuple[Tensor, ...],
+    squares: tuple[Tensor, ...],
     out: Tensor,
 ) -> Tensor:
     x, routing = inputs
-    squares = tuple(weight.pow(2) for weight in weights)
-    walk = expert_linear(attrs, (x.pow(2), routing), squares).sqrt()
+    walk = expert_linear(attrs, (_terms(x, squares[0]), routing), squares).sqrt()
     return _of_sum(unit, x.shape[-1], torch.hypot(out, walk))
 
 
@@ -520,9 +536,10 @@ KERNELS: dict[str, Kernel] = {name: each.kernel for name, each in ARITHMETIC.ite
 
 
 def noise_of(
-    op: Op, unit: Unit, inputs: Mapping[str, Tensor], weights: Mapping[str, Tensor], exact: Tensor
+    op: Op, unit: Unit, inputs: Mapping[str, Tensor], squares: Mapping[str, Tensor], exact: Tensor
 ) -> Noise:
-    """Return the noise of an op with these operands, whose exact result is ``exact``."""
+    """Return the noise of an op with these inputs and squared weights, whose exact result is
+    ``exact``."""
     args = tuple(inputs[name] for name in op.inputs)
     last = exact.abs() * (unit.store * math.sqrt(OPS[op.kind].roundings) * _UNIFORM)
     noise = ARITHMETIC[op.kind]
@@ -530,6 +547,6 @@ def noise_of(
         row = noise.shared(unit, op.attrs, args, exact)
         return Noise(last, exact * (row / _norm(exact).clamp_min(torch.finfo(exact.dtype).tiny)))
     assert noise.before is not None, op.kind
-    operands = tuple(weights[name] for name in op.weights)
+    operands = tuple(squares[name] for name in op.weights)
     before = noise.before(unit, op.attrs, args, operands, exact)
     return Noise(torch.hypot(last, before), None)

@@ -22,7 +22,8 @@ from goldenctl.records.policy import verdict
 from goldenctl.records.structure import Local
 from goldenctl.reference.forward import VOCAB_SLICE_ROWS, apply
 from goldenctl.reference.fused import fused_budget, fused_ops
-from goldenctl.reference.kernels import Unit, noise_of
+from goldenctl.reference.kernels import Unit, noise_of, squared
+from goldenctl.reference.twins import moves_dtype
 from goldenctl.reference.weights import TORCH_DTYPES, WeightLoader, from_numpy
 from goldenctl.trace.canvas import Picture
 from goldenctl.trace.run import step_index
@@ -95,7 +96,7 @@ class _Judge:
         actual = from_numpy(np.array(picture.data[index])).to(TORCH_DTYPES[oracle_dtype(dtype)])
         given = (actual, torch.from_numpy(rows), inputs)
         if fused:
-            return _judged_fused(sublayer, Unit.of(dtype), given)
+            return _judged_fused(sublayer, dtype, given)
         return self._judged(sublayer, op, dtype, given)
 
     def _is_fused(self, step: Step, sublayer: Sublayer) -> bool:
@@ -123,7 +124,9 @@ class _Judge:
             }
             weights = {name: value.clone() for name, value in weights.items()}
             truth = apply(op, inputs, weights)
-            noise = noise_of(op, Unit.of(dtype), inputs, weights, truth)
+            unit = Unit.of(dtype)
+            squares = {name: squared(unit, value) for name, value in weights.items()}
+            noise = noise_of(op, unit, inputs, squares, truth)
             errors.add(actual[..., first:last] - truth, truth, noise.sigma)
         return errors.judged(rows)
 
@@ -203,13 +206,13 @@ def _name(step: Step) -> str:
 
 
 def _judged_fused(
-    sublayer: Sublayer, unit: Unit, given: tuple[Tensor, Tensor, dict[str, Tensor]]
+    sublayer: Sublayer, dtype: str, given: tuple[Tensor, Tensor, dict[str, Tensor]]
 ) -> Local | None:
     """Judge a context by the budget of a kernel that computes scores and probs on its own."""
     actual, rows, inputs = given
-    l2, largest, floor_l2, floor_max = (
-        part.double() for part in fused_budget(sublayer, unit, inputs, actual)[0].unbind(-1)
-    )
+    kind = TORCH_DTYPES[moves_dtype(dtype)]
+    budget = fused_budget(sublayer, Unit.of(dtype), inputs, actual, kind)[0]
+    l2, largest, floor_l2, floor_max = (part.double() for part in budget.unbind(-1))
     counted = rows & l2.isfinite()
     if not counted.any():
         return None

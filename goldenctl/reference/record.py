@@ -18,7 +18,6 @@ from goldenctl.golden.layout import (
     computed_sublayers,
     golden_layout,
     ids_path,
-    oracle_dtype,
 )
 from goldenctl.golden.schema import SublayerInfo
 from goldenctl.golden.selection import Selection
@@ -269,12 +268,18 @@ def _oracles(recording: Recording, sink: Sink) -> list[Oracle]:
         return []
     made = []
     for dtype in (recording.dtype, *selection.budget_dtypes):
-        wide, native = oracle_dtype(dtype), dtype == recording.dtype
-        loader = WeightLoader(recording.checkpoint, wide, recording.device, through=dtype)
-        keep = native and selection.oracle == "keep"
-        folder = "" if native else f"{dtype}/"
-        fused = selection.has_fused_budget
-        made.append(Oracle(loader, dtype, sink, keep=keep, fused=fused, folder=folder))
+        native = dtype == recording.dtype
+        made.append(
+            Oracle(
+                recording.checkpoint,
+                dtype,
+                recording.device,
+                sink,
+                keep=native and selection.oracle == "keep",
+                fused=selection.has_fused_budget,
+                folder="" if native else f"{dtype}/",
+            )
+        )
     return made
 
 

@@ -53,7 +53,7 @@ class Watch:
         self.found = bytes(state["found"].tolist()).decode()
 
     def _look(self, sublayer: Sublayer, state: State, op: Op, value: Tensor) -> None:
-        if self.found or _is_finite(value):
+        if self.found or is_finite(value):
             return
         path = state.path(sublayer)
         where = f"{short_name(path)}.{op.output} (op {op.kind})"
@@ -92,7 +92,7 @@ class Watch:
         return " and ".join(what for what, there in held.items() if there), largest
 
 
-def _is_finite(value: Tensor) -> bool:
+def is_finite(value: Tensor) -> bool:
     """Whether all of a tensor is. Its sum is then as a rule finite too, and read in one pass."""
     total = value.sum(dtype=torch.promote_types(value.dtype, torch.float32))
     return bool(torch.isfinite(total)) or bool(torch.isfinite(value).all())

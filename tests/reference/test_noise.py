@@ -28,7 +28,7 @@ def shares(op: Op, inputs: dict[str, Tensor], weights: dict[str, Tensor], got: T
     """Errors of a result in standard deviations, with the exact one by the reference."""
     kernel = KERNELS[op.kind]
     exact = kernel(op.attrs, tuple(inputs.values()), tuple(weights.values()))
-    sigma = noise_of(op, UNIT, inputs, weights, exact).sigma
+    sigma = noise_of(op, UNIT, inputs, {n: w.square() for n, w in weights.items()}, exact).sigma
     assert sigma.shape == exact.shape
     return (got - exact).abs() / sigma
 
@@ -48,7 +48,7 @@ def test_a_column_of_large_weights_errs_by_its_own_size() -> None:
     judge(found)
     judge(found[..., WIDE])
     exact = x @ weight.T
-    row = noise_of(op, UNIT, {"x": x}, {"w": weight}, exact).sigma.norm(dim=-1)
+    row = noise_of(op, UNIT, {"x": x}, {"w": weight.square()}, exact).sigma.norm(dim=-1)
     even = row / 8.0  # of 64 elements
     assert ((got - exact)[..., WIDE].abs() > even).any()
 

@@ -122,7 +122,7 @@ def test_no_right_engine_is_blamed(
     """Warnings of NumPy are errors here. InfiniCore does not overflow where PyTorch does."""
     golden, out, report = golden_at(kind), tmp_path / "r.h5", tmp_path / "r.json"
     for mode in ("sublayer", "op", "chain"):
-        words = ["--backend", backend, "--mode", mode]
+        words = ["--backend", backend, "--mode", mode, "--force"]
         assert run(["replay", str(golden), str(out), *words]) == 0
         capsys.readouterr()
         assert run(["diff", str(golden), str(out), "--json", str(report)]) == 0

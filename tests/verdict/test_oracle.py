@@ -198,7 +198,9 @@ def test_twins_along_one_line_widen_the_floor_and_independent_ones_do_not() -> N
     for errors, widest in ((draws, 1.05), (line, 4.0)):
         l2, largest = floors(errors)
         plain = errors.pow(2).sum(-1).mean(0).sqrt()
-        torch.testing.assert_close(l2 / plain, torch.full((50,), widest), rtol=0.05, atol=0)
+        torch.testing.assert_close(
+            (l2 / plain).float(), torch.full((50,), widest), rtol=0.05, atol=0
+        )
         assert torch.all(largest <= l2)
     exact, _ = floors(torch.zeros(TWINS, 2, 8))
     assert not exact.any()

@@ -125,11 +125,12 @@ def budget(recorded: Tensor, passes: list[Tensor], single: Tensor | None = None)
     exact, truth = rows[0].to(WIDE), rows[1].to(WIDE)
     sigma = truth.abs() * (roundoff(recorded.dtype) / 3**0.5)
     if single is not None and single.numel() == truth.numel():
-        return own_budget(exact, truth, single.reshape(truth.shape)).float().cpu()
-    own = own_budget(exact, truth, sigma)
+        return own_budget(exact - truth, single.reshape(truth.shape)).float().cpu()
+    own = own_budget(exact - truth, sigma)
     if len(rows) < 2 + TWINS:  # nothing rounds on the way
         return own.float().cpu()
-    return twin_budget(exact, torch.stack(rows[1:]).to(WIDE), own).float().cpu()
+    moved = torch.stack(rows[2:]).to(WIDE) - truth
+    return twin_budget(exact - truth, moved, own).float().cpu()
 
 
 def doubt(recorded: Mapping[str, Tensor], budgets: Budgets, modes: list[Wide]) -> str:
