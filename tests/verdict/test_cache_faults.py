@@ -156,6 +156,8 @@ def test_selftest_tries_every_step_by_itself(
 ) -> None:
     monkeypatch.setattr(selftest, "FAULTS", {name: FAULTS[name] for name in CACHE_FAULTS})
     monkeypatch.setattr(selftest, "SUBLAYER_ROUNDS", 2)
+    for correct in ("ALTERNATIVES", "FUSED"):  # other tests have all of these
+        monkeypatch.setattr(selftest, correct, {})
     result = selftest.Tester(
         decoded, checkpoint_folder, backend=backend, layers=frozenset({1})
     ).run()
