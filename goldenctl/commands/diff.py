@@ -97,11 +97,12 @@ def run_folders(
     codes = []
     for name in names:
         if not shown.quiet:
-            click.echo(f"{name}:")
+            click.echo(f"{name}:" if name == names[0] else f"\n{name}:")
         codes.append(run_diff(goldens / name, runs / name, shown=shown, **how))
     if not shown.quiet:
         good = codes.count(0)
-        click.echo(f"{'✓ PASS' if good == len(codes) else '✗ FAIL'}  {good} of {len(codes)} runs")
+        verdict = "✓ PASS" if good == len(codes) else "✗ FAIL"
+        click.echo(f"\n{verdict}  {good} of {len(codes)} runs within tolerance")
     return max(codes)
 
 

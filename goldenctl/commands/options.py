@@ -213,6 +213,24 @@ def model_folder(source: str | Path) -> Path:
     return checkpoint_folder(source, notify=notify)
 
 
+def existing_folder(checkpoint: Path) -> Path:
+    """Return the checkpoint's folder; MissingError, with the way to get it, without one."""
+    from goldenctl.families import PRESETS
+
+    folder = model_folder(checkpoint)
+    if folder.is_dir():
+        return folder
+    hint, name = "a checkpoint is a folder with config.json and *.safetensors", checkpoint.name
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", str(checkpoint)):
+        hint = f"a model of the Hugging Face Hub? hf download {checkpoint} --local-dir {name}"
+        hint += f", then record {name}"
+    elif name in PRESETS:
+        hint = f"a preset? synth:{name} has random weights of that shape"
+    what = "is a file, not a folder" if folder.exists() else "there is no such folder"
+    message = f"{checkpoint}: {what}"
+    raise MissingError(message, hint=hint)
+
+
 def recorded_folder(golden: GoldenFile, model_path: Path | None) -> Path:
     """Return the folder of the checkpoint that a golden was recorded from, or ``model_path``.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from goldenctl.commands.options import (
     PATH,
     TEXT,
     check_layers,
+    existing_folder,
     goldens_option,
     human_bytes,
     human_ns,
@@ -29,7 +29,7 @@ from goldenctl.commands.options import (
 from goldenctl.commands.record_modules import Asked, Modules, record_modules_of
 from goldenctl.commands.sets import Destination, Tell
 from goldenctl.commands.weights import open_weights
-from goldenctl.errors import MissingError, UsageError, require_torch
+from goldenctl.errors import UsageError, require_torch
 from goldenctl.flags import flag
 from goldenctl.golden.selection import ORACLES, Selection
 from goldenctl.model.inputs import Inputs
@@ -260,7 +260,7 @@ def prepare(
     inputs, selection = inputs or Inputs(), selection or Selection()
     compute = compute or Compute()
     source = canonical(str(checkpoint))
-    checkpoint = _existing(checkpoint)
+    checkpoint = existing_folder(checkpoint)
     check_layers(selection.layers, load_config(checkpoint).num_hidden_layers)
     weights = open_weights(checkpoint, selection, verbose=verbose)
     cases = _cases(inputs, checkpoint, weights.config)
@@ -280,20 +280,6 @@ def prepare(
         source=source,
         repeat=compute.repeat,
     )
-
-
-def _existing(checkpoint: Path) -> Path:
-    """Return the checkpoint's folder; MissingError, with the way to get it, without one."""
-    folder = model_folder(checkpoint)
-    if folder.exists():
-        return folder
-    hint = "a checkpoint is a folder with config.json and *.safetensors"
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", str(checkpoint)):
-        name = checkpoint.name
-        hint = f"a model of the Hugging Face Hub? hf download {checkpoint} --local-dir {name}"
-        hint += f", then record {name}"
-    message = f"{checkpoint}: there is no such folder"
-    raise MissingError(message, hint=hint)
 
 
 def _cases(inputs: Inputs, checkpoint: Path, config: ModelConfig) -> tuple[Case, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from goldenctl.commands.options import human_bytes, model_folder, plural, progress_bar
+from goldenctl.commands.options import existing_folder, human_bytes, plural, progress_bar
 from goldenctl.commands.sets import Destination, Tell
 from goldenctl.errors import UsageError, require_torch
 from goldenctl.flags import flag, flags_of
@@ -143,7 +143,7 @@ def _subject(checkpoint: Path | None, asked: Asked) -> Any:
     )
     how = pretrained.Loading(device, dtype)
     source = canonical(str(checkpoint))
-    return pretrained.from_checkpoint(model_folder(checkpoint), source, wanted, how)
+    return pretrained.from_checkpoint(existing_folder(checkpoint), source, wanted, how)
 
 
 def _refuse_others(modules: Modules) -> None:

@@ -271,7 +271,10 @@ def _group_of_row(
 
 def _group_size(config: Json, key: str, where: str) -> int | None:
     """How many input rows share a scale; None for all of them."""
-    size = config.get(key)
+    if key not in config:
+        message = f"{where}: quantization_config has no group_size"
+        raise UsageError(message, hint="add it as it was used: -1 or a number of rows")
+    size = config[key]
     if size == -1:
         return None
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:

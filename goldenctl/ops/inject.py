@@ -75,8 +75,10 @@ def _refuse_unfit(
         names = [s.name for s in sublayers.values()]
         raise UsageError(msg, hint=f"such as {names[len(names) // 2]}" if names else "")
     if not any(faulty_op(injection.fault, op, Context(config, s)) for s, op in hit):
-        msg = f"--inject {injection}: no op that is replayed there can have this fault"
-        raise UsageError(msg)
+        which = "there" if injection.where else "that is replayed"
+        msg = f"--inject {injection}: no op {which} can have this fault"
+        kinds = " or ".join(injection.fault.kinds)
+        raise UsageError(msg, hint=f"only {kinds} can, and not where the model computes so already")
 
 
 def _with_faults(

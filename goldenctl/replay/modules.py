@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from goldenctl.errors import UsageError, require_torch
+from goldenctl.flags import flags_of
 from goldenctl.golden.calls import MODULE
 from goldenctl.golden.file import GoldenFile
 from goldenctl.replay.backend import parse_device
@@ -40,9 +41,10 @@ def prepare(
         message = f"--mode {options.mode}: a golden of modules is replayed in {' or '.join(MODES)}"
         raise UsageError(message)
     usual = Options()
-    for name in _OF_OPS:
-        if getattr(options, name) != getattr(usual, name):
-            message = f"--{name.replace('_', '-')}: does not go with a golden of modules"
+    for field, given in flags_of(Options):
+        name = field.name
+        if name in _OF_OPS and getattr(options, name) != getattr(usual, name):
+            message = f"{given.option(name)}: does not go with a golden of modules"
             raise UsageError(message)
     require_torch("backend torch")
     from goldenctl.reference.modules.replay import ModuleReplay, subject_of

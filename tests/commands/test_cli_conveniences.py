@@ -30,12 +30,12 @@ def test_two_folders_are_compared_by_name(call: Call, golden: Path, tmp_path: Pa
         for name in ("a.h5", "b.h5"):
             shutil.copy(golden, folder / name)
     ran = call("diff", goldens, runs)
-    assert (ran.code, ran.out.splitlines()[-1]) == (0, "✓ PASS  2 of 2 runs")
+    assert (ran.code, ran.out.splitlines()[-1]) == (0, "✓ PASS  2 of 2 runs within tolerance")
     simulated = ("replay", golden, runs / "b.h5", "--backend", "simulated", "--noise", "0.5")
     (runs / "b.h5").unlink()
     assert call(*simulated).code == 0
     ran = call("diff", goldens, runs)
-    assert (ran.code, ran.out.splitlines()[-1]) == (1, "✗ FAIL  1 of 2 runs")
+    assert (ran.code, ran.out.splitlines()[-1]) == (1, "✗ FAIL  1 of 2 runs within tolerance")
     (runs / "b.h5").unlink()
     ran = call("diff", goldens, runs)
     assert ran.code == 2

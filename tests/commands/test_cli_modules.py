@@ -97,7 +97,6 @@ def test_a_golden_set_of_modules_is_checked(call: Call, package: str, tmp_path: 
         (("--module", "cli_ported:original", "a", "b"), "GOLDEN is the only argument"),
         (("--module", "cli_ported:original", "g.h5", "--match", "x"), "no module of Net has"),
         (("synth:tiny?seed=0", "g.h5", "--depth", "1"), "--depth: goes with --module"),
-        (("--reference", "transformers", "nowhere", "g.h5"), "nowhere: has no config.json"),
     ],
 )
 @pytest.mark.usefixtures("package", "in_folder")
@@ -120,4 +119,6 @@ def test_a_golden_of_modules_says_what_it_is_not_for(
     assert "--backend torch" in call("replay", own, tmp_path / "r.h5").line
     assert "is one of modules" in call("selftest", own).line
     assert "is one of modules" in call("bench", own).line
+    named = (own, "--backend", "torch", "--module", f"{package}:original")
+    assert "--inject: does not go with" in call("blame", *named, "--inject", "no_rope").line
     assert "not of modules" in call("replay", golden, tmp_path / "r.h5", "--mode", "module").line

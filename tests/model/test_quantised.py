@@ -298,6 +298,7 @@ def test_a_quantised_folder_is_dequantised_once(tiny: Path, tmp_path: Path) -> N
         ({"quant_method": "awq", "bits": 4, "version": "gemv"}, 'version "gemv" is not supported'),
         ({"quant_method": "fp8", "weight_block_size": 128}, "weight_block_size 128 is not"),
         ({**GPTQ, "group_size": 0}, "group_size 0 is not supported"),
+        ({"quant_method": "awq", "bits": 4}, "quantization_config has no group_size; add it"),
         ("fp8", 'quantization_config "fp8" is not an object'),
     ],
 )

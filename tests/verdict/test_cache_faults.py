@@ -143,7 +143,7 @@ def test_a_place_in_no_step_is_refused(
 ) -> None:
     command = ["replay", str(decoded.path), str(tmp_path / "run.h5"), "--backend", "torch"]
     assert run([*command, "--inject", "cache_lost@cases/default/steps/00"]) == 2
-    assert "no op that is replayed there can have this fault" in capsys.readouterr().err
+    assert "no op there can have this fault" in capsys.readouterr().err
     assert run([*command, "--inject", "cache_lost@cases/default/steps/07"]) == 2
     assert "no sublayer or op that is replayed has that name" in capsys.readouterr().err
 

@@ -60,9 +60,9 @@ def test_a_place_is_a_whole_name() -> None:
     ("text", "why"),
     [
         ("no_norm@layers.09", "no sublayer or op that is replayed has that name"),
-        ("no_norm@layers.01.mlp.swiglu", "no op that is replayed there can have this fault"),
-        ("theta_1e6", "no op that is replayed there can have this fault"),
-        ("no_bias", "no op that is replayed there can have this fault"),
+        ("no_norm@layers.01.mlp.swiglu", "no op there can have this fault"),
+        ("theta_1e6", "no op that is replayed can have this fault"),
+        ("no_bias", "no op that is replayed can have this fault"),
     ],
 )
 def test_an_injection_that_hits_nothing_is_refused(text: str, why: str) -> None:

@@ -111,7 +111,8 @@ def stored_dtype(tensor: Tensor, where: str) -> str:
         return name
     if tensor.layout == torch.strided and name in ("bool", "uint8", "int8", "int16"):
         return "int32"
-    message = f"{where}: a golden cannot hold a {tensor.layout} tensor of {tensor.dtype}"
+    layout = "" if tensor.layout == torch.strided else f"{tensor.layout} "
+    message = f"{where}: a golden cannot hold a {layout}tensor of {tensor.dtype}"
     raise UsageError(message, hint="leave the module out with --match or --depth")
 
 
@@ -151,7 +152,8 @@ def _given(spec: str, inputs: Any) -> Given:
 
 
 def _kind(value: Any) -> str:
-    return "nothing" if value is None else f"a {type(value).__name__}"
+    name = type(value).__name__
+    return "nothing" if value is None else f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
 
 
 def _said(error: Exception) -> str:

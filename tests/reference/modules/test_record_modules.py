@@ -103,11 +103,11 @@ def test_two_recordings_are_the_same_bytes(tmp_path: Path) -> None:
     ("name", "said"),
     [
         ("nothing", "returned nothing, expected a module and its inputs"),
-        ("no_module", "returned a int in place of an nn.Module"),
+        ("no_module", "returned an int in place of an nn.Module"),
         ("raising", "raised OSError: no weights here"),
         ("missing", "module_subjects has no function missing"),
         ("wrong_shape", "Linear: its forward pass raised RuntimeError: mat1 and mat2"),
-        ("of_complex_numbers", "Rotate: output: a golden cannot hold"),
+        ("of_complex_numbers", "Rotate: output: a golden cannot hold a tensor of torch.complex"),
     ],
 )
 def test_what_cannot_be_recorded_is_one_line_and_leaves_nothing(
