@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 _LISTED = 4
 _BOTH = {"checkpoint", "golden", "module", "reference", "match", "depth", "name", "note", "goldens"}
 _BOTH |= {"force", "threads", "dtype", "device", "oracle", "verbose"}
-_OF_CHECKPOINT = {"arguments", "prompts", "token_ids", "random_tokens", "seed", "decode"}
+_OF_TEXT = {"prompts", "token_ids", "random_tokens", "seed", "decode"}
+_OF_CHECKPOINT = {"arguments", *_OF_TEXT}
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,9 @@ def _refuse_others(modules: Modules) -> None:
     for param in click.get_current_context().command.params:
         if param.name not in known and _given(str(param.name)):
             message = f"{param.opts[0]}: does not go with --{kind}"
+            raise UsageError(message)
+        if modules.arguments is not None and param.name in _OF_TEXT and _given(str(param.name)):
+            message = f"{param.opts[0]}: does not go with --inputs, which gives every argument"
             raise UsageError(message)
 
 

@@ -91,7 +91,7 @@ def _provenance(golden: GoldenFile) -> Iterator[tuple[str, object]]:
         yield key, recipe.get(key)
     yield "faults", ", ".join(map(str, recipe.get("faults") or ()))
     for case in recipe.get("cases", []):
-        yield "case", f"{case.get('name')}: {_said_of(case)}"
+        yield "case", f"{case.get('name')}: {_said_of(case)}".removesuffix(": ")
         yield from _tokens_of(case)
 
 

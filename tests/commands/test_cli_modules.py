@@ -57,6 +57,7 @@ def test_from_record_to_blame(call: Call, package: str, tmp_path: Path) -> None:
     golden, run, page = tmp_path / "g.h5", tmp_path / "r.h5", tmp_path / "page.html"
     assert "4 calls" in call("record", "--module", f"{package}:original", golden, "--oracle").out
     shown = call("inspect", golden).out
+    assert "case          default\n" in shown
     assert "Net from cli_ported:original" in shown
     assert "layers.1" in shown
     port = ("--backend", "torch", "--module", f"{package}:port")
@@ -96,6 +97,10 @@ def test_a_golden_set_of_modules_is_checked(call: Call, package: str, tmp_path: 
         (("--module", "cli_ported:original", "g.h5", "--taps", "op"), "--taps: does not go with"),
         (("--module", "cli_ported:original", "a", "b"), "GOLDEN is the only argument"),
         (("--module", "cli_ported:original", "g.h5", "--match", "x"), "no module of Net has"),
+        (
+            ("--reference", "transformers", "x", "g.h5", "--inputs", "i.npz", "--prompt", "hi"),
+            "--prompt: does not go with --inputs",
+        ),
         (("synth:tiny?seed=0", "g.h5", "--depth", "1"), "--depth: goes with --module"),
     ],
 )
