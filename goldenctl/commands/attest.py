@@ -113,5 +113,6 @@ def _manifest_of(
     if not matching:
         where = name or goldens_folder(goldens)
         message = f"{run.path}: was replayed from a golden that no manifest of {where} describes"
-        raise DamagedError(message, hint="goldenctl manifest NAME describes another version")
+        hint = "record --name NAME makes a set; manifest NAME describes another version of one"
+        raise DamagedError(message, hint=hint)
     return matching[0]

@@ -17,7 +17,7 @@ MOST_LAYERS = 4
 
 @click.command("selftest", short_help="Measure on a golden what is caught and named")
 @click.argument("golden", type=GOLDEN)
-@takes("engine", Engine)
+@takes("engine", Engine, "backend", "model_path", "infini_root")
 @click.option(
     "--layers",
     type=LAYERS,

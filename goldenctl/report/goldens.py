@@ -10,11 +10,13 @@ from goldenctl.errors import GoldenctlError
 from goldenctl.golden.recipe import Recipe
 from goldenctl.records.units import human_bytes
 from goldenctl.records.words import plural
-from goldenctl.report.blocks import Block, Facts, Table, numbers, table
+from goldenctl.report.blocks import Block, Facts, Span, Table, numbers, table
 from goldenctl.sets.manifest import Manifest, load_manifest
 from goldenctl.sets.names import GoldenSet
 
 _DIGEST = 12
+# What is looked for in other output.
+_EXACT = {"digest", "content", "fingerprint"}
 
 
 def sets_table(sets: list[GoldenSet]) -> tuple[Table, list[GoldenctlError]]:
@@ -74,7 +76,11 @@ def manifest_view(
     golden_set: GoldenSet, manifest: Manifest, *, verbose: bool = False
 ) -> list[Block]:
     """Return what a manifest says: provenance, recipe, tolerance, and how many tensors."""
-    pairs = tuple((key, value) for key, value in _pairs(golden_set, manifest) if value)
+    pairs = tuple(
+        (key, Span(value, "code") if key in _EXACT else value)
+        for key, value in _pairs(golden_set, manifest)
+        if value
+    )
     rows = (
         (tensor.name, tensor.dtype, "×".join(map(str, tensor.shape)), _short(tensor.digest))
         for tensor in manifest.tensors

@@ -124,6 +124,7 @@ def test_a_golden_of_modules_says_what_it_is_not_for(
     assert "--backend torch" in call("replay", own, tmp_path / "r.h5").line
     assert "is one of modules" in call("selftest", own).line
     assert "is one of modules" in call("bench", own).line
+    assert "No such option '--module'" in call("selftest", own, "--module", "a:b").line
     named = (own, "--backend", "torch", "--module", f"{package}:original")
     assert "--inject: does not go with" in call("blame", *named, "--inject", "no_rope").line
     assert "not of modules" in call("replay", golden, tmp_path / "r.h5", "--mode", "module").line

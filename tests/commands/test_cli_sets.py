@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -251,6 +252,7 @@ def test_list_log_and_show(call: Call, goldens: Path) -> None:
     assert [line.split()[:2] for line in history.splitlines()[1:]][1] == ["→", "v1"]
     assert "in no manifest" in history.splitlines()[1]
     shown = call("show", "tiny", "-v").out
+    assert re.search(r"(?m)^digest +[a-z0-9]+:[0-9a-f]{64}$", shown), "a digest is broken"
     assert "qwen3 from synth:tiny?seed=0" in shown
     assert "constants/rope_cos" in shown
     assert "kind" not in call("show", "tiny@v2").err
