@@ -55,7 +55,7 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
 def write_out(path: Path, content: bytes | str) -> None:
     """Write what a user named: text as UTF-8, whole where it is a file.
 
-    What is no regular file (a pipe, /dev/stdout) is written as it stands. Raises UsageError.
+    What is not a regular file (a pipe, /dev/stdout) is written as it stands. Raises UsageError.
     """
     data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     if not path.exists() or path.is_file():

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from goldenctl.studies.regression_step import Step
 
 
-@click.command("check", short_help="Check sets against what computes them today")
+@click.command("check", short_help="Re-check golden sets against the current code")
 @click.argument("names", metavar="[NAME...]", nargs=-1, type=TEXT)
 @click.option(
     "--integrity",

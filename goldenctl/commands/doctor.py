@@ -24,8 +24,7 @@ _LOW_MEMORY_BYTES = 2 << 30
 @click.option("--model-path", type=PATH, help="Also check this checkpoint.")
 @click.option("--infini-root", type=PATH, help="InfiniCore's install folder.")
 def doctor_command(model_path: Path | None, infini_root: Path | None) -> int:
-    """Check what record, replay and diff need on this machine, and name a remedy for whatever is
-    missing.
+    """Check what record, replay and diff need on this machine, and say how to fix each problem.
 
     What only some commands need, such as torch for record, is a note.
     Ends with exit code 3 when something is missing or broken.

@@ -99,7 +99,7 @@ def _restore(dump: Path, out: Path) -> None:
         raise UsageError(msg, hint="diff, inspect and export take it as it is")
     with open_export(dump) as opened:
         if opened is None:
-            msg = f"{dump}: is no export of goldenctl"
+            msg = f"{dump}: is not a goldenctl export"
             raise UsageError(msg, hint="another engine's dump needs --map and --golden")
         catalog, read = opened
         refuse_other(out, catalog.kind)

@@ -239,7 +239,7 @@ def recorded_folder(golden: GoldenFile, model_path: Path | None) -> Path:
     source = str(model_path or golden.recipe["model"]["path"])
     folder = model_folder(source)
     if model_path is None and not folder.is_dir():
-        message = f"{golden.path}: was recorded from {source}, which is no folder here"
+        message = f"{golden.path}: was recorded from {source}, which is not a folder here"
         raise MissingError(message, hint="name the checkpoint with --model-path")
     return folder
 

@@ -51,7 +51,7 @@ class Outputs:
 
     def check(self) -> None:
         """Raise UsageError, before anything is computed, for a path that cannot be written or
-        where a file is that is no report of that format."""
+        where a file is that is not a report of that format."""
         paths = list(self.paths.values())
         for name, path in self.paths.items():
             if path != STANDARD_OUTPUT:

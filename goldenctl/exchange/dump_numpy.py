@@ -74,7 +74,7 @@ def read_npz(path: Path) -> dict[str, DumpTensor]:
 
 
 def is_npz(path: Path) -> bool:
-    """Tell whether a zip file holds npy files; DamagedError when it is no zip file after all."""
+    """Tell whether a zip file holds npy files; DamagedError when it is not a zip file after all."""
     with damage_named(path), zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     return not names or any(name.endswith(".npy") for name in names)
@@ -172,7 +172,7 @@ def _fields(text: str, shown: str) -> tuple[object, bool, tuple[int, ...]]:
     try:
         raw = ast.literal_eval(_LONG.sub("", text))
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-        message = f"{shown} has a header that is no literal"
+        message = f"{shown} has a header that is not a literal"
         raise ValueError(message) from error
     if not isinstance(raw, dict) or raw.keys() != {"descr", "fortran_order", "shape"}:
         message = f"{shown} has a header without descr, fortran_order and shape alone"

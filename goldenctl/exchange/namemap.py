@@ -195,7 +195,7 @@ def _axis_problem(entry: Entry) -> str:
     if (entry.part or entry.per) and not entry.split:
         return f"{'part' if entry.part else 'per'} needs split"
     if entry.per and not re.fullmatch(r"[a-z_]+|\d{1,9}", entry.per):
-        return f"per {entry.per!r} is no dimension name, such as kv_head"
+        return f"per {entry.per!r} is not a dimension name, such as kv_head"
     both = set(entry.crop) & set(entry.crop_front)
     return f"{min(both)!r} is in crop and in crop_front" if both else ""
 
@@ -209,7 +209,7 @@ def _rank_problem(entry: Entry) -> str:
     if named and entry.ranks == 1:
         return "{rank} needs ranks, the number of them"
     if isinstance(entry.join, int) and not -8 <= entry.join < 8:
-        return f"join {entry.join} is no axis"
+        return f"join {entry.join} is not an axis"
     return ""
 
 

@@ -57,7 +57,7 @@ def is_log(path: Path) -> bool:
 def read_records(path: Path) -> RecordLog:
     """Read the headers of a log; payloads are left where they are.
 
-    Raises MissingError when the file cannot be read, DamagedError when it is no log or a record
+    Raises MissingError when the file cannot be read, DamagedError when it is not a log or a record
     that is followed by others is not whole.
     """
     try:

@@ -35,7 +35,7 @@ def read_taps(path: Path) -> dict[str, DumpTensor]:
     """Return the tensors of a tap file by name; a name that came several times as ``NAME#0``,
     ``NAME#1`` and so on, in that order.
 
-    What was torn by a crash is left out. Raises DamagedError when a record is no tensor, or its
+    What was torn by a crash is left out. Raises DamagedError when a record is not a tensor, or its
     size is not that of its shape.
     """
     taps = [(_parse(path, record), record) for record in read_records(path).records]
@@ -56,11 +56,11 @@ def _parse(path: Path, record: Record) -> _Tap:
     try:
         tap = msgspec.convert(record.header, _Tap)
     except msgspec.ValidationError as error:
-        message = f"{path}: a record is no tapped tensor: {error}"
+        message = f"{path}: a record is not a tapped tensor: {error}"
         raise DamagedError(message) from error
     shown = f"{path}: tensor {tap.name[:80]!r}"
     if tap.kind != "tap" or not tap.name.isprintable() or not 0 < len(tap.name) <= NAME_LIMIT:
-        message = f"{shown}: its name is empty, too long or unprintable, or it is no tap"
+        message = f"{shown}: its name is empty, too long or unprintable, or it is not a tap"
         raise DamagedError(message)
     if len(tap.shape) > _MAX_RANK or any(not 0 <= size < 1 << 48 for size in tap.shape):
         message = f"{shown}: shape {list(tap.shape)} is not one of a tensor"

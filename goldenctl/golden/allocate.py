@@ -96,7 +96,7 @@ def _alignment_bytes(tensors: Sequence[TensorSpec]) -> int:
 
 
 def metadata_bytes(root: Attributes, tensors: Sequence[TensorSpec], groups: Sequence[str]) -> int:
-    """Return about how much of a file is no tensor: the room kept for what is said of them."""
+    """Return about how much of a file is not a tensor: the room kept for what is said of them."""
     return _METADATA_BYTES * (len(tensors) + len(groups)) + len(str(root))
 
 

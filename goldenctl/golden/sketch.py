@@ -294,6 +294,6 @@ def _decode(text: str, dtype: np.dtype[Any], what: str) -> NDArray[Any]:
         msg = f"{what} is not base64"
         raise ValueError(msg) from error
     if len(raw) % dtype.itemsize:
-        msg = f"{what} has {len(raw)} bytes, which is no multiple of {dtype.itemsize}"
+        msg = f"{what} has {len(raw)} bytes, which is not a multiple of {dtype.itemsize}"
         raise ValueError(msg)
     return np.frombuffer(raw, dtype)

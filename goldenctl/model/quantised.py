@@ -207,5 +207,5 @@ def _layer(files: _Files, scheme: Scheme, stem: str, layer: Mapping[str, str]) -
         return Parts(stem, {end: files.array(name) for end, name in layer.items()})
 
     if parts()[scheme.weight].ndim != 2:
-        parts().fail(f"{stem}.{scheme.weight} is no matrix")
+        parts().fail(f"{stem}.{scheme.weight} is not a matrix")
     return Weight(scheme.shape(parts()), lambda: scheme.values(parts()))

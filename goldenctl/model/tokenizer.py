@@ -90,7 +90,7 @@ class PromptTokenizer:
         """Read ``tokenizer.json`` and what else AutoTokenizer reads.
 
         Raises MissingError without that file or the tokenizers package, DamagedError for a
-        file that is no tokenizer, and UsageError where AutoTokenizer cannot be followed.
+        file that is not a tokenizer, and UsageError where AutoTokenizer cannot be followed.
         """
         path = folder / TOKENIZER
         if not path.is_file():
@@ -106,11 +106,11 @@ class PromptTokenizer:
             raise MissingError(message, hint=hint) from error
 
     def encode(self, prompt: str) -> Encoded:
-        """Return the tokens of the whole prompt; UsageError when it is no Unicode text."""
+        """Return the tokens of the whole prompt; UsageError when it is not Unicode text."""
         try:
             prompt.encode()
         except UnicodeEncodeError as error:
-            message = f"the prompt has a lone surrogate, {prompt[error.start]!r}, which is no text"
+            message = f"the prompt has a lone surrogate, {prompt[error.start]!r}, which is not text"
             raise UsageError(message) from error
         encoding = self._tokenizer.encode(prompt)
         own = [
@@ -125,7 +125,7 @@ class PromptTokenizer:
         return Encoded(ids, tokens, decoded, "" if alone else self.name)
 
     def _text(self, piece: str) -> str:
-        """Return a token as text; one that is no whole character as bytes, such as <0xE5>."""
+        """Return a token as text; one that is not a whole character as bytes, such as <0xE5>."""
         decoder = self._tokenizer.decoder
         if decoder is None:
             return piece

@@ -99,7 +99,7 @@ def _golden_files(folder: Path) -> list[Path]:
 
 
 def _module_is_gone(folder: Path) -> bool:
-    """Whether a folder of golden files, which is no golden set, has lost its test module."""
+    """Whether a folder of golden files, which is not a golden set, has lost its test module."""
     module = folder.parent.parent / f"{folder.name}.py"
     is_set = (folder / "manifest.json").exists()
     return folder.is_dir() and not is_set and not module.exists() and bool(_golden_files(folder))

@@ -28,7 +28,7 @@ class Culprit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``causes`` are those that reproduce it: more than one when this input cannot tell them
     apart, none when no known fault does; ``looks_like`` then says what the error looks like and
-    ``nearest`` which fault explains most of it, which is no cause. ``skipped`` are faults that
+    ``nearest`` which fault explains most of it, which is not a cause. ``skipped`` are faults that
     could not be tried, and why.
     """
 

@@ -71,7 +71,7 @@ class Options:
     resume: bool = flag(False, "Continue where it was interrupted.")
     timeout_s: float = flag(
         600.0,
-        "How long the backend may stay silent.",
+        "Timeout without backend output.",
         name="--timeout",
         kind="number",
         least=0.1,

@@ -383,7 +383,7 @@ def _exits(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
 
 
 def _event(line: bytes) -> dict[str, Any]:
-    """Parse one line; raises ValueError for what is no JSON and TypeError for no event."""
+    """Parse one line; raises ValueError for what is not JSON and TypeError for no event."""
     event = json.loads(line)
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         raise TypeError

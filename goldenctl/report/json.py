@@ -121,7 +121,7 @@ def load_reports(path: Path) -> list[Report]:
 def _parse(path: Path, data: Any) -> Report:
     version = data.pop("report_version", None) if isinstance(data, dict) else None
     if version is None:
-        message = f"{path}: is no report that --json wrote"
+        message = f"{path}: is not a report that --json wrote"
         raise DamagedError(message)
     if version not in READABLE_VERSIONS:
         message = f"{path}: report version is {version}, expected {REPORT_VERSION}"

@@ -272,7 +272,7 @@ class Calls:
 def read_calls(path: Path) -> Calls:
     """Read the log of one process.
 
-    Raises MissingError when it cannot be read, DamagedError when it is no log of calls or a
+    Raises MissingError when it cannot be read, DamagedError when it is not a log of calls or a
     record is not as it should be.
     """
     log = read_records(path)

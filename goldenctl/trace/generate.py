@@ -38,7 +38,7 @@ _RENAMED_DEVICES = {"sugon": "hygon"}  # its name in older headers
 
 @dataclass(frozen=True)
 class _Hook:
-    """What is done around a function that is no operator: its types, and a line of C++.
+    """What is done around a function that is not an operator: its types, and a line of C++.
 
     ``line`` names the arguments ``a0``, ``a1``... and what was returned ``status``; with
     ``before`` it stands before the call.

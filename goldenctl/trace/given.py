@@ -40,7 +40,7 @@ def _check_place(ops: OpMap, tracing: Tracing, name: str) -> None:
     flow = next(iter(tracing.flows.values()))
     node = flow.nodes.get(Place(flow.case, sublayer, tap))
     if node is None or node.dims[1] == "head":
-        what = "is no tensor of the golden" if node is None else "does not lie token by token"
+        what = "is not a tensor of the golden" if node is None else "does not lie token by token"
         message = f"{ops.path}: {printable(name)}: {what}"
         raise UsageError(message, hint="such as layers.00.attention.q_proj; trace --list has some")
 

@@ -75,7 +75,7 @@ def name_calls(
     """Name every call of a program's processes; return what was found, and their passes.
 
     Where two processes computed one tensor, the first one's is taken. Raises UsageError where
-    ``ops`` name what is no tensor of the golden or of a call.
+    ``ops`` name what is not a tensor of the golden or of a call.
     """
     entries = golden.recipe["cases"]
     cases = [Tokens.of(golden, entry) for entry in entries]

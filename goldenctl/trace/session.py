@@ -86,9 +86,8 @@ def chosen_ops(text: str | None, install: Install) -> frozenset[str] | None:
         name = word.strip().replace("_", "").lower()
         found = [known[each] for each in (name, *_OPERATORS.get(name, ())) if each in known]
         if not found:
-            message = (
-                f"--ops {text}: {word!r} is no op of a golden and no operator of {install.root}"
-            )
+            neither = f"neither an op of a golden nor an operator of {install.root}"
+            message = f"--ops {text}: {word!r} is {neither}"
             raise UsageError(message, hint=f"there are {', '.join(sorted(known.values())[:8])}...")
         chosen.update(found)
     return frozenset(chosen)

@@ -85,7 +85,7 @@ class Tracing:
         return self.pass_
 
     def not_explained(self, call: Call) -> None:
-        """Note a call that is no op of the model."""
+        """Note a call that is not an op of the model."""
         self.unexplained[call.function] += 1
         self.strangers.append(call)
 

@@ -99,7 +99,7 @@ WRONG = [
     ("export GOLDEN @x.gguf --op nothing", 2, "--op nothing is yielded by no op"),
     ("export GOLDEN @x.gguf --op layers.00.mlp.swiglu --model-path @none", 3, "no such folder"),
     ("import @none @x.h5", 2, "none: there is no such file"),
-    ("import @text @x.h5", 2, "text: is no export of goldenctl; another engine's dump needs"),
+    ("import @text @x.h5", 2, "text: is not a goldenctl export; another engine's dump needs"),
     ("import GOLDEN @x.h5", 2, "golden.h5: is a golden already; diff, inspect and export take it"),
     ("import @text", 2, "import needs a file to write: import DUMP OUT, or --list"),
     ("import @text @text", 2, "text: it exists already"),

@@ -244,7 +244,7 @@ def test_moved_checkpoint(call: Call, checkpoint: Path, golden: Path, tmp_path: 
         ran = call(*command)
         assert ran.code == 3
         assert ran.line == (
-            f"goldenctl: {recorded}: was recorded from {there}, which is no folder here; "
+            f"goldenctl: {recorded}: was recorded from {there}, which is not a folder here; "
             "name the checkpoint with --model-path"
         )
 

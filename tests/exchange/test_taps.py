@@ -111,7 +111,7 @@ def test_what_a_crash_tore_is_left_out(tmp_path: Path) -> None:
         ({"shape": [1] * 9}, "is not one of a tensor"),
         ({"name": "a\nb"}, "unprintable"),
         ({"name": ""}, "empty"),
-        ({"kind": "call"}, "it is no tap"),
+        ({"kind": "call"}, "it is not a tap"),
         ({"dtype": 3}, "no tapped tensor"),
     ],
     ids=str,

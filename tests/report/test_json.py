@@ -135,8 +135,8 @@ def test_nothing_is_documented_that_is_not_there(struct: type[msgspec.Struct]) -
     ("content", "message"),
     [
         ("", "not a report"),
-        ("[]", "is no report that --json wrote"),
-        ("{}", "is no report that --json wrote"),
+        ("[]", "is not a report that --json wrote"),
+        ("{}", "is not a report that --json wrote"),
         ('{"report_version": 3}', "report version is 3, expected 2"),
         ('{"report_version": 1}', "not a report: .*golden"),
         ("[" * 100_000, "not a report"),

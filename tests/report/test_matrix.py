@@ -105,7 +105,7 @@ def test_json_holds_each_report_as_alone() -> None:
 def test_a_document_without_right_reports_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "r.json"
     path.write_text(text)
-    with pytest.raises(DamagedError, match=r"r\.json: is no report that --json wrote"):
+    with pytest.raises(DamagedError, match=r"r\.json: is not a report that --json wrote"):
         load_reports(path)
 
 

@@ -171,7 +171,7 @@ def test_what_is_there_already_and_is_no_log_stays(trace: Trace, engine: Path) -
 
 WRONG = {
     "no program": (("--",), 2, "no PROGRAM was given"),
-    "no such op": (("--ops", "conv9", "--", "x"), 2, "'conv9' is no op of a golden"),
+    "no such op": (("--ops", "conv9", "--", "x"), 2, "'conv9' is neither an op of a golden"),
     "no time": (("--timeout", "0", "--", "x"), 2, "--timeout"),
     "no install": (("--infini-root", "/nowhere", "--", "x"), 3, "/nowhere is not an InfiniCore"),
 }

@@ -333,7 +333,7 @@ def test_a_map_says_what_single_tensors_are(
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
-        (("1", "y", "layers.09.mlp.swiglu"), "layers.09.mlp.swiglu: is no tensor of the golden"),
+        (("1", "y", "layers.09.mlp.swiglu"), "layers.09.mlp.swiglu: is not a tensor of the golden"),
         (("1", "y", "layers.00.attention.probs"), "probs: does not lie token by token"),
         (("9999", "y", "layers.00.mlp.swiglu"), "call 9999 is not in the log"),
         (("1", "z", "layers.00.mlp.swiglu"), "call 1 has no z, but y, x, w"),
