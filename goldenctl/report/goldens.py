@@ -126,5 +126,6 @@ def _recorded(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "computed by", f"{by}, {e.cpu_capability} {e.machine}, {threads}"
     for case in recipe.cases:
         said = f": {case.text}" if case.text else ""
-        length = len(case.token_ids[0]) if case.token_ids else 0
-        yield "case", f"{case.name}, {len(case.token_ids)} × {plural(length, 'token')}{said}"
+        rows = case.token_ids
+        size = f", {len(rows)} × {plural(len(rows[0]), 'token')}" if rows else ""
+        yield "case", f"{case.name}{size}{said}"

@@ -81,6 +81,7 @@ def test_a_golden_set_of_modules_is_checked(call: Call, package: str, tmp_path: 
     sets = ("--goldens", tmp_path / "goldens")
     given = ("--module", f"{package}:original")
     assert call("record", *given, "--name", "net", "--oracle", *sets).code == 0
+    assert "case          default\n" in call("show", "net", *sets).out
     ran = call("check", "net", "--record", *given, *sets)
     assert (ran.code, ran.out.count("✓")) == (0, 4), ran.out
     (tmp_path / "goldens/net/v1.h5").unlink()
