@@ -94,6 +94,8 @@ def test_a_golden_set_of_modules_is_checked(call: Call, package: str, tmp_path: 
     [
         (("--module", "cli_ported", "g.h5"), "expected PACKAGE:FUNCTION"),
         (("--module", "no.such:thing", "g.h5"), "no.such cannot be imported"),
+        (("--module", "./cli_ported.py:original", "g.h5"), "; try cli_ported:original"),
+        (("--module", "cli_ported:nn", "g.h5"), "nn is a module, expected a function"),
         (("--module", "cli_ported:none", "g.h5"), "cli_ported has no function none"),
         (("--module", "cli_ported:original", "g.h5", "--taps", "op"), "--taps: does not go with"),
         (("--module", "cli_ported:original", "a", "b"), "GOLDEN is the only argument"),

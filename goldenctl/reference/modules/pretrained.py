@@ -67,6 +67,9 @@ def from_checkpoint(folder: Path, source: str, asked: Asked, how: Loading) -> Su
         calls = {str(case["name"]): _text(model, case, how) for case in cases}
         inputs = "tokens"
     else:
+        if asked.prompts or asked.token_ids or asked.random_tokens or asked.decode:
+            message = f"{folder}: {name} does not take tokens, but {model.main_input_name}"
+            raise UsageError(message, hint="give it with --inputs FILE.safetensors or FILE.npz")
         calls = {"default": fixed([_random(model, asked.seed, how)])}
         inputs = f"random:{asked.seed}"
     about = {"path": source, "transformers": name, "inputs": inputs}
@@ -252,6 +255,9 @@ def _shape(config: Any, name: str) -> tuple[int, ...]:
 
 def _of_file(file: Path, how: Loading) -> Given:
     """Return the tensors of a file as keyword arguments; floats in the model's type."""
+    if not file.is_file():
+        message = f"--inputs {file}: there is no such file"
+        raise UsageError(message)
     try:
         if file.suffix == ".npz":
             with np.load(file, allow_pickle=False) as arrays:

@@ -121,6 +121,9 @@ def _called(spec: str) -> Any:
     if not (package and colon and name):
         message = f"--module {spec}: expected PACKAGE:FUNCTION, such as models.vit:tiny"
         raise UsageError(message)
+    if package.endswith(".py"):
+        message = f"--module {spec}: {package} is a file, expected a package or module"
+        raise UsageError(message, hint=f"try {package[:-3].strip('./').replace('/', '.')}:{name}")
     if "" not in sys.path:
         sys.path.insert(0, "")  # what is beside the user, as with python -m
     try:
@@ -130,7 +133,11 @@ def _called(spec: str) -> Any:
         raise UsageError(message) from error
     except Exception as error:
         message = f"--module {spec}: {package} cannot be imported: {_said(error)}"
-        raise UsageError(message) from error
+        hint = "it is looked for in the current folder, $PYTHONPATH and what is installed"
+        raise UsageError(message, hint=hint) from error
+    if not callable(function):
+        message = f"--module {spec}: {name} is {_kind(function)}, expected a function"
+        raise UsageError(message, hint=_CONTRACT)
     try:
         return function()
     except Exception as error:
