@@ -313,9 +313,8 @@ def run_recording(recording: Recording, golden: Path, *, resume: bool = False) -
     click.echo(
         f"recording {plural(len(recording.cases), 'case')}, {plural(tokens, 'token')}, "
         f"{recording.dtype} on {recording.device}: {human_bytes(layout.nbytes)} of tensors "
-        f"to {golden}"
+        f"to {golden}\n{_forecast(recording, layout.oracle_nbytes)}"
     )
-    _forecast(recording, layout.oracle_nbytes)
     started = time.monotonic()
     with progress_bar("recording") as progress:
         found = record(recording, golden, progress, resume=resume)
@@ -324,18 +323,17 @@ def run_recording(recording: Recording, golden: Path, *, resume: bool = False) -
     return _summary(golden, time.monotonic() - started)
 
 
-def _forecast(recording: Recording, oracle_nbytes: int) -> None:
+def _forecast(recording: Recording, oracle_nbytes: int) -> str:
     """Say what the oracle costs, or what it costs to be without one."""
     from goldenctl.reference.forecast import oracle_seconds
 
     seconds = human_ns(1e9 * oracle_seconds(recording))
     if oracle_nbytes:
-        click.echo(f"of which the oracle takes {human_bytes(oracle_nbytes)}, and about {seconds}")
-    else:
-        click.echo(
-            "without --oracle a run is held to a table of tolerances, which lets pass what its own "
-            f"rounding budget would not; the budget would take about {seconds} more"
-        )
+        return f"of which the oracle takes {human_bytes(oracle_nbytes)}, and about {seconds}"
+    return (
+        "without --oracle a run is held to a table of tolerances, which lets pass what its own "
+        f"rounding budget would not; the budget would take about {seconds} more"
+    )
 
 
 def _summary(golden: Path, seconds: float) -> Tell:

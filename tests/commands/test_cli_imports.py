@@ -77,7 +77,7 @@ def test_an_engines_fault_needs_no_torch_and_an_emulated_one_says_so(
 ) -> None:
     replay = ("replay", golden, tmp_path / "r.h5", "--layers", "0", "--inject")
     assert without(("torch",), *replay, "no_rope").returncode == 0
-    ran = without(("torch",), *replay, "zero_row@layers.00.mlp.up_proj")
+    ran = without(("torch",), *replay, "zero_row@layers.00.mlp.up_proj", "--force")
     assert ran.returncode == 3
     assert "fault zero_row" in ran.stderr
     assert "the torch package is not installed" in ran.stderr

@@ -68,7 +68,7 @@ def with_special_values(path: Path) -> GoldenFile:
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["bfloat16"])
 def test_the_same_file_comes_back(
     golden_in: Goldens, tmp_path: Path, suffix: str, dtype: str
 ) -> None:
@@ -204,7 +204,7 @@ def test_a_changed_byte_is_found(golden_in: Goldens, tmp_path: Path, suffix: str
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
-@pytest.mark.parametrize("kept", [0, 3, 20, 1000, -5])
+@pytest.mark.parametrize("kept", [0, 20, -5])
 def test_a_cut_file(golden_in: Goldens, tmp_path: Path, suffix: str, kept: int) -> None:
     path = exported(golden_in("float32"), tmp_path, suffix)
     path.write_bytes(path.read_bytes()[:kept])

@@ -38,6 +38,6 @@ def test_killed_at_some_writes() -> None:
 @pytest.mark.skipif(not can_inject(), reason="strace is not installed, or may not trace here")
 def test_writes_that_fail() -> None:
     """A full, broken or forbidden disk is said in one line, and nothing is lost."""
-    said = measured("disk.py", "--only", "manifest", "--every", "8", "--steps", "2")
+    said = measured("disk.py", "--only", "manifest", "--every", "24", "--steps", "2")
     assert "manifest, every write fails" in said
     assert "refused" in said
