@@ -13,7 +13,7 @@ CPP := goldenctl/harness/*.cpp goldenctl/harness/*.h goldenctl/shim/*.cpp golden
 	goldenctl/include/*.h tests/fuzz/*.cpp tests/trace/*.cpp \
 	docs/examples/engine/*.cpp docs/examples/engine/*.h
 
-.PHONY: help setup demo demo-real demo-trace demo-trace-real check check-real goldens test lowest sbom lint format \
+.PHONY: help test-slow setup demo demo-real demo-trace demo-trace-real check check-real goldens test lowest sbom lint format \
 	docs dist benchmark fuzz integrity clean
 
 help:  ## Show this list
@@ -67,7 +67,7 @@ check-real: setup  ## The same for SmolLM2-135M (an 89 MiB download)
 goldens: setup  ## Record the golden sets of this repository again and renew their manifests
 	@sh goldens/renew.sh $(BIN)
 
-test: setup  ## Run all tests
+test: setup  ## Run the tests, but for those that are slow
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 sbom: setup  ## Write build/sbom.json: every installed package, its version and its hash (CycloneDX)
@@ -76,6 +76,9 @@ sbom: setup  ## Write build/sbom.json: every installed package, its version and 
 
 lowest:  ## Run the demo and quick tests with the lowest versions that pyproject.toml allows
 	sh .ci/lowest
+
+test-slow: setup  ## Run the tests that make test leaves out: the same in large
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m slow
 
 lint: setup  ## Check formatting, lint, types, the layers of packages and the links of docs
 	$(BIN)/ruff format --check $(SOURCES)

@@ -59,6 +59,7 @@ def plain(text: str) -> str:
     return "".join(f"{line}\n" for line in lines if line)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_page_runs_as_written(page: Path, tmp_path: Path, harness: Path) -> None:
     assert harness.exists()

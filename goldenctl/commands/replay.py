@@ -142,7 +142,7 @@ def _tell(summary: Summary, run: Path, seconds: float) -> None:
 
 
 def _compare_rows(
-    golden: GoldenFile, run: Path, folder: Path, *, backend: Backend, options: Options
+    golden: GoldenFile, run: Path, checkpoint: Path, *, backend: Backend, options: Options
 ) -> bool:
     """Replay the rows of batches alone and print where they are not what they are in RUN."""
     from goldenctl.diff.tolerance import default_policy
@@ -157,7 +157,7 @@ def _compare_rows(
         report = alone_vs_batched(
             golden,
             open_golden(run),
-            folder,
+            checkpoint,
             backend=backend,
             options=options,
             policy=default_policy(),

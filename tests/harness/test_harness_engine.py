@@ -250,14 +250,14 @@ def test_headers_that_do_not_compile(
 
 
 def test_mutated_plans_under_sanitizers(tmp_path: Path, infini_install: Install) -> None:
-    """AddressSanitizer, UndefinedBehaviorSanitizer: a good plan, then 60 damaged ones."""
+    """AddressSanitizer, UndefinedBehaviorSanitizer: a good plan, then 120 damaged ones."""
     program = build_harness(infini_install, sanitize=True)
     plan = adding(tmp_path, repeat=2)
     assert plan.run(program).status == 0
     text = bytearray((tmp_path / "plan.json").read_bytes())
     rng = random.Random(5)
     seen = set()
-    for _ in range(60):
+    for _ in range(120):
         damaged = bytearray(text)
         for _ in range(rng.randint(1, 3)):
             damaged[rng.randrange(len(damaged))] = rng.choice(b'0123456789-[]{},":.eE \xff')

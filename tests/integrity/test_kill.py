@@ -22,6 +22,7 @@ def measured(script: str, *options: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments() -> None:
     """Nothing half is visible, nothing older is harmed, and the next run works and tidies up."""
     said = measured("kill.py", "--random", "1", "--no-writes")

@@ -74,7 +74,8 @@ def assert_as_transformers(folder: Path, golden_path: Path) -> None:
     golden = recorded(folder, [Case("a", IDS)], golden_path, "bfloat16")
     truth = outside_truth(load_outside(folder, torch.bfloat16), IDS)
     step = "cases/a/steps/00"
-    found = {f"{step}/{name}": v for name, v in truth.items() if name not in ("cos", "sin")}
+    taps = {name: v for name, v in truth.items() if name[-4:] not in ("/cos", "/sin")}
+    found = {f"{step}/{name}": value for name, value in taps.items()}
     assert disagreeing(golden, found) == []
     assert len(found) > 80
 

@@ -39,7 +39,9 @@ def compared(source: GoldenFile, folder: Path, backend: Backend, options: Option
     )
 
 
-@pytest.mark.parametrize("inputs", [LEFT, RIGHT], ids=["left", "right"])
+@pytest.mark.parametrize(
+    "inputs", [pytest.param(LEFT, marks=pytest.mark.slow), RIGHT], ids=["left", "right"]
+)
 def test_a_cut_row_is_the_row_recorded_alone(
     inputs: tuple[str, ...], golden_of: Callable[..., Path], tmp_path: Path
 ) -> None:

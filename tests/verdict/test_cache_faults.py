@@ -125,7 +125,7 @@ def _report(golden: GoldenFile, replayed: Path, *options: str) -> Report:
     return load_report(report)
 
 
-@pytest.mark.parametrize("mode", ["op", "sublayer"])
+@pytest.mark.parametrize("mode", ["op", pytest.param("sublayer", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fault", CACHE_FAULTS)
 def test_a_place_may_be_one_step(
     decoded: GoldenFile, backend: Backend, tmp_path: Path, mode: str, fault: str

@@ -111,7 +111,7 @@ def test_record_is_silent_where_all_is_finite(
 
 
 @pytest.mark.parametrize("kind", CHANGES)
-@pytest.mark.parametrize("backend", ["torch", "infinicore"])
+@pytest.mark.parametrize("backend", [pytest.param("torch", marks=pytest.mark.slow), "infinicore"])
 def test_no_right_engine_is_blamed(
     golden_at: Callable[[str], Path],
     tmp_path: Path,
@@ -190,6 +190,7 @@ def test_golden_sets_hold_such_goldens(
     assert run(["inspect", str(golden_at(kind))]) == 0
 
 
+@pytest.mark.slow
 def test_selftest_leaves_out_what_is_not_finite(
     golden_at: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

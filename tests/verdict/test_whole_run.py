@@ -55,7 +55,7 @@ def in_few_bits(name: str) -> Compute:
 SIZES = {name: size for name, _, size in FEW_BITS}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "bfloat16"])
 @pytest.mark.parametrize("mode", MODES)
 def test_an_engine_in_few_bits_is_caught_in_every_mode(
     judged: Judge, mode: str, dtype: str
