@@ -112,7 +112,7 @@ def test_what_a_crash_tore_is_left_out(tmp_path: Path) -> None:
         ({"name": "a\nb"}, "unprintable"),
         ({"name": ""}, "empty"),
         ({"kind": "call"}, "it is not a tap"),
-        ({"dtype": 3}, "no tapped tensor"),
+        ({"dtype": 3}, "not a tapped tensor"),
     ],
     ids=str,
 )
