@@ -22,6 +22,8 @@ from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.reference.record import Recording, record
 from goldenctl.replay.infiniop_case import Case, find_case
 
+pytestmark = pytest.mark.slow
+
 Goldens = Callable[[str], GoldenFile]
 TAPS = [
     ("layers/01/attention/input_layernorm", "rms_norm", 1),

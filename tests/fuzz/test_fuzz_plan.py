@@ -11,6 +11,8 @@ import pytest
 
 import goldenctl
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 HARNESS = Path(goldenctl.__file__).parent / "harness"
 SOURCES = ("dtype.cpp", "json.cpp", "plan.cpp")

@@ -249,6 +249,7 @@ def test_headers_that_do_not_compile(
     assert "this is not C" in log.read_text()
 
 
+@pytest.mark.slow
 def test_mutated_plans_under_sanitizers(tmp_path: Path, infini_install: Install) -> None:
     """AddressSanitizer, UndefinedBehaviorSanitizer: a good plan, then 120 damaged ones."""
     program = build_harness(infini_install, sanitize=True)

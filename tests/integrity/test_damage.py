@@ -10,6 +10,8 @@ from campaign import FOUND, REFUSED
 from hdf5_blocks import blocks, lookup3
 from subjects import golden_and_run
 
+pytestmark = pytest.mark.slow
+
 SEED = 2026
 
 

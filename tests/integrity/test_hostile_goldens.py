@@ -15,6 +15,8 @@ from subjects import golden_and_run
 
 from goldenctl.errors import EXIT_DAMAGED
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).with_name("hostile_goldens.py")
 MEMORY_BYTES = 2 << 30  # address space; Python, NumPy and h5py take half a GiB of it
 

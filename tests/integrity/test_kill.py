@@ -30,6 +30,7 @@ def test_killed_at_random_moments() -> None:
 
 
 @pytest.mark.skipif(not can_inject(), reason="strace is not installed, or may not trace here")
+@pytest.mark.slow
 def test_killed_at_some_writes() -> None:
     calls = ("--calls", "rename", "fsync", "--every", "3")
     said = measured("kill.py", "--random", "0", "--only", "record --name", *calls)

@@ -8,6 +8,8 @@ from recipes import Bench, forge, forged_tensors, try_forgeries
 from goldenctl import cli
 from goldenctl.golden.file import open_golden
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:

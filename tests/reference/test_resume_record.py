@@ -41,7 +41,12 @@ def arguments(checkpoint: Path, out: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "variant", ["oracle", "part", pytest.param("decode", marks=pytest.mark.slow)]
+    "variant",
+    [
+        pytest.param("oracle", marks=pytest.mark.slow),
+        "part",
+        pytest.param("decode", marks=pytest.mark.slow),
+    ],
 )
 def test_killed_at_write_points(checkpoint: Path, tmp_path: Path, variant: str) -> None:
     """Each process dies a few write points on, each a little later, until one ends."""
@@ -63,6 +68,7 @@ def test_killed_at_write_points(checkpoint: Path, tmp_path: Path, variant: str) 
         assert all(info.time_ns > 0 for info in open_golden(out).sublayers.values())
 
 
+@pytest.mark.slow
 def test_killed_at_random(checkpoint: Path, tmp_path: Path) -> None:
     """The real command line, killed from outside."""
     out, whole = tmp_path / "g.h5", tmp_path / "whole.h5"

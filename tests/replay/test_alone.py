@@ -64,6 +64,7 @@ def test_a_cut_row_is_the_row_recorded_alone(
                 np.testing.assert_allclose(found.map(mine), recorded.map(name), 1e-3, 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "inputs"), [("op", LEFT), ("chain", RIGHT)])
 def test_infinicore_agrees_with_itself(
     mode: str,

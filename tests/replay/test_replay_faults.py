@@ -15,6 +15,8 @@ from goldenctl.model.config import preset_config
 from goldenctl.ops.catalogue import FAULTS
 from goldenctl.ops.inject import inject, parse_injection
 
+pytestmark = pytest.mark.slow
+
 FAMILIES = ("tiny", "qwen2-tiny", "llama-tiny")
 # Injected elsewhere: test_replay_padding.py has padding, ../verdict/test_cache_faults.py a cache.
 ELSEWHERE = {"no_padding_mask", "rope_restarts", "mask_without_past", "cache_lost"}

@@ -18,6 +18,8 @@ from goldenctl.replay.backend import Backend, open_backend
 from goldenctl.replay.options import Options
 from goldenctl.replay.run import replay
 
+pytestmark = pytest.mark.slow
+
 NONE = Backend("none", ("none",), {"name": "none"})
 ROWS = ("--token-ids", "5,6,7,8,9", "--token-ids", "1,2", "--token-ids", "44", "--batch")
 LEFT = (*ROWS, "--decode", "2", "--oracle")

@@ -26,6 +26,8 @@ from goldenctl.trace.run import TraceOptions, write_run
 from goldenctl.trace.weights import Book
 from tests.trace.pretend_engine import Habits, PretendEngine, Rows, WeightLog
 
+pytestmark = pytest.mark.slow
+
 # A token comes again: its values in the first layer are the same bytes.
 ROWS = ((11, 12, 13, 12, 15), (401, 7, 402, 9, 402))
 PADDED = Case("padded", ROWS, decode=1, forced=((300,), (9,)), padding=(2, 0))

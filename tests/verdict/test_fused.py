@@ -23,6 +23,8 @@ from goldenctl.replay.options import Options
 from goldenctl.replay.run import replay
 from tests.verdict.conftest import record_tiny
 
+pytestmark = pytest.mark.slow
+
 DTYPES = ("float32", "bfloat16", "float16")
 PATH = "cases/default/steps/00/layers/01/attention"
 

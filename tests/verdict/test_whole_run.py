@@ -22,6 +22,8 @@ from goldenctl.reference.patch import Compute
 from goldenctl.reference.quantized import SCHEMES
 from tests.verdict.conftest import Bench
 
+pytestmark = pytest.mark.slow
+
 MODES = ("op", "sublayer", "op+sublayer", "chain")
 Judge = Callable[..., Report]
 
