@@ -12,6 +12,8 @@ import pytest
 from goldenctl.cli import run
 from goldenctl.golden.file import GoldenFile, open_golden
 
+pytestmark = pytest.mark.slow
+
 DTYPES = ("float32", "bfloat16", "float16")
 
 

@@ -19,6 +19,8 @@ from goldenctl.replay.options import Options
 from goldenctl.replay.run import replay
 from goldenctl.studies.alone import alone_vs_batched, cut, rows_of
 
+pytestmark = pytest.mark.slow
+
 NONE = Backend("none", ("none",), {"name": "none"})
 ROWS = ("--token-ids", "5,6,7,8,9", "--token-ids", "1,2", "--token-ids", "44", "--batch")
 LEFT = (*ROWS, "--decode", "2", "--oracle")

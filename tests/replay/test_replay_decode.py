@@ -22,6 +22,8 @@ from goldenctl.replay.options import Options
 from goldenctl.replay.run import replay
 from goldenctl.replay.supervise import Execution, Outcome
 
+pytestmark = pytest.mark.slow
+
 NONE = Backend("none", ("none",), {"name": "none"})
 # Two rows, prompt in two chunks, two tokens generated: steps of 3, 2, 1 and 1 tokens.
 DECODE = ("--token-ids", "5,6,7,8,9;1,2,3,4,5", "--prefill-chunk", "3", "--decode", "2")

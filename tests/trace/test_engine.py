@@ -16,6 +16,8 @@ from goldenctl.model.synth import synth_config
 from goldenctl.records.report import Report
 from goldenctl.report.json import load_report
 
+pytestmark = pytest.mark.slow
+
 TOKENS = (3, 22, 41, 60, 79)
 FORCED = "7,9"
 ENGINE_DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}

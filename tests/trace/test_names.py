@@ -31,6 +31,8 @@ from goldenctl.trace.run import TraceOptions, TraceSummary, write_run
 from goldenctl.trace.weights import Book
 from tests.trace.pretend_engine import Habits, PretendEngine, Rows, WeightLog
 
+pytestmark = pytest.mark.slow
+
 PROMPT = (11, 12, 13, 14, 15)
 PAIR = (PROMPT, (401, 7, 402, 9, 403))
 FORCED = ((300, 8), (9, 301))

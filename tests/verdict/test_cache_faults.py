@@ -21,6 +21,8 @@ from goldenctl.report.json import load_report
 from goldenctl.studies import selftest
 from tests.verdict.conftest import TOKENS, Bench, record_tiny
 
+pytestmark = pytest.mark.slow
+
 PAST, OWN = 8, 4  # step 01 takes the last 4 of the prompt's 12 tokens
 CHUNK, DECODE = 1, 2
 CACHE_FAULTS = {
