@@ -7,11 +7,11 @@ import os
 import shlex
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from goldenctl.errors import MissingError
+from goldenctl.errors import MissingError, UsageError
 
 
 def provisioned_prefix() -> Path:
@@ -29,6 +29,26 @@ def cache_folder() -> Path:
     MissingError where there is no home folder either.
     """
     return _folder("GOLDENCTL_CACHE", "XDG_CACHE_HOME", ".cache")
+
+
+def made_once(out: Path, what: str, make: Callable[[], object]) -> Path:
+    """Return ``out``, a folder of the cache, after ``make`` made it whole where it is not there.
+
+    Another process may be faster. Raises UsageError, naming ``what`` it is for, where the cache
+    cannot be written, and what ``make`` raises.
+    """
+    if out.is_dir():
+        return out
+    try:
+        make()
+    except (OSError, UsageError) as error:
+        if out.is_dir():
+            return out
+        if isinstance(error, UsageError):
+            raise
+        message = f"{what}: {out} cannot be written: {error.strerror}"
+        raise UsageError(message, hint="set GOLDENCTL_CACHE to another folder") from error
+    return out
 
 
 def harness_cache() -> Path:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from goldenctl.atomic import whole_folder
 from goldenctl.dtypes import DTYPES
 from goldenctl.errors import DamagedError, UsageError
-from goldenctl.folders import cache_folder
+from goldenctl.folders import cache_folder, made_once
 from goldenctl.model.dequantise import Parts, Scheme, scheme_of
 from goldenctl.model.fields import show
 from goldenctl.model.jsonfile import read_object
@@ -104,23 +104,16 @@ def floats_folder(
     stats = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
     key = hashlib.sha256(repr((_VERSION, stats)).encode()).hexdigest()[:16]
     out = cache_folder() / "dequantised" / f"{source.resolve().stem}-{key}"
-    if out.is_dir():
-        return out
-    notify(f"dequantising {source} ({scheme}) into {out}")
-    made = make()
-    try:
+
+    def make_folder() -> None:
+        notify(f"dequantising {source} ({scheme}) into {out}")
+        made = make()
         with whole_folder(out) as folder:
             write_floats(folder, made)
             made_of = {"scheme": scheme, "source": str(source.resolve())}
             (folder / MADE_OF).write_text(json.dumps(made_of, indent=1) + "\n", encoding="utf-8")
-    except (OSError, UsageError) as error:
-        if out.is_dir():  # another process was faster
-            return out
-        if isinstance(error, UsageError):
-            raise
-        message = f"{out}: cannot be written: {error.strerror}"
-        raise UsageError(message, hint="set GOLDENCTL_CACHE to another folder") from error
-    return out
+
+    return made_once(out, str(source), make_folder)
 
 
 def write_floats(folder: Path, made: Made) -> None:

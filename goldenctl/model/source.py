@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from goldenctl.errors import UsageError
-from goldenctl.folders import cache_folder
+from goldenctl.folders import cache_folder, made_once
 
 SYNTH = "synth:"
 _SYNTH = re.compile(r"synth:([a-z0-9][a-z0-9.-]*)(?:\?seed=([0-9]{1,9}))?")
@@ -59,18 +59,12 @@ def checkpoint_folder(
     from goldenctl.model.synth import SYNTH_VERSION, synth
 
     folder = synth_cache() / f"{wanted.preset}-{wanted.seed}-{SYNTH_VERSION}"
-    if folder.is_dir():
-        return folder
-    notify(f"making {wanted} in {folder}")
-    try:
-        return synth(wanted.preset, folder, wanted.seed)
-    except (OSError, UsageError) as error:
-        if folder.is_dir():  # another process was faster
-            return folder
-        if isinstance(error, UsageError):
-            raise
-        message = f"{wanted}: {folder} cannot be written: {error.strerror}"
-        raise UsageError(message, hint="set GOLDENCTL_CACHE to another folder") from error
+
+    def make() -> None:
+        notify(f"making {wanted} in {folder}")
+        synth(wanted.preset, folder, wanted.seed)
+
+    return made_once(folder, str(wanted), make)
 
 
 def _floats(path: Path, notify: Callable[[str], None]) -> Path:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from goldenctl.reference.faulty import Call
-from goldenctl.reference.kernels import ARITHMETIC, KERNELS, Kernel
+from goldenctl.reference.kernels import ARITHMETIC, KERNELS
+from goldenctl.reference.rounding import Kernel
 
 Alternative = Callable[[Call], Tensor | None]
 

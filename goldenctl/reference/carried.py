@@ -25,8 +25,9 @@ from goldenctl.model.graph import (
 )
 from goldenctl.reference.forward import apply
 from goldenctl.reference.fused import fused_budget, fused_ops
-from goldenctl.reference.kernels import Unit, noise_of
+from goldenctl.reference.kernels import noise_of
 from goldenctl.reference.response import respond
+from goldenctl.reference.rounding import Unit
 from goldenctl.reference.spans import Span, parts, sees_all, spans, whole_input
 from goldenctl.reference.twins import PASSES, Draws, add_noise, own_budget, twin_budget
 from goldenctl.reference.watch import is_finite

@@ -14,15 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from goldenctl.reference.kernels import (
-    KERNELS,
-    norm_rows,
-    norm_weight,
-    rms_norm,
-    rope,
-    wide,
-)
+from goldenctl.reference.kernels import KERNELS, norm_rows, norm_weight, rms_norm, rope
 from goldenctl.reference.quantized import SCHEMES, Scheme
+from goldenctl.reference.rounding import wide
 
 Tensors = tuple[Tensor, ...]
 

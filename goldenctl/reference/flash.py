@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from goldenctl.reference.faulty import Call
-from goldenctl.reference.kernels import repeat_kv, visible, wide
+from goldenctl.reference.kernels import repeat_kv, visible
+from goldenctl.reference.rounding import wide
 
 _BLOCK = 8  # keys at a time: small, so that short inputs have several
 Fused = Callable[[Call], Tensor]

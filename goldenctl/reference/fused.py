@@ -13,8 +13,9 @@ from torch import Tensor
 
 from goldenctl.model.graph import Op, Sublayer
 from goldenctl.reference.forward import apply
-from goldenctl.reference.kernels import Unit, noise_of
+from goldenctl.reference.kernels import noise_of
 from goldenctl.reference.response import respond
+from goldenctl.reference.rounding import Unit
 from goldenctl.reference.twins import TWINS, Draws, add_noise, own_budget, twin_budget
 
 _SEED = 20_27

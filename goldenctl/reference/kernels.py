@@ -9,73 +9,37 @@ query heads, K key/value heads, D head_dim, M hidden.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from goldenctl.dtypes import DTYPES
 from goldenctl.model.graph import Op
 from goldenctl.ops.table import OPS
-
-Attrs = Mapping[str, Any]
-Kernel = Callable[[Attrs, tuple[Tensor, ...], tuple[Tensor, ...]], Tensor]
-# What comes before the last rounding: standard deviations of each element, [..., n], from the
-# op's parameters, inputs, squares of its weights (``squared``) and exact result.
-Before = Callable[["Unit", Attrs, tuple[Tensor, ...], tuple[Tensor, ...], Tensor], Tensor]
-# The same as one factor on the whole row, from the sum that it is divided by: it comes through
-# a linear layer whole, where independent errors would average out. Of the row's norm, [..., 1].
-Shared = Callable[["Unit", Attrs, tuple[Tensor, ...], Tensor], Tensor]
-
-# A uniform rounding error of one unit roundoff u has a standard deviation of u / sqrt(3).
-_UNIFORM = 1 / math.sqrt(3)
-
-
-@dataclass(frozen=True)
-class Unit:
-    """Unit roundoffs: of the recorded type, and of the type that sums are made in."""
-
-    store: float
-    sum: float
-
-    @staticmethod
-    def of(dtype: str) -> Unit:
-        """Sums are made in float32, or in float64 for float64."""
-        store = DTYPES[dtype].eps / 2
-        return Unit(store, min(store, DTYPES["float32"].eps / 2))
-
-
-@dataclass(frozen=True)
-class Noise:
-    """Standard deviations in the shape of an op's result: ``own`` of errors that each element
-    has for itself, ``shared`` of one error that moves the whole row, None where there is none."""
-
-    own: Tensor
-    shared: Tensor | None
-
-    @property
-    def sigma(self) -> Tensor:
-        return self.own if self.shared is None else torch.hypot(self.own, self.shared)
-
-
-def wide(dtype: torch.dtype) -> torch.dtype:
-    """The type for sums and transcendental functions: float32, or float64 for float64."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def _of_sum(unit: Unit, count: int, size: Tensor) -> Tensor:
-    """A sum of ``count`` terms in any order: each of its roundings errs by u / sqrt(3) of a
-    partial sum, which is at most of ``size`` (Higham and Mary, A New Approach to Probabilistic
-    Rounding Error Analysis, 2019)."""
-    return size * (unit.sum * math.sqrt(count) * _UNIFORM)
-
-
-def _norm(x: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return norm
+from goldenctl.reference.expert_kernels import (
+    expert_linear,
+    expert_linear_noise,
+    expert_sum,
+    expert_sum_noise,
+    route,
+    softmax_of_chosen,
+    sum_in_wide,
+)
+from goldenctl.reference.rounding import (
+    UNIFORM,
+    Attrs,
+    Before,
+    Kernel,
+    Noise,
+    Shared,
+    Unit,
+    of_sum,
+    row_norm,
+    terms,
+    wide,
+)
 
 
 def _none(
@@ -124,7 +88,7 @@ def norm_weight(attrs: Attrs, weight: Tensor) -> Tensor:
 
 def _rms_norm_noise(unit: Unit, attrs: Attrs, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
     # The mean square of n terms; its root halves the relative error.
-    return 0.5 * _of_sum(unit, norm_rows(attrs, inputs[0]).shape[-1], _norm(out))
+    return 0.5 * of_sum(unit, norm_rows(attrs, inputs[0]).shape[-1], row_norm(out))
 
 
 def _one_rounding_norm(
@@ -162,23 +126,8 @@ def _linear_noise(
 ) -> Tensor:
     # Partial sums are of the size of the result, or of a random walk over the terms.
     x = inputs[0].flatten(2)[:, -out.shape[1] :]  # [B, S, K]
-    walk = F.linear(_terms(x, squares[0]), squares[0]).sqrt()
-    return _of_sum(unit, x.shape[-1], torch.hypot(out, walk.reshape(out.shape)))
-
-
-def squared(unit: Unit, weight: Tensor) -> Tensor:
-    """Return the squares of a weight [..., N, K] as noise is made of it, in float32 at least. In
-    16 bits, where what sums lose is a thousandth of the last rounding, they are means over K,
-    [..., N, 1], which need no product."""
-    weight = weight if weight.dtype == torch.float64 else weight.float()
-    if weight.dim() < 2 or unit.store == unit.sum:
-        return weight.square()
-    return _norm(weight).square() / weight.shape[-1]
-
-
-def _terms(x: Tensor, squares: Tensor) -> Tensor:
-    """What squared weights are multiplied by."""
-    return x.square() if squares.shape[-1] > 1 else x.square().sum(-1, keepdim=True)
+    walk = F.linear(terms(x, squares[0]), squares[0]).sqrt()
+    return of_sum(unit, x.shape[-1], torch.hypot(out, walk.reshape(out.shape)))
 
 
 def _split_k(_attrs: Attrs, inputs: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> Tensor:
@@ -223,7 +172,7 @@ def _rope_noise(
         pairs = torch.cat([pair, pair], dim=-1)
     else:
         pairs = torch.hypot(turned[..., 0::2], turned[..., 1::2]).repeat_interleave(2, dim=-1)
-    return torch.cat([pairs, kept], dim=-1) * (unit.store * _UNIFORM / math.sqrt(2))
+    return torch.cat([pairs, kept], dim=-1) * (unit.store * UNIFORM / math.sqrt(2))
 
 
 def matmul_qk(attrs: Attrs, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]) -> Tensor:
@@ -244,7 +193,7 @@ def _matmul_qk_noise(
     groups = torch.unflatten(q.square(), 2, (k.shape[2], -1)).permute(0, 2, 3, 1, 4)
     squares = groups.flatten(2, 3) @ k.square().permute(0, 2, 3, 1)  # [B, K, G * S, T]
     walk = squares.reshape(out.shape).sqrt()
-    return _of_sum(unit, q.shape[-1], torch.hypot(out, walk * q.shape[-1] ** -0.5))
+    return of_sum(unit, q.shape[-1], torch.hypot(out, walk * q.shape[-1] ** -0.5))
 
 
 def _scale_in_product(
@@ -284,10 +233,10 @@ def _softmax_noise(unit: Unit, _attrs: Attrs, inputs: tuple[Tensor, ...], out: T
     # exp(s - max) errs by u |s - max|, where that matters: weighted by the probability.
     scores = inputs[0]
     largest = scores.masked_fill(out == 0, -torch.inf).amax(-1, keepdim=True)
-    shift = _norm(out * (scores - largest).masked_fill(out == 0, 0.0))
-    exponential = (shift + 4.0 * _norm(out)) * (_UNIFORM * unit.sum)
-    in_any_order = _of_sum(unit, out.shape[-1], _norm(out))
-    return exponential + in_any_order.maximum(_lost(unit, out) * _norm(out))
+    shift = row_norm(out * (scores - largest).masked_fill(out == 0, 0.0))
+    exponential = (shift + 4.0 * row_norm(out)) * (UNIFORM * unit.sum)
+    in_any_order = of_sum(unit, out.shape[-1], row_norm(out))
+    return exponential + in_any_order.maximum(_lost(unit, out) * row_norm(out))
 
 
 def _lost(unit: Unit, probs: Tensor) -> Tensor:
@@ -323,7 +272,7 @@ def _matmul_pv_noise(
     groups = torch.unflatten(probs.square(), 1, (v.shape[2], -1)).flatten(2, 3)
     squares = groups @ v.square().permute(0, 2, 1, 3)  # [B, K, G * S, D]
     heads = torch.unflatten(squares, 2, (-1, probs.shape[2])).flatten(1, 2)  # [B, H, S, D]
-    return _of_sum(unit, probs.shape[-1], torch.hypot(out, heads.transpose(1, 2).sqrt()))
+    return of_sum(unit, probs.shape[-1], torch.hypot(out, heads.transpose(1, 2).sqrt()))
 
 
 def swiglu(_attrs: Attrs, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]) -> Tensor:
@@ -344,7 +293,7 @@ def _swiglu_noise(
     out: Tensor,
 ) -> Tensor:
     # exp(-g) errs by u |g|; a fast exp and the division add a few u.
-    return out.abs() * (inputs[1].abs() + 4.0) * (_UNIFORM * unit.sum)
+    return out.abs() * (inputs[1].abs() + 4.0) * (UNIFORM * unit.sum)
 
 
 def _geglu_noise(
@@ -359,7 +308,7 @@ def _geglu_noise(
     up, gate = inputs
     inner = math.sqrt(2 / math.pi) * (gate + 0.044715 * gate.pow(3))
     lost = 0.5 * (gate * up).abs() * torch.where(inner < 0, 1.0, 0.0)
-    return (out.abs() * (2 * inner.abs() + 4.0) + lost) * (_UNIFORM * unit.sum)
+    return (out.abs() * (2 * inner.abs() + 4.0) + lost) * (UNIFORM * unit.sum)
 
 
 def _logistic_gelu(
@@ -375,95 +324,6 @@ def _fast_silu(_attrs: Attrs, inputs: tuple[Tensor, ...], _weights: tuple[Tensor
     """SiLU by way of tanh, which agrees with the logistic function up to rounding."""
     up, gate = (x.to(wide(x.dtype)) for x in inputs)
     return (gate * (0.5 * torch.tanh(0.5 * gate) + 0.5) * up).to(inputs[0].dtype)
-
-
-def route(attrs: Attrs, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]) -> Tensor:
-    """[..., E] -> [..., E]: the weights of the likeliest ``choices`` experts, zero for others."""
-    (logits,) = inputs
-    probs = torch.softmax(logits, dim=-1, dtype=wide(logits.dtype))
-    likeliest, index = torch.topk(probs, attrs["choices"], dim=-1)
-    if attrs["renormalise"]:
-        likeliest = likeliest / likeliest.sum(-1, keepdim=True)
-    return torch.zeros_like(logits).scatter(-1, index, likeliest.to(logits.dtype))
-
-
-def _softmax_of_chosen(
-    attrs: Attrs, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]
-) -> Tensor:
-    """The exponentials of the chosen alone, divided by their sum or by that of all."""
-    (logits,) = inputs
-    powers = torch.exp((logits - logits.amax(-1, keepdim=True)).to(wide(logits.dtype)))
-    likeliest, index = torch.topk(powers, attrs["choices"], dim=-1)
-    summed = likeliest if attrs["renormalise"] else powers
-    weights = likeliest / summed.sum(-1, keepdim=True)
-    return torch.zeros_like(logits).scatter(-1, index, weights.to(logits.dtype))
-
-
-def chosen(attrs: Attrs, routing: Tensor) -> Tensor:
-    """[..., E] -> [..., k]: the numbers of the chosen experts, ascending."""
-    return torch.topk(routing, attrs["choices"], dim=-1)[1].sort(-1)[0]
-
-
-def expert_linear(attrs: Attrs, inputs: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> Tensor:
-    """[..., M] or [..., k, M] -> [..., k, N]: the linear layer of each chosen expert.
-
-    ``weights`` are E matrices [N, M], or one tensor of all of them.
-    """
-    x, routing = inputs
-    matrices = weights[0] if weights[0].dim() == 3 else weights
-    numbers = chosen(attrs, routing)
-    slots = x if x.dim() > routing.dim() else x.unsqueeze(-2).expand(*numbers.shape, x.shape[-1])
-    out = x.new_zeros(*numbers.shape, matrices[0].shape[0])
-    for expert in set(numbers.flatten().tolist()):
-        at = numbers == expert
-        out[at] = F.linear(slots[at], matrices[expert])
-    return out
-
-
-def _expert_linear_noise(
-    unit: Unit,
-    attrs: Attrs,
-    inputs: tuple[Tensor, ...],
-    squares: tuple[Tensor, ...],
-    out: Tensor,
-) -> Tensor:
-    x, routing = inputs
-    walk = expert_linear(attrs, (_terms(x, squares[0]), routing), squares).sqrt()
-    return _of_sum(unit, x.shape[-1], torch.hypot(out, walk))
-
-
-def expert_sum(attrs: Attrs, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]) -> Tensor:
-    """[..., k, M], [..., E] -> [..., M]: each product and each sum is rounded, in the order of the
-    experts' numbers."""
-    yielded, routing = inputs
-    parts = yielded * routing.gather(-1, chosen(attrs, routing)).unsqueeze(-1)
-    total = torch.zeros_like(parts[..., 0, :])
-    for part in parts.unbind(-2):
-        total = total + part
-    return total
-
-
-def _expert_sum_noise(
-    unit: Unit,
-    attrs: Attrs,
-    inputs: tuple[Tensor, ...],
-    _weights: tuple[Tensor, ...],
-    _out: Tensor,
-) -> Tensor:
-    # Each product may be rounded to the stored type, and each partial sum but the last.
-    yielded, routing = inputs
-    parts = yielded * routing.gather(-1, chosen(attrs, routing)).unsqueeze(-1)
-    sums = parts.cumsum(-2)[..., :-1, :]
-    squares = parts.pow(2).sum(-2) + sums.pow(2).sum(-2)
-    return squares.sqrt() * (unit.store * _UNIFORM)
-
-
-def _sum_in_wide(attrs: Attrs, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]) -> Tensor:
-    """Products and sums in the wide type, rounded once."""
-    yielded, routing = inputs
-    kind = wide(yielded.dtype)
-    weights = routing.gather(-1, chosen(attrs, routing)).unsqueeze(-1).to(kind)
-    return (yielded.to(kind) * weights).sum(-2).to(yielded.dtype)
 
 
 def add(_attrs: Attrs, inputs: tuple[Tensor, ...], _weights: tuple[Tensor, ...]) -> Tensor:
@@ -524,11 +384,11 @@ ARITHMETIC: dict[str, Arithmetic] = {
     "route": Arithmetic(
         route,
         shared=_softmax_noise,
-        alternatives={"softmax of the chosen experts": _softmax_of_chosen},
+        alternatives={"softmax of the chosen experts": softmax_of_chosen},
     ),
-    "expert_linear": Arithmetic(expert_linear, _expert_linear_noise),
+    "expert_linear": Arithmetic(expert_linear, expert_linear_noise),
     "expert_sum": Arithmetic(
-        expert_sum, _expert_sum_noise, alternatives={"experts summed in float32": _sum_in_wide}
+        expert_sum, expert_sum_noise, alternatives={"experts summed in float32": sum_in_wide}
     ),
     "add": Arithmetic(add, _none),
 }
@@ -541,11 +401,11 @@ def noise_of(
     """Return the noise of an op with these inputs and squared weights, whose exact result is
     ``exact``."""
     args = tuple(inputs[name] for name in op.inputs)
-    last = exact.abs() * (unit.store * math.sqrt(OPS[op.kind].roundings) * _UNIFORM)
+    last = exact.abs() * (unit.store * math.sqrt(OPS[op.kind].roundings) * UNIFORM)
     noise = ARITHMETIC[op.kind]
     if noise.shared is not None:
         row = noise.shared(unit, op.attrs, args, exact)
-        return Noise(last, exact * (row / _norm(exact).clamp_min(torch.finfo(exact.dtype).tiny)))
+        return Noise(last, exact * (row / row_norm(exact).clamp_min(torch.finfo(exact.dtype).tiny)))
     assert noise.before is not None, op.kind
     operands = tuple(squares[name] for name in op.weights)
     before = noise.before(unit, op.attrs, args, operands, exact)

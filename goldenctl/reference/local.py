@@ -22,7 +22,8 @@ from goldenctl.records.policy import verdict
 from goldenctl.records.structure import Local
 from goldenctl.reference.forward import VOCAB_SLICE_ROWS, apply
 from goldenctl.reference.fused import fused_budget, fused_ops
-from goldenctl.reference.kernels import Unit, noise_of, squared
+from goldenctl.reference.kernels import noise_of
+from goldenctl.reference.rounding import Unit, squared
 from goldenctl.reference.twins import moves_dtype
 from goldenctl.reference.weights import TORCH_DTYPES, WeightLoader, from_numpy
 from goldenctl.trace.canvas import Picture

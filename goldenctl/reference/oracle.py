@@ -34,7 +34,7 @@ from goldenctl.model.checkpoint import Checkpoint
 from goldenctl.model.graph import CACHE_LINKS, Sublayer
 from goldenctl.reference.carried import Carried, Found, Types, Weights
 from goldenctl.reference.forward import Cache, Sink, State, extend
-from goldenctl.reference.kernels import Unit, squared
+from goldenctl.reference.rounding import Unit, squared
 from goldenctl.reference.twins import PASSES, Draws, l2_max, moves_dtype, product_dtype
 from goldenctl.reference.weights import TORCH_DTYPES, WeightLoader
 

@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from goldenctl.model.graph import Op
-from goldenctl.reference.kernels import KERNELS, chosen, norm_rows, norm_weight
+from goldenctl.reference.expert_kernels import chosen
+from goldenctl.reference.kernels import KERNELS, norm_rows, norm_weight
 
 Tensors = tuple[Tensor, ...]
 # Of an op, its inputs, their moves (None where one stays), its weights and its result.

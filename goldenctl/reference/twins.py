@@ -12,7 +12,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from goldenctl.reference.kernels import Noise
+from goldenctl.reference.rounding import Noise
 
 TWINS = 4
 """How many twins a truth has."""

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from goldenctl.model.graph import Op
-from goldenctl.reference.kernels import KERNELS, Unit, noise_of
+from goldenctl.reference.kernels import KERNELS, noise_of
+from goldenctl.reference.rounding import Unit
 
 UNIT = Unit.of("float32")
 TOKENS, WIDE = 24, 5  # the column or channel that dwarfs the others
