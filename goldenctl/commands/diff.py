@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
-from goldenctl.commands.options import GOLDEN_OR_FOLDER, goldens_option, progress_bar, strict_option
+from goldenctl.commands.options import (
+    GOLDEN_OR_FOLDER,
+    goldens_option,
+    progress_bar,
+    strict_option,
+    was_given,
+)
 from goldenctl.commands.reporting import (
     EVERYTHING,
     NOWHERE,
@@ -63,9 +68,7 @@ def diff_command(golden: Path, runs: tuple[Path, ...], **options: object) -> int
         if options.pop("strict"):
             message = "--strict: a stored report stands as it was judged"
             raise UsageError(message, hint="goldenctl diff --strict GOLDEN RUN")
-        source = click.get_current_context().get_parameter_source("tolerance")
-        other = source is ParameterSource.COMMANDLINE
-        return run_again(golden, other=other, **options)  # type: ignore[arg-type]
+        return run_again(golden, other=was_given("tolerance"), **options)  # type: ignore[arg-type]
     if len(runs) > 1:
         return run_matrix(golden, runs, **options)  # type: ignore[arg-type]
     return run_diff(golden, runs[0], **options)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
+from click.core import ParameterSource
 
 from goldenctl.errors import MissingError, UsageError
 from goldenctl.records.units import human_bytes as human_bytes
@@ -198,6 +199,11 @@ strict_option = click.option(
     is_flag=True,
     help="Fail on what is otherwise only noted, such as truncated results.",
 )
+
+
+def was_given(name: str) -> bool:
+    """Whether the option of this name stands on the command line."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def notify(message: str) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from goldenctl.commands.groups import takes
 from goldenctl.commands.options import (
@@ -25,6 +24,7 @@ from goldenctl.commands.options import (
     model_folder,
     plural,
     progress_bar,
+    was_given,
 )
 from goldenctl.commands.record_modules import Asked, Modules, record_modules_of
 from goldenctl.commands.sets import Destination, Tell
@@ -162,7 +162,7 @@ def _record_variants(
     """Record the same inputs in every dtype of --dtypes; return the worst exit code."""
     from goldenctl.reference.variants import Variants, variant_name, variant_path
 
-    if click.get_current_context().get_parameter_source("dtype") is ParameterSource.COMMANDLINE:
+    if was_given("dtype"):
         message = "--dtype and --dtypes: give one of them"
         raise UsageError(message)
     dtypes = options["dtypes"]
@@ -205,8 +205,7 @@ def _only_golden(checkpoint: Path | None, golden: Path | None) -> Path | None:
     """With --from-manifest the one argument is the golden, and the recipe says the rest."""
     context = click.get_current_context()
     for name, value in context.params.items():
-        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if given and name not in _WITH_MANIFEST:
+        if was_given(name) and name not in _WITH_MANIFEST:
             option = next(p.opts[0] for p in context.command.params if p.name == name)
             message = f"{option} {value}: the manifest says what is recorded"
             raise UsageError(message, hint="leave it out, or record without --from-manifest")

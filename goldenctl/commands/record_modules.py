@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
-from goldenctl.commands.options import existing_folder, human_bytes, plural, progress_bar
+from goldenctl.commands.options import (
+    existing_folder,
+    human_bytes,
+    plural,
+    progress_bar,
+    was_given,
+)
 from goldenctl.commands.sets import Destination, Tell
 from goldenctl.errors import UsageError, require_torch
 from goldenctl.flags import flag, flags_of
@@ -128,7 +133,7 @@ def _subject(checkpoint: Path | None, asked: Asked) -> Any:
         from goldenctl.reference.modules.subject import from_function
 
         assert asked.modules.module is not None
-        cast = dtype if _given("dtype") else None
+        cast = dtype if was_given("dtype") else None
         return from_function(asked.modules.module, device=device, dtype=cast)
     from goldenctl.model.source import canonical
     from goldenctl.reference.modules import pretrained
@@ -155,16 +160,12 @@ def _refuse_others(modules: Modules) -> None:
     known = _BOTH | (_OF_CHECKPOINT if modules.reference else set())
     kind = "reference" if modules.reference else "module"
     for param in click.get_current_context().command.params:
-        if param.name not in known and _given(str(param.name)):
+        if param.name not in known and was_given(str(param.name)):
             message = f"{param.opts[0]}: does not go with --{kind}"
             raise UsageError(message)
-        if modules.arguments is not None and param.name in _OF_TEXT and _given(str(param.name)):
+        if modules.arguments is not None and param.name in _OF_TEXT and was_given(str(param.name)):
             message = f"{param.opts[0]}: does not go with --inputs, which gives every argument"
             raise UsageError(message)
-
-
-def _given(name: str) -> bool:
-    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def _run(recording: ModuleRecording, golden: Path) -> Tell:
