@@ -92,13 +92,16 @@ def _non_finite(
 
 
 def _explains(a: Values, e: Values, fit: Values, rest: float) -> bool:
-    """Whether ``fit`` leaves little of the error, and little of most elements' errors too: the
-    norm alone is that of one element where it dwarfs the others."""
+    """Whether ``fit`` leaves little of the error, and little of most elements' errors too, of which
+    it makes no more than half larger: the norm alone is that of one element where it dwarfs the
+    others."""
     if float(np.linalg.norm(a - fit)) > rest:
         return False
     moved = (a != e) | (np.abs(fit - e) > 1e-12 * np.abs(e))
     left, before = np.abs(a - fit)[moved], np.abs(a - e)[moved]
-    return left.size >= _FEW and float(np.median(left)) <= _TYPICAL * float(np.median(before))
+    if left.size < _FEW or float(np.mean(left < before)) < 0.5:
+        return False
+    return float(np.median(left)) <= _TYPICAL * float(np.median(before))
 
 
 def _scale(a: Values, e: Values, rest: float, _dims: tuple[str, ...]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from goldenctl.diff.signature import describe_error
@@ -26,7 +26,8 @@ def _claims(said: list[str]) -> Iterator[tuple[Callable[..., None], tuple[str, .
 @pytest.mark.parametrize("dtype", list(EPS))
 @pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__.strip("_"))
 @given(seed=st.integers(0, 10**6))
-@settings(max_examples=30, deadline=None, derandomize=True)
+@example(seed=390028)  # float32: rows that are equal beside rows that are not
+@settings(max_examples=30, deadline=None)
 def test_whatever_is_said_is_true(make: Make, dtype: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     e = rng.standard_normal((1, 12, 24)) * 10.0 ** rng.uniform(-2, 2)
